@@ -1,0 +1,81 @@
+# Runs commands inside a lab host on behalf of the lab. One request a line on the virtio port
+# lab.control; each request runs in its own process group, any number at once.
+#
+#   run ID host|init STREAM BASE64  run the script in the machine's root (host) or in the initramfs
+#                                   (init); STREAM is - or the number of a port that takes its output
+#   kill ID SIGNAL                  signal the process group of a request
+#
+# Answers: "hello", and for each run, when it has ended, "done ID STATUS OUT ERR" followed by that
+# many bytes of standard output and of standard error (each cut at 8 MiB).
+#
+# Finished jobs go through one FIFO to one writer, so that answers never mix.
+
+jobs=/host/run/lab
+limit=8388608
+
+port() { # port NAME: its device
+  local folder
+  for folder in /sys/class/virtio-ports/*; do
+    [ "$(cat "$folder/name" 2>/dev/null)" = "$1" ] && echo "/dev/${folder##*/}" && return
+  done
+}
+
+run_job() { # run_job ID ROOT STREAM
+  local id="$1" job="$jobs/$1" out="$jobs/$1/out" err="$jobs/$1/err" status
+  : >"$out"
+  : >"$err"
+  if [ "$3" != - ]; then
+    out="$(port "lab.stream$3")"
+    err=/dev/fd/1
+  fi
+  if [ "$2" = host ]; then
+    setsid chroot /host env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
+      HOME=/root LANG=C.UTF-8 TMPDIR=/run/tmp /bin/sh "/run/lab/$id/script" \
+      </dev/null >"$out" 2>"$err" &
+  else
+    setsid sh "$job/script" </dev/null >"$out" 2>"$err" &
+  fi
+  echo $! >"$job/pid"
+  wait $!
+  status=$?
+  # The mark tells the reader of the stream that all output has passed. A child that outlives the
+  # job keeps the port open and the mark out.
+  [ "$3" = - ] || printf '\n\036end %s\n' "$id" >"$out" 2>/dev/null
+  echo "$id $status" >"$jobs/finished"
+}
+
+answer() { # reads the FIFO for ever, writes answers to the control port (descriptor 3)
+  local id status out err
+  while read -r id status; do
+    out=$(stat -c %s "$jobs/$id/out")
+    err=$(stat -c %s "$jobs/$id/err")
+    [ "$out" -le $limit ] || out=$limit
+    [ "$err" -le $limit ] || err=$limit
+    echo "done $id $status $out $err" >&3
+    [ "$out" = 0 ] || head -c "$out" "$jobs/$id/out" >&3
+    [ "$err" = 0 ] || head -c "$err" "$jobs/$id/err" >&3
+    rm -rf "${jobs:?}/$id"
+  done
+}
+
+mkfifo "$jobs/finished"
+exec 3<>"$(port lab.control)" 4<>"$jobs/finished"
+answer <&4 &
+echo hello >&3
+
+while :; do
+  if ! read -r verb id a b c <&3; then
+    sleep 0.2 # nobody is at the other end of the port at the moment
+    continue
+  fi
+  case "$verb" in
+    run)
+      mkdir -p "$jobs/$id"
+      echo "$c" | base64 -d >"$jobs/$id/script"
+      run_job "$id" "$a" "$b" 3<&- 4>/dev/null &
+      ;;
+    kill)
+      kill -"$a" -"$(cat "$jobs/$id/pid" 2>/dev/null)" 2>/dev/null
+      ;;
+  esac
+done

@@ -1,0 +1,36 @@
+"""The little of QMP that the lab needs (QEMU docs/interop/qmp-spec)."""
+
+import json
+
+
+class QmpError(Exception):
+    pass
+
+
+class Qmp:
+    """A blocking QMP client on a connected socket. One thread at a time."""
+
+    def __init__(self, sock, timeout):
+        sock.settimeout(timeout)
+        self._socket = sock
+        self._file = sock.makefile("rw", encoding="utf-8", newline="\n")
+        self._file.readline()  # the greeting
+        self.command("qmp_capabilities")
+
+    def command(self, name, **arguments):
+        """The value that the command returns; events in between are dropped."""
+        self._file.write(json.dumps({"execute": name, "arguments": arguments}) + "\n")
+        self._file.flush()
+        while True:
+            line = self._file.readline()
+            if not line:
+                raise QmpError(f"{name}: QEMU closed the connection")
+            answer = json.loads(line)
+            if "error" in answer:
+                raise QmpError(f"{name}: {answer['error'].get('desc')}")
+            if "return" in answer:
+                return answer["return"]
+
+    def close(self):
+        self._file.close()
+        self._socket.close()
