@@ -72,7 +72,7 @@ while :; do
     run)
       mkdir -p "$jobs/$id"
       echo "$c" | base64 -d >"$jobs/$id/script"
-      run_job "$id" "$a" "$b" 3<&- 4>/dev/null &
+      run_job "$id" "$a" "$b" 3<&- 4<&- &
       ;;
     kill)
       kill -"$a" -"$(cat "$jobs/$id/pid" 2>/dev/null)" 2>/dev/null

@@ -1,0 +1,31 @@
+# Compiler settings of every Romulus target: warnings are errors, sanitizers by preset, ccache where present.
+
+option(ROMULUS_BUILD_BENCH "Build bench/" ON)
+option(ROMULUS_BUILD_FUZZERS "Build the libFuzzer targets (needs clang)" OFF)
+set(ROMULUS_SANITIZER "" CACHE STRING "address, thread or empty")
+
+find_program(ROMULUS_CCACHE ccache)
+if(ROMULUS_CCACHE)
+  set(CMAKE_C_COMPILER_LAUNCHER ${ROMULUS_CCACHE})
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${ROMULUS_CCACHE})
+endif()
+
+add_library(romulus_flags INTERFACE)
+target_compile_options(romulus_flags INTERFACE
+  $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Wshadow -Wnon-virtual-dtor -Woverloaded-virtual
+  -Wimplicit-fallthrough -Werror>)
+target_include_directories(romulus_flags INTERFACE ${PROJECT_SOURCE_DIR}/lib)
+
+if(ROMULUS_SANITIZER STREQUAL "address")
+  set(ROMULUS_SANITIZE_FLAGS -fsanitize=address,undefined -fno-sanitize-recover=undefined
+      -fno-omit-frame-pointer)
+elseif(ROMULUS_SANITIZER STREQUAL "thread")
+  # GCC warns that TSan does not see std::atomic_thread_fence; Romulus uses none.
+  set(ROMULUS_SANITIZE_FLAGS -fsanitize=thread -fno-omit-frame-pointer -Wno-tsan)
+elseif(NOT ROMULUS_SANITIZER STREQUAL "")
+  message(FATAL_ERROR "ROMULUS_SANITIZER is '${ROMULUS_SANITIZER}': want address, thread or nothing")
+endif()
+if(ROMULUS_SANITIZE_FLAGS)
+  target_compile_options(romulus_flags INTERFACE $<$<COMPILE_LANGUAGE:CXX>:${ROMULUS_SANITIZE_FLAGS}>)
+  target_link_options(romulus_flags INTERFACE ${ROMULUS_SANITIZE_FLAGS})
+endif()

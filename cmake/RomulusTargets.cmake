@@ -1,0 +1,31 @@
+# One function per kind of target, so that a folder's CMakeLists.txt is a list of names.
+
+include(GoogleTest)
+
+# romulus_library(<folder> SOURCES a.cc ... DEPS romulus_x absl::y ...)
+# A folder without sources (headers only) gets an INTERFACE target.
+function(romulus_library folder)
+  cmake_parse_arguments(ARG "" "" "SOURCES;DEPS;PRIVATE_DEPS" ${ARGN})
+  if(ARG_SOURCES)
+    add_library(romulus_${folder} STATIC ${ARG_SOURCES})
+    target_link_libraries(romulus_${folder} PUBLIC romulus_flags ${ARG_DEPS} PRIVATE ${ARG_PRIVATE_DEPS})
+  else()
+    add_library(romulus_${folder} INTERFACE)
+    target_link_libraries(romulus_${folder} INTERFACE romulus_flags ${ARG_DEPS})
+  endif()
+endfunction()
+
+# romulus_test(<name> LABEL unit|kvm|sim|e2e SOURCES a.cc ... DEPS romulus_x ...)
+# Every TEST() becomes one ctest; labels say what a test may assume (tests/README.md).
+function(romulus_test name)
+  cmake_parse_arguments(ARG "" "LABEL;TIMEOUT" "SOURCES;DEPS" ${ARGN})
+  if(NOT ARG_TIMEOUT)
+    set(ARG_TIMEOUT 120)
+  endif()
+  add_executable(${name} ${ARG_SOURCES})
+  target_link_libraries(${name} PRIVATE romulus_flags ${ARG_DEPS} GTest::gtest_main GTest::gmock)
+  target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR}/tests)
+  gtest_discover_tests(${name} DISCOVERY_MODE PRE_TEST DISCOVERY_TIMEOUT 60
+    TEST_PREFIX "${ARG_LABEL}/"
+    PROPERTIES LABELS "${ARG_LABEL}" TIMEOUT ${ARG_TIMEOUT})
+endfunction()

@@ -1,0 +1,42 @@
+// Owns one mmap()ed range; unmaps it when destroyed. Move-only; the bytes may be used by any thread.
+#ifndef ROMULUS_BASE_MAPPED_REGION_H_
+#define ROMULUS_BASE_MAPPED_REGION_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "absl/status/statusor.h"
+
+namespace romulus::base {
+
+class MappedRegion {
+ public:
+  MappedRegion() = default;
+  MappedRegion(MappedRegion&& other) noexcept;
+  MappedRegion& operator=(MappedRegion&& other) noexcept;
+  MappedRegion(const MappedRegion&) = delete;
+  MappedRegion& operator=(const MappedRegion&) = delete;
+  ~MappedRegion();
+
+  // mmap() of `size_bytes` of `fd` at `offset_bytes`, read and write, shared.
+  // Errors: errno of mmap.
+  static absl::StatusOr<MappedRegion> MapShared(int fd, uint64_t offset_bytes, size_t size_bytes);
+  // Private zeroed memory. `populate` touches every page now.
+  static absl::StatusOr<MappedRegion> MapAnonymous(size_t size_bytes, bool populate);
+
+  std::byte* data() const { return data_; }
+  size_t size_bytes() const { return size_bytes_; }
+  std::span<std::byte> bytes() const { return {data_, size_bytes_}; }
+  bool valid() const { return data_ != nullptr; }
+
+ private:
+  MappedRegion(std::byte* data, size_t size_bytes) : data_(data), size_bytes_(size_bytes) {}
+
+  std::byte* data_ = nullptr;
+  size_t size_bytes_ = 0;
+};
+
+}  // namespace romulus::base
+
+#endif  // ROMULUS_BASE_MAPPED_REGION_H_

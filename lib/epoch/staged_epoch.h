@@ -1,0 +1,63 @@
+// What a checkpoint hands to the pipeline behind it. Values that own their staging memory and give it
+// back to the pool when destroyed; moved from thread to thread, one at a time.
+#ifndef ROMULUS_EPOCH_STAGED_EPOCH_H_
+#define ROMULUS_EPOCH_STAGED_EPOCH_H_
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/types.h"
+#include "epoch/phases.h"
+#include "epoch/staging_pool.h"
+#include "state/machine_state.h"
+
+namespace romulus::epoch {
+
+// Copies of some pages: gfns[i] is at bytes [i * 4096, (i + 1) * 4096) of the chunk.
+struct PageBatch {
+  std::vector<Gfn> gfns;  // ascending, at most StagingChunk::kPages
+  StagingChunk chunk;
+
+  std::span<const std::byte, kPageSize> Page(size_t index) const {
+    return std::span<const std::byte, kPageSize>(chunk.data() + index * kPageSize, kPageSize);
+  }
+};
+
+// Console bytes that the guest wrote in one epoch.
+struct ConsoleCut {
+  uint64_t offset = 0;  // of bytes[0] in the guest's console stream, which starts at 0 at boot
+  std::string bytes;
+};
+
+struct StagedEpoch {
+  Term term;
+  EpochId epoch;
+  CutReason reason = CutReason::kRequest;
+  std::vector<PageBatch> batches;  // pages not already handed over by EpochSink::StagePages
+  uint64_t page_count = 0;         // of the whole epoch
+  state::MachineState machine;
+  ConsoleCut console;
+  uint64_t console_released = 0;   // stream offset released when the epoch was cut
+  PhaseTimes phases;
+  uint64_t interval_ns = 0;        // guest ran this long in this epoch
+};
+
+// Owned by epoch, implemented downstream (wire's sender; tests): the pipeline's entrance. Calls come
+// from the checkpoint thread, in order, some of them inside the pause: an implementation queues and
+// returns. What bounds the queue is the staging memory that the batches hold.
+class EpochSink {
+ public:
+  virtual ~EpochSink() = default;
+  // Part of an epoch too large for the staging pool, handed over before its end.
+  virtual void StagePages(Term term, EpochId epoch, PageBatch batch) = 0;
+  // The rest of the epoch; after this it is complete.
+  virtual void Submit(StagedEpoch epoch) = 0;
+  // The epoch failed before its end: whatever StagePages handed over for it is void.
+  virtual void Abort(Term term, EpochId epoch) = 0;
+};
+
+}  // namespace romulus::epoch
+
+#endif  // ROMULUS_EPOCH_STAGED_EPOCH_H_

@@ -1,0 +1,63 @@
+// The guest as the checkpoint and the failover see it. Header-only and free of KVM: everything behind
+// it could be another VMM. vmm::Machine implements it; tests/support has a fake.
+#ifndef ROMULUS_VMM_GUEST_H_
+#define ROMULUS_VMM_GUEST_H_
+
+#include <cstdint>
+#include <memory>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "state/machine_state.h"
+
+namespace romulus::vmm {
+
+enum class GuestStop {
+  kPowerOff,      // the guest asked for it
+  kReset,         // the guest asked for it; there is no warm reset: treated as a stop
+  kTripleFault,   // KVM_EXIT_SHUTDOWN
+  kError,         // KVM_RUN failed or an exit could not be handled; see the status
+};
+
+// Told by vCPU threads; must not block and must not call back into the guest.
+class GuestListener {
+ public:
+  virtual ~GuestListener() = default;
+  // A vCPU left the guest because its dirty ring is full; it stays out until a checkpoint.
+  virtual void OnDirtyRingFull() = 0;
+  // The guest will not run again.
+  virtual void OnGuestStopped(GuestStop reason, const absl::Status& detail) = 0;
+};
+
+// The guest standing still: every vCPU out of KVM_RUN with no half-done I/O, devices quiet. Resumes
+// when destroyed, on every path; Resume() does it early. One thread at a time.
+class PausedGuest {
+ public:
+  virtual ~PausedGuest() = default;
+  // Everything but memory: vCPUs (each read by its own thread, in parallel), VM, devices.
+  // The reading begins when the pause does; this waits for it and hands it over. Once per pause.
+  virtual absl::StatusOr<state::MachineState> TakeState() = 0;
+  virtual void Resume() = 0;
+};
+
+struct PauseOptions {
+  bool capture_state = true;  // false: a pause only to harvest (full sync), TakeState() is an error
+};
+
+class Guest {
+ public:
+  virtual ~Guest() = default;
+  // Stops the guest (DESIGN, steps 1 and 2). Callable from one checkpoint thread at a time, and before
+  // Start() too. Errors: FailedPrecondition if the guest has stopped for good.
+  virtual absl::StatusOr<std::unique_ptr<PausedGuest>> Pause(const PauseOptions& options) = 0;
+  // Lets the vCPUs run for the first time.
+  virtual absl::Status Start() = 0;
+  // Ends all vCPU threads; the guest cannot run again. Idempotent; not from a vCPU thread.
+  virtual void Stop() = 0;
+  virtual int vcpu_count() const = 0;
+  // Exits counted by kind, for metrics: index is vmm's business, see Machine.
+};
+
+}  // namespace romulus::vmm
+
+#endif  // ROMULUS_VMM_GUEST_H_
