@@ -1,0 +1,145 @@
+// From the PVH entry, or a start-up IPI, to C at CPL3. Everything that runs at CPL0 is in this file
+// (but for the last words of a trap): kvm-pvm emulates CPL0 slowly and incompletely.
+// PVH start: https://xenbits.xen.org/docs/unstable/misc/pvh.html
+#include "layout.h"
+
+#define SEL_CODE32 0x08
+#define SEL_DATA   0x10
+#define SEL_CODE64 0x18
+#define SEL_UDATA  0x23
+#define SEL_UCODE  0x2b
+#define SEL_TSS    0x30
+
+    .section .note.Xen, "a", @note
+    .balign 4
+    .long 4, 8, 18          // name size, descriptor size, XEN_ELFNOTE_PHYS32_ENTRY
+    .asciz "Xen"
+    .quad ledger_entry
+
+    .section .boot, "ax"
+    .code32
+    .globl ledger_entry
+ledger_entry:
+    cli
+    cld
+    // At CPL3 kvm-pvm takes interrupts whatever RFLAGS.IF says.
+    movb $0xff, %al
+    outb %al, $0x21
+    outb %al, $0xa1
+    xorl %ebp, %ebp         // vCPU index
+    jmp enter_long
+
+    .globl ledger_ap_entry
+ledger_ap_entry:
+    movw $SEL_DATA, %ax
+    movw %ax, %ds
+    movw %ax, %es
+    movl ledger_ap_index, %ebp
+    // fall through
+
+enter_long:                 // ebp: vCPU index, ebx: hvm_start_info (boot processor only)
+    movl $0x20, %eax        // PAE
+    movl %eax, %cr4
+    movl $ledger_pml4, %eax
+    movl %eax, %cr3
+    movl $0xc0000080, %ecx  // EFER.LME
+    xorl %edx, %edx
+    movl $0x100, %eax
+    wrmsr
+    movl $0x80010033, %eax  // PG WP NE ET MP PE; clears the CD and NW that INIT leaves set
+    movl %eax, %cr0
+    lgdt ledger_gdt_ptr
+    ljmp $SEL_CODE64, $long_mode
+
+    .code64
+long_mode:
+    lidt ledger_idt_ptr
+    // A firmware may leave x2APIC on; C wants the MMIO window, which needs no CPL0.
+    movl $0x1b, %ecx        // IA32_APIC_BASE
+    rdmsr
+    testl $0x400, %eax
+    jz 1f
+    andl $~0xc00, %eax      // x2APIC goes back to xAPIC only by way of disabled
+    wrmsr
+    orl $0x800, %eax
+    wrmsr
+1:  movl %ebp, %eax
+    shll $4, %eax
+    addl $SEL_TSS, %eax
+    ltr %ax
+    movl $SEL_UDATA, %eax
+    movl %eax, %ds
+    movl %eax, %es
+    movl %eax, %fs
+    movl %eax, %gs
+    movl %ebp, %ecx
+    shll $12, %ecx
+    leal LEDGER_PROGRESS_PA + LEDGER_PAGE_SIZE(%rcx), %ecx
+    movl %ecx, %esp
+    subl $8, %ecx           // as after a call
+    pushq $SEL_UDATA
+    pushq %rcx
+    pushq $2                // RFLAGS: interrupts off
+    pushq $SEL_UCODE
+    pushq $ledger_user
+    iretq
+
+ledger_user:                // CPL3 from here
+    movl %ebp, %edi
+    movl %ebx, %esi
+    xorl %ebp, %ebp
+    jmp ledger_main
+
+    // Copied to LEDGER_TRAMPOLINE_PA, entered in real mode with CS = that >> 4.
+    .code16
+    .globl ledger_trampoline, ledger_trampoline_end
+ledger_trampoline:
+    cli
+    movw %cs, %ax
+    movw %ax, %ds
+    lgdtl trampoline_gdt_ptr - ledger_trampoline
+    movl $0x11, %eax        // PE, ET
+    movl %eax, %cr0
+    ljmpl $SEL_CODE32, $ledger_ap_entry
+trampoline_gdt_ptr:
+    .word 0x17
+    .long trampoline_gdt - ledger_trampoline + LEDGER_TRAMPOLINE_PA
+    .balign 8
+trampoline_gdt:
+    .quad 0, 0x00cf9b000000ffff, 0x00cf93000000ffff
+ledger_trampoline_end:
+
+    // Exceptions end the guest with a message. Anything else is a stray interrupt: acknowledge it.
+    .code64
+    .section .stubs, "ax"
+    .globl ledger_stubs
+ledger_stubs:
+    .set i, 0
+    .rept 256
+    .balign 16
+    .if i < 32
+    .if (i != 8) && (i != 10) && (i != 11) && (i != 12) && (i != 13) && (i != 14) && (i != 17)
+    pushq $0
+    .endif
+    pushq $i
+    jmp trap
+    .else
+    jmp stray
+    .endif
+    .set i, i + 1
+    .endr
+    .balign 16
+trap:
+    movq %rsp, %rdi         // struct TrapFrame
+    movq %cr2, %rsi
+    andq $-16, %rsp
+    cld
+    call ledger_trap
+stray:
+    pushq %rax
+    movl $0xfee000b0, %eax  // EOI
+    movl $0, (%rax)
+    popq %rax
+    iretq
+
+    .section .note.GNU-stack, "", @progbits
