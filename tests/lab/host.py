@@ -3,28 +3,28 @@
 import base64
 import dataclasses
 import itertools
-import os
 import shlex
 import signal
 import socket
 import threading
-import time
 
 import images
 import process
-from lines import END_MARK, LineTimeout, Lines
+from lines import LineTimeout, Lines, read_lines
 from qmp import Qmp
 
-STREAMS = 8  # jobs in one host whose output can be followed at the same time
+STREAMS = 8  # commands per host whose output can be followed at the same time
+_END_MARK = "\x1eend "  # agent.sh writes it behind the output of a followed command
+_CONSOLE_TAIL = 15  # lines shown with an error
 
 
 class LabError(Exception):
-    """Something in the lab failed or took too long. The text names the host and ends with its console."""
+    """Something in the lab failed or was late. The text names the host and ends with its console."""
 
 
 @dataclasses.dataclass
 class Result:
-    """What a finished command left: exit status (128 + signal), and its output as text."""
+    """What a finished command left: its exit status (128 + signal), and its output as text."""
     status: int
     out: str
     err: str
@@ -33,38 +33,40 @@ class Result:
 class Job:
     """A command under way in a host. Made by Host.start."""
 
-    def __init__(self, host, number, command, stream):
+    def __init__(self, host, number, command, follow):
+        self.command = command
+        self.lines = Lines() if follow else None  # standard output and error together
         self._host = host
         self._number = number
-        self._stream = stream
-        self.command = command
-        self.lines = None  # Lines of its output if it was started with follow=True
-        self.done = threading.Event()
-        self.result = None  # set before done; None means that the host died first
+        self._done = threading.Event()
+        self._result = None  # set before _done; None then means that the host ended first
 
-    def wait(self, timeout):
-        """Its Result. LabError when it is late (it is killed then) or when the host died."""
-        if not self.done.wait(timeout * self._host.slowness):
+    def finish(self, result):
+        """For Host: the command has ended, or (None) its host has."""
+        self._result = result
+        self._done.set()
+
+    def running(self):
+        return not self._done.is_set()
+
+    def wait(self, timeout=60):
+        """Its Result. LabError when it is late (it is then killed) or when the host ended first."""
+        timeout *= self._host.slowness
+        if not self._done.wait(timeout):
             self.kill()
-            raise self._host.error(f"{self.command!r} took more than {timeout:g} s", self)
-        if self.result is None:
-            raise self._host.error(f"the host ended while {self.command!r} ran", self)
+            raise self._host.error(f"took more than {timeout:g} s: {self.command}", self)
+        if self._result is None:
+            raise self._host.error(f"the host ended during: {self.command}", self)
         if self.lines:
-            try:
-                self.lines.wait_for(f"^{END_MARK}{self._number}$", 5 * self._host.slowness)
-                self._host.release_stream(self._stream)
-            except (LineTimeout, EOFError):
-                pass  # a child of the job still writes to the stream, which so stays in use
-        return self.result
+            self.lines.wait_for_end(5 * self._host.slowness)  # the output takes another path
+        return self._result
 
-    def wait_for(self, pattern, timeout, since=0):
-        """The first re.Match in its output (follow=True); LabError if late or ended without it."""
+    def wait_for(self, pattern, timeout=60, since=0):
+        """The first re.Match among its lines. LabError when late or when it ended without."""
         try:
-            return self.lines.wait_for(f"{pattern}|^{END_MARK}{self._number}$",
-                                       timeout * self._host.slowness,
-                                       since) if not self.done.is_set() else self._in_rest(pattern, since)
+            return self.lines.wait_for(pattern, timeout * self._host.slowness, since)
         except (LineTimeout, EOFError) as late:
-            raise self._host.error(f"{self.command!r}: {late}", self) from None
+            raise self._host.error(f"{late}: {self.command}", self) from None
 
     def kill(self, number=signal.SIGKILL):
         """Signals its process group."""
@@ -72,24 +74,216 @@ class Job:
 
 
 class Host:
-    """Owns one QEMU process at a time. Call from one thread, or lock outside."""
+    """Owns one QEMU at a time. Call it from one thread at a time; its Jobs from any.
 
-    def __init__(self, name, address, memory_mib, cpus, scratch, initramfs, slowness):
+    `nics` maps the name of another host to (our end of the cable, our MAC, its IP address);
+    Lab fills it in before start().
+    """
+
+    def __init__(self, name, address, memory_mib, cpus, scratch, initramfs, slowness=1.0):
         self.name = name
         self.address = address
-        self.memory_mib = memory_mib
-        self.cpus = cpus
         self.scratch = scratch
-        self.slowness = slowness
-        self.nics = {}  # peer's name -> (socket, MAC address, peer's IP address)
-        self.console = None
+        self.slowness = slowness  # factor on every timeout
+        self.nics = {}
+        self.console = Lines()
+        self._memory_mib = memory_mib
+        self._cpus = cpus
         self._initramfs = initramfs
         self._qemu = None
         self._qmp = None
         self._control = None
-        self._streams = {}
-        self._free_streams = []
-        self._jobs = {}
-        self._numbers = itertools.count(1)
-        self._hello = threading.Event()
         self._frozen = False
+        self._lock = threading.Lock()  # guards the four below and writes to _control
+        self._jobs = {}
+        self._free_streams = []
+        self._stream_jobs = {}
+        self._numbers = itertools.count(1)
+
+    # Life of the machine.
+
+    @property
+    def pid(self):
+        return self._qemu.pid if self._qemu else None
+
+    def alive(self):
+        return self._qemu is not None and self._qemu.poll() is None
+
+    def start(self):
+        """Powers the host on and returns at once; ready() waits until it takes commands."""
+        if self.alive():
+            raise self.error("is on already")
+        self._close()
+        self.console = Lines()
+        self._jobs, self._stream_jobs = {}, {}
+        self._free_streams = list(range(1, STREAMS + 1))
+        self._hello = threading.Event()
+        ours, theirs = {}, {}
+        for channel in ["console", "qmp", "control"] + [f"stream{n}" for n in self._free_streams]:
+            ours[channel], theirs[channel] = socket.socketpair()
+        fds = {channel: end.fileno() for channel, end in theirs.items()}
+        nic_fds = [end.fileno() for end, _, _ in self.nics.values()]
+        with open(f"{self.scratch}/{self.name}.qemu.log", "ab") as log:
+            self._qemu = process.launch(self._command(fds), [*fds.values(), *nic_fds],
+                                        stdout=log, stderr=log)
+        for end in theirs.values():
+            end.close()
+        read_lines(ours["console"], self.console.add, self.console.end)
+        self._control = ours["control"]
+        threading.Thread(target=self._read_answers, args=(ours["control"],), daemon=True).start()
+        for number in self._free_streams:
+            read_lines(ours[f"stream{number}"], lambda line, n=number: self._stream_line(n, line),
+                       lambda n=number: self._stream_line(n, _END_MARK))
+        try:
+            self._qmp = Qmp(ours["qmp"], 10 * self.slowness)
+        except OSError:
+            raise self.error(f"QEMU did not start, see {self.name}.qemu.log") from None
+
+    def _command(self, fds):
+        command = [
+            "qemu-system-x86_64", "-name", self.name, "-nodefaults", "-display", "none",
+            "-no-reboot", "-accel", "tcg,thread=multi", "-cpu", "max,+svm,+npt",
+            "-smp", self._cpus, "-m", self._memory_mib,
+            "-kernel", images.kernel("host"), "-initrd", self._initramfs, "-append",
+            f"console=ttyS0 panic=-1 mitigations=off lab.name={self.name} lab.scratch={self.scratch}",
+            "-chardev", f"socket,id=console,fd={fds['console']},"
+                        f"logfile={self.scratch}/{self.name}.console.log,logappend=on",
+            "-serial", "chardev:console",
+            "-chardev", f"socket,id=qmp,fd={fds['qmp']}", "-mon", "chardev=qmp,mode=control",
+            "-device", "virtio-serial-pci"]
+        for channel in ["control"] + [f"stream{n}" for n in range(1, STREAMS + 1)]:
+            command += ["-chardev", f"socket,id={channel},fd={fds[channel]}",
+                        "-device", f"virtserialport,chardev={channel},name=lab.{channel}"]
+        for tag, options in ("root", "path=/,readonly=on"), ("scratch", f"path={self.scratch}"):
+            command += ["-fsdev", f"local,id={tag},security_model=none,multidevs=remap,{options}",
+                        "-device", f"virtio-9p-pci,fsdev={tag},mount_tag={tag}"]
+        for peer, (end, mac, _) in self.nics.items():
+            command += ["-netdev", f"dgram,id=to-{peer},local.type=fd,local.str={end.fileno()}",
+                        "-device", f"virtio-net-pci,netdev=to-{peer},id=nic-{peer},mac={mac},romfile="]
+        return command
+
+    def ready(self, timeout=120):
+        """Waits until the host takes commands and its network is up."""
+        if not self._hello.wait(timeout * self.slowness) or not self.alive():
+            raise self.error(f"did not boot within {timeout * self.slowness:g} s")
+        script = ""
+        for _, mac, peer_address in self.nics.values():
+            # One address for the host, whatever the cable: so a host route a cable, no subnet.
+            script += (f"for d in /sys/class/net/*; do [ $(cat $d/address) = {mac} ] || continue; "
+                       f"d=${{d##*/}}; ip addr add {self.address}/32 dev $d; ip link set $d up; "
+                       f"ip route add {peer_address}/32 dev $d; done\n")
+        self.run(script, inside="init")
+
+    def kill(self):
+        """Loses power: SIGKILL to QEMU."""
+        if self._qemu:
+            process.end(self._qemu)
+        self._close()
+
+    def freeze(self):
+        """Stops the whole host between two instructions."""
+        self._qemu.send_signal(signal.SIGSTOP)
+        self._frozen = True
+
+    def thaw(self):
+        self._qemu.send_signal(signal.SIGCONT)
+        self._frozen = False
+
+    def carrier(self, peer, up):
+        """Plugs in or pulls out the network cable to a peer, which the kernel inside sees."""
+        self._qmp.command("set_link", name=f"nic-{peer}", up=up)
+
+    def _close(self):
+        if self._qmp:
+            self._qmp.close()
+        self._qmp = None
+        self._frozen = False
+
+    # Commands.
+
+    def execute(self, command, follow=False, inside="host"):
+        """Starts a command (a string is a /bin/sh script) and returns its Job.
+
+        inside "host": in the machine's root, read-only but for /run and the scratch folder, which is
+        the working folder; "init": in the initramfs, with busybox only. follow=True gives it lines
+        that arrive while it runs, and no Result.out.
+        """
+        if not isinstance(command, str):
+            command = shlex.join(str(word) for word in command)
+        script = f"cd {self.scratch}\n{command}\n" if inside == "host" else command
+        with self._lock:
+            number = next(self._numbers)
+            job = Job(self, number, command.strip(), follow)
+            if not self.alive():
+                raise self.error(f"is off, cannot run: {command}")
+            stream = "-"
+            if follow:
+                if not self._free_streams:
+                    raise self.error(f"follows {STREAMS} commands already, cannot run: {command}")
+                stream = self._free_streams.pop()
+                self._stream_jobs[stream] = job
+            self._jobs[number] = job
+        encoded = base64.b64encode(script.encode()).decode()
+        self.send(f"run {number} {inside} {stream} {encoded}")
+        return job
+
+    def run(self, command, timeout=60, check=True, inside="host"):
+        """Runs a command to its end. LabError if it is late or, with check, if it fails."""
+        result = self.execute(command, inside=inside).wait(timeout)
+        if check and result.status != 0:
+            raise self.error(f"exit status {result.status} of: {command}\n{result.out}{result.err}")
+        return result
+
+    def send(self, line):
+        """For Job: one request to the agent. A host that is off has nothing to do for it."""
+        with self._lock:
+            try:
+                self._control.sendall(line.encode() + b"\n")
+            except OSError:
+                pass
+
+    def _stream_line(self, number, line):
+        with self._lock:
+            job = self._stream_jobs.get(number)
+            if job and line.startswith(_END_MARK):
+                del self._stream_jobs[number]
+                self._free_streams.append(number)
+        if not job:
+            return
+        if line.startswith(_END_MARK):
+            job.lines.end()
+        else:
+            job.lines.add(line)
+
+    def _read_answers(self, sock):
+        hello, jobs = self._hello, self._jobs
+        with sock.makefile("rb") as file:
+            try:
+                for line in file:
+                    words = line.split()
+                    if words == [b"hello"]:
+                        hello.set()
+                    elif words and words[0] == b"done":
+                        number, status, out, err = map(int, words[1:])
+                        texts = [file.read(size).decode("utf-8", "replace") for size in (out, err)]
+                        with self._lock:
+                            job = jobs.pop(number)
+                        job.finish(Result(status, *texts))
+            except OSError:
+                pass  # QEMU was killed
+        hello.set()
+        with self._lock:
+            left = list(jobs.values())
+            jobs.clear()
+        for job in left:
+            job.finish(None)
+
+    def error(self, text, job=None):
+        """A LabError about this host, with the last lines of its console (and of a job)."""
+        state = "frozen" if self._frozen else "on" if self.alive() else "off"
+        parts = [f"{self.name} ({state}): {text}"]
+        if job and job.lines:
+            parts += ["  last output:"] + [f"  > {x}" for x in job.lines.all()[-_CONSOLE_TAIL:]]
+        parts += [f"  last console lines of {self.name}:"]
+        parts += [f"  | {x}" for x in self.console.all()[-_CONSOLE_TAIL:]]
+        return LabError("\n".join(parts))

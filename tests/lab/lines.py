@@ -1,44 +1,32 @@
-"""Text that arrives line by line on a socket, with a wait for the line that matters."""
+"""Text that arrives line by line, with a wait for the line that matters."""
 
 import re
 import threading
 import time
 
-END_MARK = "\x1eend "  # agent.sh writes it behind the output of a job
-
 
 class LineTimeout(Exception):
-    pass
+    """The awaited line did not come in time."""
 
 
 class Lines:
-    """Reads a socket in a thread of its own and keeps the lines. Methods may be called by any thread."""
+    """Lines of one output, kept in memory. Methods may be called by any thread."""
 
-    def __init__(self, sock, name):
-        self._socket = sock
+    def __init__(self):
         self._changed = threading.Condition()
         self._lines = []
-        self._partial = b""
         self._ended = False
-        threading.Thread(target=self._read, name=f"lines {name}", daemon=True).start()
 
-    def _read(self):
-        while True:
-            try:
-                data = self._socket.recv(1 << 16)
-            except OSError:
-                data = b""
-            with self._changed:
-                *whole, self._partial = (self._partial + data).split(b"\n")
-                if not data and self._partial:
-                    whole.append(self._partial)
-                    self._partial = b""
-                self._lines += [w.decode("utf-8", "replace").rstrip("\r") for w in whole]
-                self._ended = not data
-                self._changed.notify_all()
-            if not data:
-                self._socket.close()
-                return
+    def add(self, line):
+        with self._changed:
+            self._lines.append(line)
+            self._changed.notify_all()
+
+    def end(self):
+        """No more lines will come."""
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
 
     def count(self):
         """How many lines there are: a mark to wait `since`."""
@@ -49,14 +37,8 @@ class Lines:
         with self._changed:
             return self._lines[since:]
 
-    def last(self, count):
-        """The last lines, the unfinished one included: for error messages."""
-        with self._changed:
-            tail = self._lines[-count:]
-            return tail + [self._partial.decode("utf-8", "replace")] if self._partial else tail
-
     def wait_for(self, pattern, timeout, since=0):
-        """The first re.Match among lines `since` that many. LineTimeout when late, EOFError at the end."""
+        """The first re.Match in lines `since` that many. LineTimeout when late, EOFError at the end."""
         wanted = re.compile(pattern)
         deadline = time.monotonic() + timeout
         at = since
@@ -73,3 +55,24 @@ class Lines:
                 if left <= 0:
                     raise LineTimeout(f"no line like {pattern!r} within {timeout:g} s")
                 self._changed.wait(left)
+
+    def wait_for_end(self, timeout):
+        """Whether the end came in time."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._ended, timeout)
+
+
+def read_lines(sock, on_line, on_end):
+    """Starts a thread that calls on_line(text) for each line from a socket, and on_end() at its end."""
+
+    def read():
+        with sock.makefile("rb") as file:
+            try:
+                for line in file:
+                    on_line(line.decode("utf-8", "replace").rstrip("\r\n"))
+            except OSError:
+                pass  # the other end was killed
+        sock.close()
+        on_end()
+
+    threading.Thread(target=read, name="read_lines", daemon=True).start()
