@@ -20,28 +20,33 @@ port() { # port NAME: its device
   done
 }
 
-run_job() { # run_job ID ROOT STREAM
-  local id="$1" job="$jobs/$1" out="$jobs/$1/out" err="$jobs/$1/err" status
-  : >"$out"
-  : >"$err"
-  if [ "$3" != - ]; then
-    out="$(port "lab.stream$3")"
-    err=/dev/fd/1
-  fi
+enter() { # enter ID ROOT: becomes the job's script, leader of a process group of its own
   if [ "$2" = host ]; then
-    setsid chroot /host env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
-      HOME=/root LANG=C.UTF-8 TMPDIR=/run/tmp /bin/sh "/run/lab/$id/script" \
-      </dev/null >"$out" 2>"$err" &
+    exec setsid chroot /host env -i HOME=/root LANG=C.UTF-8 TMPDIR=/run/tmp \
+      PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
+      /bin/sh "/run/lab/$1/script" </dev/null
   else
-    setsid sh "$job/script" </dev/null >"$out" 2>"$err" &
+    exec setsid sh "$jobs/$1/script" </dev/null
+  fi
+}
+
+run_job() { # run_job ID ROOT STREAM
+  local job="$jobs/$1" out status
+  : >"$job/out"
+  : >"$job/err"
+  if [ "$3" = - ]; then
+    enter "$1" "$2" >"$job/out" 2>"$job/err" &
+  else
+    out="$(port "lab.stream$3")"
+    enter "$1" "$2" >"$out" 2>&1 &
   fi
   echo $! >"$job/pid"
   wait $!
   status=$?
-  # The mark tells the reader of the stream that all output has passed. A child that outlives the
-  # job keeps the port open and the mark out.
-  [ "$3" = - ] || printf '\n\036end %s\n' "$id" >"$out" 2>/dev/null
-  echo "$id $status" >"$jobs/finished"
+  # The mark tells the reader of the stream that all output has passed, and that the port is free
+  # again: a port opens once, so a child that outlives the job keeps the mark out.
+  [ "$3" = - ] || printf '\n\036end %s\n' "$1" >"$out" 2>/dev/null
+  echo "$1 $status" >"$jobs/finished"
 }
 
 answer() { # reads the FIFO for ever, writes answers to the control port (descriptor 3)

@@ -33,9 +33,10 @@ class Result:
 class Job:
     """A command under way in a host. Made by Host.start."""
 
-    def __init__(self, host, number, command, follow):
+    def __init__(self, host, number, command, stream):
         self.command = command
-        self.lines = Lines() if follow else None  # standard output and error together
+        self.stream = stream  # number of the port that brings its lines, or None
+        self.lines = Lines() if stream else None  # standard output and error together
         self._host = host
         self._number = number
         self._done = threading.Event()
@@ -213,18 +214,17 @@ class Host:
         script = f"cd {self.scratch}\n{command}\n" if inside == "host" else command
         with self._lock:
             number = next(self._numbers)
-            job = Job(self, number, command.strip(), follow)
             if not self.alive():
                 raise self.error(f"is off, cannot run: {command}")
-            stream = "-"
-            if follow:
-                if not self._free_streams:
-                    raise self.error(f"follows {STREAMS} commands already, cannot run: {command}")
-                stream = self._free_streams.pop()
-                self._stream_jobs[stream] = job
+            if follow and not self._free_streams:
+                raise self.error(f"follows {STREAMS} commands already, cannot run: {command}")
+            stream = self._free_streams.pop() if follow else None
+            job = Job(self, number, command.strip(), stream)
             self._jobs[number] = job
+            if follow:
+                self._stream_jobs[stream] = job
         encoded = base64.b64encode(script.encode()).decode()
-        self.send(f"run {number} {inside} {stream} {encoded}")
+        self.send(f"run {number} {inside} {stream or '-'} {encoded}")
         return job
 
     def run(self, command, timeout=60, check=True, inside="host"):
@@ -242,18 +242,22 @@ class Host:
             except OSError:
                 pass
 
-    def _stream_line(self, number, line):
+    def _stream_line(self, stream, line):
         with self._lock:
-            job = self._stream_jobs.get(number)
-            if job and line.startswith(_END_MARK):
-                del self._stream_jobs[number]
-                self._free_streams.append(number)
-        if not job:
-            return
-        if line.startswith(_END_MARK):
+            job = self._stream_jobs.get(stream)
+        if job and line.startswith(_END_MARK):
             job.lines.end()
-        else:
+            self._release_stream(job)
+        elif job:
             job.lines.add(line)
+
+    def _release_stream(self, job):
+        """Once the agent has closed the port (its mark came) and has forgotten the job (so did done)."""
+        with self._lock:
+            if (job.lines and job.lines.ended() and not job.running()
+                    and self._stream_jobs.get(job.stream) is job):
+                del self._stream_jobs[job.stream]
+                self._free_streams.append(job.stream)
 
     def _read_answers(self, sock):
         hello, jobs = self._hello, self._jobs
@@ -269,6 +273,7 @@ class Host:
                         with self._lock:
                             job = jobs.pop(number)
                         job.finish(Result(status, *texts))
+                        self._release_stream(job)
             except OSError:
                 pass  # QEMU was killed
         hello.set()

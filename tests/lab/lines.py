@@ -56,6 +56,10 @@ class Lines:
                     raise LineTimeout(f"no line like {pattern!r} within {timeout:g} s")
                 self._changed.wait(left)
 
+    def ended(self):
+        with self._changed:
+            return self._ended
+
     def wait_for_end(self, timeout):
         """Whether the end came in time."""
         with self._changed:

@@ -1,0 +1,84 @@
+#!/bin/busybox sh
+# First process of the Linux guest. It shows on its console whether it is the machine it believes to be:
+#
+#   tick 000017 sum <md5> ok t=12.34
+#
+# A tree of files in tmpfs holds the state. Tick n first verifies every file against the sum that was
+# noted when it was written, then rewrites file n mod FILES with the text "n <sum of tick n-1>" again
+# and again; the sum of tick n is the md5 over the whole tree. So each sum depends on all of memory
+# since the boot, and whoever reads the console can compute what it must be (guest_initramfs.py).
+# A verification that fails turns "ok" into "BAD". t is the guest's own uptime.
+#
+# Kernel command line (from 'romulus.' on):
+#   romulus.period_cs=N  centiseconds of guest time from tick to tick (default 20)
+#   romulus.ticks=N      ends after tick N (default 0: never)
+#   romulus.end=poweroff|reboot|halt  how it ends (default poweroff)
+#   romulus.files=N romulus.kib=N     the tree (default 8 files of 16 KiB)
+
+/bin/busybox mkdir -p /bin /proc /sys /dev /tree
+/bin/busybox --install -s /bin
+export PATH=/bin
+mount -t proc proc /proc
+mount -t devtmpfs devtmpfs /dev
+mount -t tmpfs tmpfs /tree
+
+period_cs=20 ticks=0 end=poweroff files=8 kib=16
+for word in $(cat /proc/cmdline); do
+  case "$word" in romulus.*=*[!a-z0-9]*) ;; romulus.*=*) eval "${word#romulus.}" ;; esac
+done
+echo 4 >/proc/sys/kernel/printk # the console is for ticks
+
+now_cs() { # guest uptime in centiseconds, into $now; no fork
+  read -r up _ </proc/uptime
+  whole=${up%.*} part=${up#*.}
+  now=$((whole * 100 + 1$part - 100))
+}
+
+write_file() { # write_file INDEX TEXT
+  yes "$2" | head -c $((kib * 1024)) >"/tree/$1"
+  set -- "$1" $(md5sum "/tree/$1")
+  eval "noted$1=$2"
+}
+
+cd /tree
+list=
+i=0
+while [ $i -lt "$files" ]; do
+  write_file $i "0 start"
+  list="$list $i"
+  i=$((i + 1))
+done
+sum=start
+tick=0
+now_cs
+due=$now
+echo "guest: kernel $(uname -r) up, files=$files kib=$kib period_cs=$period_cs ticks=$ticks"
+
+while [ "$ticks" = 0 ] || [ $tick -lt "$ticks" ]; do
+  tick=$((tick + 1))
+  verdict=ok
+  md5sum $list >/sums
+  while read -r found name; do
+    eval "[ \$noted$name = $found ]" || verdict=BAD
+  done </sums
+  write_file $((tick % files)) "$tick $sum"
+  set -- $(cat $list | md5sum)
+  sum=$1
+  due=$((due + period_cs))
+  now_cs
+  if [ $now -lt $due ]; then
+    usleep $(((due - now) * 10000))
+  else
+    due=$now # late: the next one is a period from now, so no burst of ticks follows a pause
+  fi
+  now_cs
+  printf 'tick %06d sum %s %s t=%d.%02d\n' $tick "$sum" $verdict $((now / 100)) $((now % 100))
+done
+
+echo "guest: done after $tick ticks"
+sleep 0.2 # the serial driver sends from its own buffer
+case "$end" in
+  reboot) reboot -f ;;
+  halt) halt -f ;;
+  *) poweroff -f ;;
+esac
