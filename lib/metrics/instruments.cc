@@ -1,0 +1,151 @@
+#include "metrics/instruments.h"
+
+// Names follow https://prometheus.io/docs/practices/naming/: base units (seconds, bytes), counters
+// end in _total, one prefix.
+
+namespace romulus::metrics {
+namespace {
+
+using prometheus::Counter;
+using prometheus::Gauge;
+using prometheus::Histogram;
+
+// 10 us to 1 s in steps of about 2: a pause is some hundred microseconds, a phase some ten.
+const Histogram::BucketBoundaries kPauseBuckets = {10e-6,  20e-6,  50e-6,  100e-6, 150e-6, 200e-6,
+                                                   250e-6, 350e-6, 500e-6, 1e-3,   2e-3,   5e-3,
+                                                   10e-3,  20e-3,  50e-3,  100e-3, 1.0};
+const Histogram::BucketBoundaries kPhaseBuckets = {
+    1e-6, 2e-6, 5e-6, 10e-6, 20e-6, 50e-6, 100e-6, 200e-6, 500e-6, 1e-3, 5e-3, 20e-3, 100e-3};
+const Histogram::BucketBoundaries kLatencyBuckets = {50e-6, 100e-6, 200e-6, 300e-6, 500e-6,
+                                                     1e-3,  2e-3,   5e-3,   10e-3,  20e-3,
+                                                     50e-3, 100e-3, 0.5,    1.0,    5.0};
+
+class Builder {
+ public:
+  Builder(prometheus::Registry& registry, const prometheus::Labels& constant)
+      : registry_(registry), constant_(constant) {}
+
+  Counter* MakeCounter(const char* name, const char* help) {
+    return &CounterFamily(name, help).Add({});
+  }
+  Gauge* MakeGauge(const char* name, const char* help) { return &GaugeFamily(name, help).Add({}); }
+  Histogram* MakeHistogram(const char* name, const char* help,
+                           const Histogram::BucketBoundaries& buckets) {
+    return &HistogramFamily(name, help).Add({}, buckets);
+  }
+
+  Labelled<Counter> Counters(const char* name, const char* help, const char* label,
+                             const std::vector<std::string>& values) {
+    Labelled<Counter> made;
+    auto& family = CounterFamily(name, help);
+    for (const std::string& value : values) made.Add(family.Add({{label, value}}));
+    made.Add(family.Add({{label, "other"}}));
+    return made;
+  }
+  Labelled<Gauge> Gauges(const char* name, const char* help, const char* label,
+                         const std::vector<std::string>& values) {
+    Labelled<Gauge> made;
+    auto& family = GaugeFamily(name, help);
+    for (const std::string& value : values) made.Add(family.Add({{label, value}}));
+    made.Add(family.Add({{label, "other"}}));
+    return made;
+  }
+  Labelled<Histogram> Histograms(const char* name, const char* help, const char* label,
+                                 const std::vector<std::string>& values,
+                                 const Histogram::BucketBoundaries& buckets) {
+    Labelled<Histogram> made;
+    auto& family = HistogramFamily(name, help);
+    for (const std::string& value : values) made.Add(family.Add({{label, value}}, buckets));
+    made.Add(family.Add({{label, "other"}}, buckets));
+    return made;
+  }
+
+ private:
+  prometheus::Family<Counter>& CounterFamily(const char* name, const char* help) {
+    return prometheus::BuildCounter().Name(name).Help(help).Labels(constant_).Register(registry_);
+  }
+  prometheus::Family<Gauge>& GaugeFamily(const char* name, const char* help) {
+    return prometheus::BuildGauge().Name(name).Help(help).Labels(constant_).Register(registry_);
+  }
+  prometheus::Family<Histogram>& HistogramFamily(const char* name, const char* help) {
+    return prometheus::BuildHistogram().Name(name).Help(help).Labels(constant_).Register(registry_);
+  }
+
+  prometheus::Registry& registry_;
+  const prometheus::Labels& constant_;
+};
+
+}  // namespace
+
+Instruments::Instruments(prometheus::Registry& registry, const prometheus::Labels& constant,
+                         const Labels& labels) {
+  Builder make(registry, constant);
+  epochs = make.Counters("romulus_epochs_total", "Epochs cut on this primary, by reason.", "reason",
+                         labels.cut_reasons);
+  epochs_acked = make.MakeCounter("romulus_epochs_acked_total", "Epochs that the secondary acked.");
+  epochs_aborted = make.MakeCounter("romulus_epochs_aborted_total",
+                                    "Checkpoints that failed; their pages were put back.");
+  epochs_committed = make.MakeCounter("romulus_epochs_committed_total",
+                                      "Epochs that this secondary verified and committed.");
+  pages =
+      make.MakeCounter("romulus_epoch_pages_total", "Dirty pages in epochs cut on this primary.");
+  pages_committed = make.MakeCounter("romulus_committed_pages_total",
+                                     "Pages in epochs that this secondary committed.");
+  encoded_pages = make.Counters("romulus_encoded_pages_total", "Pages sent, by encoding.",
+                                "encoding", labels.encodings);
+  encoded_bytes = make.Counters("romulus_encoded_bytes_total",
+                                "Bytes that pages took on the stream, by encoding.", "encoding",
+                                labels.encodings);
+  frame_errors = make.Counters("romulus_frame_errors_total",
+                               "Frames of the peer that were refused, by what was wrong.", "kind",
+                               labels.frame_errors);
+  exits = make.Counters("romulus_exits_total", "vCPU exits to this process, by kind.", "kind",
+                        labels.exit_kinds);
+  sent_bytes = make.MakeCounter("romulus_sent_bytes_total", "Bytes of frames sent to the peer.");
+  received_bytes = make.MakeCounter("romulus_received_bytes_total", "Bytes of frames received.");
+  full_syncs = make.MakeCounter("romulus_full_syncs_total", "Full syncs completed.");
+  failovers =
+      make.Counters("romulus_failovers_total", "Promotions of this node, by what caused them.",
+                    "cause", {"heartbeat", "operator"});
+
+  pause_seconds = make.MakeHistogram(
+      "romulus_pause_seconds", "From the request to stop the vCPUs until they are told to run.",
+      kPauseBuckets);
+  phase_seconds = make.Histograms("romulus_pause_phase_seconds", "Parts of the pause, in order.",
+                                  "phase", labels.phases, kPhaseBuckets);
+  interval_seconds = make.MakeHistogram("romulus_epoch_interval_seconds",
+                                        "How long the guest ran in an epoch.", kLatencyBuckets);
+  ack_latency_seconds = make.MakeHistogram("romulus_ack_latency_seconds",
+                                           "From cutting an epoch until its ack.", kLatencyBuckets);
+
+  role = make.Gauges("romulus_role", "1 for the role that this node plays.", "role", labels.roles);
+  mode = make.Gauges("romulus_mode", "1 for the mode that this node is in.", "mode", labels.modes);
+  term = make.MakeGauge("romulus_term", "Newest term that this node knows.");
+  epoch_cut = make.MakeGauge("romulus_epoch_cut", "Number of the last epoch cut in this term.");
+  epoch_acked = make.MakeGauge("romulus_epoch_acked",
+                               "Number of the last epoch acked (primary) or held (secondary).");
+  held_output_bytes =
+      make.MakeGauge("romulus_held_output_bytes", "Console bytes that wait for their epoch's ack.");
+  staging_used_bytes = make.MakeGauge("romulus_staging_used_bytes", "Staging memory in use.");
+  unacked_epochs = make.MakeGauge("romulus_unacked_epochs", "Epochs cut and not acked.");
+  sync_pages =
+      make.MakeGauge("romulus_full_sync_pages", "Pages of the full sync under way, else 0.");
+  sync_pages_done =
+      make.MakeGauge("romulus_full_sync_pages_done", "Pages that the full sync has sent.");
+  peer_connected =
+      make.MakeGauge("romulus_peer_connected", "1 while the stream to the peer is up.");
+  console_released_bytes = make.MakeGauge(
+      "romulus_console_released_bytes", "Offset in the console stream up to which it is released.");
+  failover_detect_seconds =
+      make.MakeGauge("romulus_failover_detect_seconds",
+                     "Last promotion: from the primary's last word to the decision.");
+  failover_activate_seconds =
+      make.MakeGauge("romulus_failover_activate_seconds",
+                     "Last promotion: from the decision until the guest ran.");
+}
+
+Metrics::Impl::Impl(const prometheus::Labels& constant, const Labels& labels)
+    : registry(std::make_shared<prometheus::Registry>()),
+      instruments(*registry, constant, labels) {}
+
+}  // namespace romulus::metrics

@@ -1,0 +1,82 @@
+// The instruments behind Metrics: private to lib/metrics, the only place (with exposer.cc) that
+// sees prometheus-cpp. Built once; the references stay valid as long as the registry lives.
+#ifndef ROMULUS_METRICS_INSTRUMENTS_H_
+#define ROMULUS_METRICS_INSTRUMENTS_H_
+
+#include <prometheus/counter.h>
+#include <prometheus/gauge.h>
+#include <prometheus/histogram.h>
+#include <prometheus/registry.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "metrics/metrics.h"
+
+namespace romulus::metrics {
+
+// One instrument per label value, in the order of the labels, and "other" at the end.
+template <typename T>
+class Labelled {
+ public:
+  void Add(T& instrument) { instruments_.push_back(&instrument); }
+  T& at(size_t index) const {
+    return *instruments_[index < instruments_.size() ? index : instruments_.size() - 1];
+  }
+  size_t size() const { return instruments_.size(); }
+
+ private:
+  std::vector<T*> instruments_;
+};
+
+struct Instruments {
+  Instruments(prometheus::Registry& registry, const prometheus::Labels& constant,
+              const Labels& labels);
+
+  Labelled<prometheus::Counter> epochs;  // by cut reason
+  prometheus::Counter* epochs_acked;
+  prometheus::Counter* epochs_aborted;
+  prometheus::Counter* epochs_committed;
+  prometheus::Counter* pages;
+  prometheus::Counter* pages_committed;
+  Labelled<prometheus::Counter> encoded_pages;
+  Labelled<prometheus::Counter> encoded_bytes;
+  Labelled<prometheus::Counter> frame_errors;
+  Labelled<prometheus::Counter> exits;
+  prometheus::Counter* sent_bytes;
+  prometheus::Counter* received_bytes;
+  prometheus::Counter* full_syncs;
+  Labelled<prometheus::Counter> failovers;  // detected, operator
+
+  prometheus::Histogram* pause_seconds;
+  Labelled<prometheus::Histogram> phase_seconds;
+  prometheus::Histogram* interval_seconds;
+  prometheus::Histogram* ack_latency_seconds;
+
+  Labelled<prometheus::Gauge> role;
+  Labelled<prometheus::Gauge> mode;
+  prometheus::Gauge* term;
+  prometheus::Gauge* epoch_cut;
+  prometheus::Gauge* epoch_acked;
+  prometheus::Gauge* held_output_bytes;
+  prometheus::Gauge* staging_used_bytes;
+  prometheus::Gauge* unacked_epochs;
+  prometheus::Gauge* sync_pages;
+  prometheus::Gauge* sync_pages_done;
+  prometheus::Gauge* peer_connected;
+  prometheus::Gauge* console_released_bytes;
+  prometheus::Gauge* failover_detect_seconds;
+  prometheus::Gauge* failover_activate_seconds;
+};
+
+struct Metrics::Impl {
+  Impl(const prometheus::Labels& constant, const Labels& labels);
+
+  std::shared_ptr<prometheus::Registry> registry;
+  Instruments instruments;
+};
+
+}  // namespace romulus::metrics
+
+#endif  // ROMULUS_METRICS_INSTRUMENTS_H_

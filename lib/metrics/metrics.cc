@@ -1,0 +1,111 @@
+#include "metrics/metrics.h"
+
+#include <prometheus/text_serializer.h>
+
+#include "metrics/instruments.h"
+
+namespace romulus::metrics {
+namespace {
+
+double Seconds(uint64_t ns) { return static_cast<double>(ns) * 1e-9; }
+double Number(uint64_t value) { return static_cast<double>(value); }
+
+void SetState(const Labelled<prometheus::Gauge>& states, size_t current) {
+  for (size_t i = 0; i < states.size(); ++i) states.at(i).Set(0);
+  states.at(current).Set(1);
+}
+
+}  // namespace
+
+Metrics::Metrics(absl::string_view vm, absl::string_view node, Labels labels)
+    : impl_(std::make_unique<Impl>(
+          prometheus::Labels{{"vm", std::string(vm)}, {"node", std::string(node)}}, labels)) {}
+
+Metrics::~Metrics() = default;
+
+void Metrics::EpochCut(const EpochSample& sample) {
+  Instruments& to = impl_->instruments;
+  to.epochs.at(sample.cut_reason).Increment();
+  to.pages->Increment(Number(sample.pages));
+  to.pause_seconds->Observe(Seconds(sample.pause_ns));
+  to.interval_seconds->Observe(Seconds(sample.interval_ns));
+  for (size_t i = 0; i < sample.phase_ns.size(); ++i) {
+    to.phase_seconds.at(i).Observe(Seconds(sample.phase_ns[i]));
+  }
+}
+
+void Metrics::EpochAcked(uint64_t ack_latency_ns) {
+  impl_->instruments.epochs_acked->Increment();
+  impl_->instruments.ack_latency_seconds->Observe(Seconds(ack_latency_ns));
+}
+
+void Metrics::EpochAborted() { impl_->instruments.epochs_aborted->Increment(); }
+
+void Metrics::Encoded(size_t encoding, uint64_t pages, uint64_t bytes) {
+  impl_->instruments.encoded_pages.at(encoding).Increment(Number(pages));
+  impl_->instruments.encoded_bytes.at(encoding).Increment(Number(bytes));
+}
+
+void Metrics::FrameError(size_t kind) { impl_->instruments.frame_errors.at(kind).Increment(); }
+
+void Metrics::Sent(uint64_t bytes) { impl_->instruments.sent_bytes->Increment(Number(bytes)); }
+
+void Metrics::Received(uint64_t bytes) {
+  impl_->instruments.received_bytes->Increment(Number(bytes));
+}
+
+void Metrics::EpochCommitted(uint64_t pages) {
+  impl_->instruments.epochs_committed->Increment();
+  impl_->instruments.pages_committed->Increment(Number(pages));
+}
+
+void Metrics::SetRole(size_t role) { SetState(impl_->instruments.role, role); }
+void Metrics::SetMode(size_t mode) { SetState(impl_->instruments.mode, mode); }
+void Metrics::SetTerm(uint64_t term) { impl_->instruments.term->Set(Number(term)); }
+
+void Metrics::SetEpoch(uint64_t cut, uint64_t acked) {
+  impl_->instruments.epoch_cut->Set(Number(cut));
+  impl_->instruments.epoch_acked->Set(Number(acked));
+}
+
+void Metrics::SetHeldOutput(uint64_t bytes) {
+  impl_->instruments.held_output_bytes->Set(Number(bytes));
+}
+void Metrics::SetStagingUsed(uint64_t bytes) {
+  impl_->instruments.staging_used_bytes->Set(Number(bytes));
+}
+void Metrics::SetUnackedEpochs(uint64_t epochs) {
+  impl_->instruments.unacked_epochs->Set(Number(epochs));
+}
+
+void Metrics::SetSyncProgress(uint64_t pages_done, uint64_t pages_total) {
+  impl_->instruments.sync_pages->Set(Number(pages_total));
+  impl_->instruments.sync_pages_done->Set(Number(pages_done));
+}
+void Metrics::FullSyncCompleted() { impl_->instruments.full_syncs->Increment(); }
+
+void Metrics::SetPeerConnected(bool connected) {
+  impl_->instruments.peer_connected->Set(connected ? 1 : 0);
+}
+void Metrics::SetConsoleReleased(uint64_t offset_bytes) {
+  impl_->instruments.console_released_bytes->Set(Number(offset_bytes));
+}
+
+void Metrics::SetExits(size_t kind, uint64_t total) {
+  // Only the control loop sets exits, so that reading and adding need not be one step.
+  prometheus::Counter& counter = impl_->instruments.exits.at(kind);
+  const double more = Number(total) - counter.Value();
+  if (more > 0) counter.Increment(more);
+}
+
+void Metrics::Failover(bool by_operator, uint64_t detect_ns, uint64_t activate_ns) {
+  impl_->instruments.failovers.at(by_operator ? 1 : 0).Increment();
+  impl_->instruments.failover_detect_seconds->Set(Seconds(detect_ns));
+  impl_->instruments.failover_activate_seconds->Set(Seconds(activate_ns));
+}
+
+std::string Metrics::Text() const {
+  return prometheus::TextSerializer().Serialize(impl_->registry->Collect());
+}
+
+}  // namespace romulus::metrics

@@ -1,0 +1,89 @@
+// Everything that Romulus counts, with its Prometheus name, unit and help text in one place
+// (instruments.cc). The only user of prometheus-cpp; no header of it is visible here.
+//
+// Any thread may observe; an observation costs some atomic adds and, for a histogram, a short lock,
+// so it is made off the pause path (by the sender, after the resume). Label values are given once
+// at construction, in the order of the owner's enum, and observed by index: an index beyond the
+// list is counted under "other". The object owns its registry and must outlive its Exposer.
+#ifndef ROMULUS_METRICS_METRICS_H_
+#define ROMULUS_METRICS_METRICS_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "absl/strings/string_view.h"
+
+namespace romulus::metrics {
+
+// Names behind the enums of the stations that observe.
+struct Labels {
+  std::vector<std::string> phases;
+  std::vector<std::string> cut_reasons;
+  std::vector<std::string> encodings;
+  std::vector<std::string> exit_kinds;
+  std::vector<std::string> frame_errors;
+  std::vector<std::string> roles;
+  std::vector<std::string> modes;
+};
+
+// One epoch as its checkpoint left it. Times in nanoseconds.
+struct EpochSample {
+  size_t cut_reason = 0;
+  uint64_t pages = 0;
+  uint64_t pause_ns = 0;
+  uint64_t interval_ns = 0;
+  std::span<const uint64_t> phase_ns;  // in the order of Labels::phases
+};
+
+class Metrics {
+ public:
+  // `vm` and `node` become labels of every series.
+  Metrics(absl::string_view vm, absl::string_view node, Labels labels);
+  ~Metrics();
+  Metrics(const Metrics&) = delete;
+  Metrics& operator=(const Metrics&) = delete;
+
+  void EpochCut(const EpochSample& sample);
+  void EpochAcked(uint64_t ack_latency_ns);
+  void EpochAborted();
+  void Encoded(size_t encoding, uint64_t pages, uint64_t bytes);
+  void FrameError(size_t kind);
+  // Bytes on the replication stream, as sent (primary) or received (secondary).
+  void Sent(uint64_t bytes);
+  void Received(uint64_t bytes);
+  // A secondary committed an epoch.
+  void EpochCommitted(uint64_t pages);
+
+  // State sets: exactly one of the labels is 1.
+  void SetRole(size_t role);
+  void SetMode(size_t mode);
+  void SetTerm(uint64_t term);
+  void SetEpoch(uint64_t cut, uint64_t acked);
+  void SetHeldOutput(uint64_t bytes);
+  void SetStagingUsed(uint64_t bytes);
+  void SetUnackedEpochs(uint64_t epochs);
+  void SetSyncProgress(uint64_t pages_done, uint64_t pages_total);
+  void FullSyncCompleted();
+  void SetPeerConnected(bool connected);
+  void SetConsoleReleased(uint64_t offset_bytes);
+  // Exits are counted by the machine itself; this sets the total so far of one kind (never lower).
+  void SetExits(size_t kind, uint64_t total);
+  // detect_ns is 0 when an operator asked.
+  void Failover(bool by_operator, uint64_t detect_ns, uint64_t activate_ns);
+
+  // The text that /metrics serves.
+  std::string Text() const;
+
+ private:
+  friend class Exposer;
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace romulus::metrics
+
+#endif  // ROMULUS_METRICS_METRICS_H_

@@ -1,0 +1,177 @@
+#include "metrics/metrics.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <array>
+#include <boost/asio/connect.hpp>
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/ip/tcp.hpp>
+#include <boost/asio/read.hpp>
+#include <boost/asio/write.hpp>
+#include <set>
+#include <sstream>
+
+#include "absl/strings/str_cat.h"
+#include "metrics/exposer.h"
+
+namespace romulus::metrics {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+Labels TestLabels() {
+  return {.phases = {"stop", "copy"},
+          .cut_reasons = {"budget", "ring_full"},
+          .encodings = {"zero", "raw"},
+          .exit_kinds = {"io", "mmio"},
+          .frame_errors = {"checksum"},
+          .roles = {"primary", "secondary"},
+          .modes = {"solo", "protected"}};
+}
+
+// The value of the series whose line starts with `series`, as text; "absent" if there is none.
+std::string ValueOf(const Metrics& metrics, const std::string& name, const std::string& label) {
+  std::istringstream lines(metrics.Text());
+  for (std::string line; std::getline(lines, line);) {
+    if (line.rfind(name + "{", 0) == 0 && line.find(label) != std::string::npos) {
+      return line.substr(line.rfind(' ') + 1);
+    }
+  }
+  return "absent";
+}
+
+TEST(Metrics, AnEpochIsCountedByReasonAndPhase) {
+  Metrics metrics("vm1", "alpha", TestLabels());
+  const std::array<uint64_t, 2> phases = {40'000, 1'500};
+  metrics.EpochCut({.cut_reason = 1,
+                    .pages = 7,
+                    .pause_ns = 120'000,
+                    .interval_ns = 1'000'000,
+                    .phase_ns = phases});
+  EXPECT_EQ(ValueOf(metrics, "romulus_epochs_total", "reason=\"ring_full\""), "1");
+  EXPECT_EQ(ValueOf(metrics, "romulus_epochs_total", "reason=\"budget\""), "0");
+  EXPECT_EQ(ValueOf(metrics, "romulus_epoch_pages_total", ""), "7");
+  EXPECT_EQ(ValueOf(metrics, "romulus_pause_seconds_count", ""), "1");
+  EXPECT_EQ(ValueOf(metrics, "romulus_pause_phase_seconds_count", "phase=\"copy\""), "1");
+  // 120 us lies between the bounds 100 us and 150 us.
+  EXPECT_EQ(ValueOf(metrics, "romulus_pause_seconds_bucket", "le=\"0.0001\""), "0");
+  EXPECT_EQ(ValueOf(metrics, "romulus_pause_seconds_bucket", "le=\"0.00015\""), "1");
+}
+
+TEST(Metrics, EverySeriesCarriesVmAndNode) {
+  Metrics metrics("vm1", "alpha", TestLabels());
+  std::istringstream lines(metrics.Text());
+  int series = 0;
+  for (std::string line; std::getline(lines, line);) {
+    if (line.empty() || line[0] == '#') continue;
+    ++series;
+    EXPECT_THAT(line, HasSubstr("vm=\"vm1\""));
+    EXPECT_THAT(line, HasSubstr("node=\"alpha\""));
+  }
+  EXPECT_GT(series, 30);
+}
+
+TEST(Metrics, NamesFollowTheConventions) {
+  Metrics metrics("vm1", "alpha", TestLabels());
+  std::istringstream lines(metrics.Text());
+  std::set<std::string> helped;
+  for (std::string line; std::getline(lines, line);) {
+    std::istringstream words(line);
+    std::string hash, what, name, rest;
+    words >> hash >> what >> name;
+    std::getline(words, rest);
+    if (hash != "#") continue;
+    EXPECT_THAT(name, testing::StartsWith("romulus_"));
+    if (what == "HELP") {
+      helped.insert(name);
+      EXPECT_GT(rest.size(), 10u) << name;
+    }
+    if (what == "TYPE") {
+      EXPECT_TRUE(helped.contains(name)) << name;
+      EXPECT_EQ(rest == " counter", name.ends_with("_total")) << name;
+      if (rest == " histogram") {
+        EXPECT_TRUE(name.ends_with("_seconds")) << name;
+      }
+    }
+  }
+  EXPECT_GT(helped.size(), 25u);
+}
+
+TEST(Metrics, ExactlyOneRoleAndOneMode) {
+  Metrics metrics("vm1", "alpha", TestLabels());
+  metrics.SetRole(0);
+  metrics.SetRole(1);
+  EXPECT_EQ(ValueOf(metrics, "romulus_role", "role=\"primary\""), "0");
+  EXPECT_EQ(ValueOf(metrics, "romulus_role", "role=\"secondary\""), "1");
+  metrics.SetMode(1);
+  EXPECT_EQ(ValueOf(metrics, "romulus_mode", "mode=\"protected\""), "1");
+}
+
+TEST(Metrics, AnIndexBeyondTheLabelsIsOther) {
+  Metrics metrics("vm1", "alpha", TestLabels());
+  metrics.FrameError(99);
+  EXPECT_EQ(ValueOf(metrics, "romulus_frame_errors_total", "kind=\"other\""), "1");
+}
+
+TEST(Metrics, ExitsAreTotals) {
+  Metrics metrics("vm1", "alpha", TestLabels());
+  metrics.SetExits(0, 5);
+  metrics.SetExits(0, 9);
+  metrics.SetExits(0, 3);  // a machine begun anew: a counter never falls
+  EXPECT_EQ(ValueOf(metrics, "romulus_exits_total", "kind=\"io\""), "9");
+}
+
+TEST(Metrics, FailoverSaysWhy) {
+  Metrics metrics("vm1", "alpha", TestLabels());
+  metrics.Failover(/*by_operator=*/false, 500'000'000, 20'000'000);
+  EXPECT_EQ(ValueOf(metrics, "romulus_failovers_total", "cause=\"heartbeat\""), "1");
+  EXPECT_EQ(ValueOf(metrics, "romulus_failover_detect_seconds", ""), "0.5");
+}
+
+std::string Get(int port, const std::string& path) {
+  namespace asio = boost::asio;
+  asio::io_context io;
+  asio::ip::tcp::socket socket(io);
+  socket.connect({asio::ip::make_address("127.0.0.1"), static_cast<uint16_t>(port)});
+  asio::write(socket,
+              asio::buffer("GET " + path + " HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"));
+  std::string answer;
+  boost::system::error_code end;
+  asio::read(socket, asio::dynamic_buffer(answer), end);
+  return answer;
+}
+
+TEST(Exposer, ServesTheText) {
+  Metrics metrics("vm1", "alpha", TestLabels());
+  metrics.SetTerm(12);
+  auto exposer = Exposer::Listen("127.0.0.1:0", metrics);
+  ASSERT_TRUE(exposer.ok()) << exposer.status();
+  const std::string answer = Get((*exposer)->port(), "/metrics");
+  EXPECT_THAT(answer, HasSubstr("200 OK"));
+  EXPECT_THAT(answer, HasSubstr("romulus_term{node=\"alpha\",vm=\"vm1\"} 12"));
+}
+
+TEST(Exposer, APortInUseIsNamed) {
+  Metrics metrics("vm1", "alpha", TestLabels());
+  auto first = Exposer::Listen("127.0.0.1:0", metrics);
+  ASSERT_TRUE(first.ok()) << first.status();
+  const std::string address = absl::StrCat("127.0.0.1:", (*first)->port());
+  auto second = Exposer::Listen(address, metrics);
+  ASSERT_FALSE(second.ok());
+  EXPECT_EQ(second.status().code(), absl::StatusCode::kAlreadyExists);
+  EXPECT_THAT(std::string(second.status().message()), HasSubstr(address + " is in use"));
+}
+
+TEST(Exposer, AddressesThatAreNone) {
+  Metrics metrics("vm1", "alpha", TestLabels());
+  for (const char* address : {"", "9100", "127.0.0.1", "127.0.0.1:x", "127.0.0.1:70000", "[::1:5",
+                              "nowhere.example:80", "127.0.0.1:-1"}) {
+    auto exposer = Exposer::Listen(address, metrics);
+    EXPECT_EQ(exposer.status().code(), absl::StatusCode::kInvalidArgument) << address;
+  }
+}
+
+}  // namespace
+}  // namespace romulus::metrics
