@@ -23,7 +23,7 @@ port() { # port NAME: its device
 enter() { # enter ID ROOT: becomes the job's script, leader of a process group of its own
   if [ "$2" = host ]; then
     exec setsid chroot /host env -i HOME=/root LANG=C.UTF-8 TMPDIR=/run/tmp \
-      PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
+      PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/run/busybox \
       /bin/sh "/run/lab/$1/script" </dev/null
   else
     exec setsid sh "$jobs/$1/script" </dev/null

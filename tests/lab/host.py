@@ -206,8 +206,8 @@ class Host:
         """Starts a command (a string is a /bin/sh script) and returns its Job.
 
         inside "host": in the machine's root, read-only but for /run and the scratch folder, which is
-        the working folder; "init": in the initramfs, with busybox only. follow=True gives it lines
-        that arrive while it runs, and no Result.out.
+        the working folder; what the machine lacks comes from busybox. "init": in the initramfs.
+        follow=True gives it lines that arrive while it runs, and no Result.out.
         """
         if not isinstance(command, str):
             command = shlex.join(str(word) for word in command)
@@ -246,7 +246,7 @@ class Host:
         with self._lock:
             job = self._stream_jobs.get(stream)
         if job and line.startswith(_END_MARK):
-            job.lines.end()
+            job.lines.end(drop_blank=True)  # the agent begins a new line for its mark
             self._release_stream(job)
         elif job:
             job.lines.add(line)

@@ -35,11 +35,14 @@ done </modules/order
 options=trans=virtio,version=9p2000.L,msize=512000
 mount -t 9p -o "ro,$options,cache=loose" root /host || die "mount root"
 mount -t tmpfs -o mode=755 tmpfs /host/run || die "mount run"
-mkdir -p /host/run/lock /host/run/tmp /host/run/lab
+mkdir -p /host/run/lock /host/run/tmp /host/run/lab /host/run/busybox
+busybox --install -s /host/run/busybox # last in the PATH of commands
 for point in dev proc sys; do
   mount --rbind "/$point" "/host/$point" || die "mount $point"
 done
 mount -t 9p -o "rw,$options,cache=none" scratch "/host$scratch" || die "mount scratch $scratch"
 ip link set lo up
 
-exec /bin/sh /agent.sh
+/bin/sh /agent.sh &
+wait # for ever; also reaps what killed commands leave to process 1
+die "the agent ended"

@@ -43,7 +43,7 @@ class Lab:
         self._count = hosts
         self._memory_mib = memory_mib
         self._cpus = cpus
-        self._keep = keep
+        self.keep = keep
         self._cables = {}
         self.slowness = float(os.environ.get("ROMULUS_LAB_SLOWNESS", "1"))
         self.hosts = []
@@ -121,6 +121,8 @@ class Lab:
 
     def _make_scratch(self):
         base = pathlib.Path(tempfile.gettempdir()).resolve()
+        if base.parts[1:2] and base.parts[1] in ("dev", "proc", "run", "sys"):
+            raise LabError(f"{base} is hidden inside a lab host: set TMPDIR to another folder")
         # Folders of labs that were killed: no process holds their lock.
         for old in base.glob(_PREFIX + "*"):
             with contextlib.suppress(OSError):
@@ -133,7 +135,7 @@ class Lab:
 
     def _remove_scratch(self, kind, value, trace):
         failed = kind is not None and not issubclass(kind, (KeyboardInterrupt, SystemExit))
-        if self._keep or failed:
+        if self.keep or failed:
             os.unlink(self.scratch / ".lock")
             print(f"lab: consoles and scratch files are kept in {self.scratch}", file=sys.stderr)
         else:

@@ -22,9 +22,11 @@ class Lines:
             self._lines.append(line)
             self._changed.notify_all()
 
-    def end(self):
-        """No more lines will come."""
+    def end(self, drop_blank=False):
+        """No more lines will come. drop_blank takes back an empty last line."""
         with self._changed:
+            if drop_blank and self._lines and not self._lines[-1]:
+                self._lines.pop()
             self._ended = True
             self._changed.notify_all()
 

@@ -17,7 +17,7 @@ class Qmp:
         self._file.readline()  # the greeting
         self.command("qmp_capabilities")
 
-    def command(self, name, **arguments):
+    def command(self, name, /, **arguments):
         """The value that the command returns; events in between are dropped."""
         self._file.write(json.dumps({"execute": name, "arguments": arguments}) + "\n")
         self._file.flush()

@@ -1,0 +1,105 @@
+#!/usr/bin/python3
+"""A stock Debian kernel is protected by romulusd; its host loses power; it goes on at the other host.
+
+    failover_linux.py --build FOLDER   where romulusd and romulusctl were built
+
+Exit status 0 if the guest went on with its memory intact, 77 if there is nothing to run.
+"""
+
+import argparse
+import contextlib
+import os
+import sys
+import time
+
+import guest_initramfs
+import images
+from lab import Lab, LabError
+from report import Report
+from romulus_node import Binaries, Node, config
+
+TICKS_BEFORE = 10  # released by the first host before it loses power
+TICKS_AFTER = 20  # at least so many more at the second
+SKIPPED = 77  # CTest's SKIP_RETURN_CODE
+
+
+class ReleasedConsole:
+    """What both nodes let out, in order. An epoch may end within a line: join bytes, then split."""
+
+    def __init__(self, *files):
+        self._files = files
+
+    def lines(self):
+        data = b"".join(f.read_bytes() for f in self._files if f.exists())
+        return data.decode("utf-8", "replace").replace("\r", "").split("\n")[:-1]
+
+    def ticks(self):
+        return sum(line.startswith("tick ") for line in self.lines())
+
+
+def wait_until(condition, timeout, what, node):
+    """For states that only asking reveals; each question takes its time, so it does not spin."""
+    deadline = time.monotonic() + timeout * node.host.slowness
+    while not condition():
+        if not node.daemon.running():
+            raise node.host.error(f"romulusd ended before: {what}", node.daemon)
+        if time.monotonic() > deadline:
+            raise node.host.error(f"not within {timeout} s: {what}", node.daemon)
+        time.sleep(0.1)
+
+
+def run(report, lab, binaries):
+    one, two = lab.hosts
+    guest_initramfs.build(lab.scratch / "guest.cpio")
+    consoles = [lab.scratch / f"{host.name}.guest" for host in lab.hosts]
+    released = ReleasedConsole(*consoles)
+    nodes = []
+    for host, peer, console in (one, two, consoles[0]), (two, one, consoles[1]):
+        file = lab.scratch / f"{host.name}.textproto"
+        file.write_text(config(host, peer, images.kernel("guest"), lab.scratch / "guest.cpio",
+                               "console=ttyS0 panic=-1", 128, console))
+        nodes.append(Node(host, binaries, file))
+    primary, secondary = nodes
+
+    with report.check("Linux boots under romulusd on host1", required=True):
+        secondary.start("secondary")
+        primary.start("primary")
+        wait_until(lambda: released.ticks() >= 1, 300, "first tick of the guest", primary)
+    with report.check("it is protected", required=True):
+        wait_until(primary.is_protected, 300, "state protected", primary)
+    with report.check("it ticks on while protected", required=True) as remarks:
+        mark = released.ticks()
+        wait_until(lambda: released.ticks() >= mark + TICKS_BEFORE, 120, "more ticks", primary)
+        remarks.append(f"{released.ticks()} ticks")
+    with report.check("host1 loses power, host2 goes on", required=True) as remarks:
+        one.kill()
+        before = released.ticks()
+        secondary.failover()
+        wait_until(lambda: released.ticks() >= before + TICKS_AFTER, 120, "ticks at host2", secondary)
+        remarks.append(f"last tick before {before}, then {released.ticks() - before} more")
+    with report.check("all ticks: no gap, no repeat, memory intact") as remarks:
+        ticks, faults = guest_initramfs.check(released.lines())
+        remarks.append(f"{ticks} ticks")
+        if faults:
+            raise AssertionError("; ".join(faults[:5]))
+
+
+def main(words):
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--build", default=os.environ.get("ROMULUS_BUILD", "."),
+                        help="CMake build folder (default: $ROMULUS_BUILD)")
+    binaries = Binaries(parser.parse_args(words).build)
+    if not binaries.present():
+        print(f"skipped: no {binaries.romulusd}")
+        return SKIPPED
+    report = Report()
+    # What failed is in the table. Lab keeps its scratch folder when an exception leaves it.
+    with contextlib.suppress(LabError, images.ImageError, AssertionError):
+        with Lab() as lab:
+            run(report, lab, binaries)
+            lab.keep = report.failed > 0
+    return report.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
