@@ -1,0 +1,1 @@
+#include "codec/epoch_encoder.h"

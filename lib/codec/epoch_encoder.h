@@ -1,0 +1,114 @@
+// Turns staged epochs and full-sync pages into messages of frames for the link. Knows no transport:
+// finished messages go to a function that the caller gives. Order of calls on one stream:
+//
+//   StartStream                     (Hello etc. are written by the caller with the same
+//   FrameWriter) BeginSync  AddSyncPages* ...  EndSync { AddPages*  (Finish | Abort) }*
+//
+// When a call fails, or the link is lost, or the peer refused a frame, the stream is over: what the
+// secondary holds is unknown, so nothing but StartStream is allowed (P5). An epoch aborted after
+// pages of it were sent makes the encoder forget those pages' previous versions, because the
+// secondary never applies them.
+//
+// One thread at a time (the encode/send thread). Borrows the FrameWriter, which whoever sends owns.
+#ifndef ROMULUS_CODEC_EPOCH_ENCODER_H_
+#define ROMULUS_CODEC_EPOCH_ENCODER_H_
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/functional/function_ref.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "base/types.h"
+#include "codec/frame.h"
+#include "codec/page_digest.h"
+#include "codec/page_encoding.h"
+#include "codec/previous_cache.h"
+#include "epoch/staged_epoch.h"
+
+namespace romulus::codec {
+
+struct EncoderOptions {
+  uint64_t previous_cache_bytes = 64ull << 20;
+  size_t page_body_bytes = kPageBodyBytes;       // a page frame is closed at this size
+  size_t message_bytes = 2 * kPageBodyBytes;     // a message is sent at this size
+  size_t max_body_bytes = kDefaultMaxBodyBytes;  // what the peer accepts (HelloReply)
+};
+
+// By PageEncoding; bytes are those of the records. zero_run counts each page of the run.
+struct EncodeStats {
+  std::array<uint64_t, kPageEncodingEnd> pages{};
+  std::array<uint64_t, kPageEncodingEnd> bytes{};
+  uint64_t frames = 0;
+  uint64_t message_bytes = 0;
+};
+
+class EpochEncoder {
+ public:
+  // Takes over one message; its error ends the stream.
+  using Send = absl::FunctionRef<absl::Status(std::string message)>;
+
+  // `frames` must outlive the encoder. Errors: errno of mmap (the cache).
+  static absl::StatusOr<std::unique_ptr<EpochEncoder>> Create(Gfn gfn_end, FrameWriter* frames,
+                                                              const EncoderOptions& options);
+
+  // A new stream begins: the previous versions are forgotten. `max_body_bytes`: the peer's limit.
+  // Does not touch the FrameWriter.
+  void StartStream(size_t max_body_bytes);
+
+  // Full sync. Pages may come again in later rounds, and in any order.
+  absl::Status BeginSync(Term term, uint64_t total_pages, Send send);
+  absl::Status AddSyncPages(Term term, const epoch::PageBatch& batch, Send send);
+  // The same for pages known to be zero without having been read, count >= 1.
+  absl::Status AddSyncZeroRun(Term term, Gfn first, uint64_t count, Send send);
+  absl::Status EndSync(Term term, uint64_t rounds, Send send);
+
+  // Pages of an epoch that is not complete yet (EpochSink::StagePages).
+  absl::Status AddPages(Term term, EpochId epoch, const epoch::PageBatch& batch, Send send);
+  // The rest of the epoch and its EpochCommit; a small epoch is one message. `console_released`: as
+  // of now, at least the epoch's own. Errors: ResourceExhausted if the commit is larger than the
+  // peer accepts; whatever `send` returned.
+  absl::Status Finish(const epoch::StagedEpoch& epoch, uint64_t sent_monotonic_ns,
+                      uint64_t console_released, Send send);
+  // Gives the epoch up, whether or not pages of it were added.
+  absl::Status Abort(Term term, EpochId epoch, absl::string_view reason, Send send);
+
+  // What was encoded since the last call.
+  EncodeStats TakeStats();
+  const PreviousCache& cache() const { return cache_; }
+
+ private:
+  EpochEncoder(PreviousCache cache, FrameWriter* frames, const EncoderOptions& options);
+
+  absl::Status CheckUsable() const;
+  absl::Status CheckEpoch(Term term, EpochId epoch);
+  absl::Status AppendBatch(FrameKind kind, Term term, EpochId epoch, const epoch::PageBatch& batch,
+                           Send send);
+  absl::Status CloseFrame(Send send);
+  absl::Status Flush(Send send);
+  absl::Status Broken(absl::Status why);
+
+  PreviousCache cache_;
+  FrameWriter* frames_;
+  EncoderOptions options_;
+  EncodeStats stats_;
+  std::string message_;
+  bool frame_open_ = false;
+  bool usable_ = false;
+
+  // The open epoch.
+  bool epoch_open_ = false;
+  Term term_;
+  EpochId epoch_;
+  PagesDigest digest_;
+  std::vector<Gfn> epoch_gfns_;  // whose cached version is void if the epoch is aborted
+  uint64_t epoch_pages_ = 0;
+  uint64_t sync_pages_ = 0;
+};
+
+}  // namespace romulus::codec
+
+#endif  // ROMULUS_CODEC_EPOCH_ENCODER_H_

@@ -1,0 +1,152 @@
+// Frames: what travels on a replication link. A message on the link is one or more frames back to
+// back; each is a fixed header and a body:
+//
+//   offset  size  field (little-endian)
+//        0     4  magic "RMLF"
+//        4     2  format version
+//        6     1  kind
+//        7     1  flags, 0 so far
+//        8     8  term
+//       16     8  epoch, 0 where none is meant
+//       24     8  sequence: 1 for the first frame of a direction of the stream, then always one
+//       more 32     4  body length, bytes 36     4  reserved, 0 40     8  checksum: XXH3-64 of the
+//       body, seeded with XXH3-64 of header bytes 0..39
+//
+// The sequence number catches frames lost, doubled and swapped; the checksum, bytes changed.
+// Writer and reader are values of one stream direction each; one thread at a time.
+#ifndef ROMULUS_CODEC_FRAME_H_
+#define ROMULUS_CODEC_FRAME_H_
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "base/types.h"
+
+namespace google::protobuf {
+class MessageLite;
+}
+
+namespace romulus::codec {
+
+inline constexpr uint32_t kFrameMagic = 0x464c4d52;  // "RMLF"
+inline constexpr uint16_t kFrameVersion = 1;
+inline constexpr size_t kFrameHeaderBytes = 48;
+// Pages are cut into bodies of about kPageBodyBytes; the rest is room for a machine state and the
+// console bytes of one epoch. Hello and HelloReply say what each side accepts.
+inline constexpr size_t kPageBodyBytes = 256u << 10;
+inline constexpr size_t kDefaultMaxBodyBytes = 4u << 20;
+
+// Numbers are permanent. Bodies: page records (codec/page_encoding.h) for the two *Pages kinds, the
+// romulus.v1 message of the same name for the others.
+enum class FrameKind : uint8_t {
+  kHello = 1,
+  kHelloReply = 2,
+  kHeartbeat = 3,
+  kSyncBegin = 4,
+  kSyncPages = 5,
+  kSyncEnd = 6,
+  kEpochPages = 7,
+  kEpochCommit = 8,
+  kEpochAbort = 9,
+  kAck = 10,
+  kGoodbye = 11,
+};
+inline constexpr size_t kFrameKindEnd = 12;
+inline constexpr std::array<absl::string_view, kFrameKindEnd> kFrameKindNames = {
+    "invalid",  "hello",       "hello_reply",  "heartbeat",   "sync_begin", "sync_pages",
+    "sync_end", "epoch_pages", "epoch_commit", "epoch_abort", "ack",        "goodbye"};
+constexpr absl::string_view FrameKindName(FrameKind kind) {
+  return static_cast<size_t>(kind) < kFrameKindEnd ? kFrameKindNames[static_cast<size_t>(kind)]
+                                                   : kFrameKindNames[0];
+}
+
+// Why a reader refused its input; a metric label.
+enum class FrameFault : uint8_t {
+  kNone,
+  kTruncated,
+  kMagic,
+  kVersion,
+  kKind,
+  kFlags,
+  kOversize,
+  kChecksum,
+  kSequenceGap,
+  kSequenceRepeat,
+};
+inline constexpr size_t kFrameFaultCount = 10;
+inline constexpr std::array<absl::string_view, kFrameFaultCount> kFrameFaultNames = {
+    "none",  "truncated", "magic",    "version",      "kind",
+    "flags", "oversize",  "checksum", "sequence_gap", "sequence_repeat"};
+constexpr absl::string_view FrameFaultName(FrameFault fault) {
+  return kFrameFaultNames[static_cast<size_t>(fault)];
+}
+
+struct Frame {
+  FrameKind kind = FrameKind::kHello;
+  Term term;
+  EpochId epoch;
+  uint64_t sequence = 0;
+  absl::string_view body;  // into the message that was read
+};
+
+class FrameWriter {
+ public:
+  // Appends one frame to a message. Frames must be sent in the order in which they were written.
+  void Append(FrameKind kind, Term term, EpochId epoch, absl::string_view body,
+              std::string* message);
+  // The same with a serialized protobuf message as body.
+  void Append(FrameKind kind, Term term, EpochId epoch, const google::protobuf::MessageLite& body,
+              std::string* message);
+
+  // For bodies built in place: Begin(), append the body to *message, End(). No other frame between.
+  void Begin(FrameKind kind, Term term, EpochId epoch, std::string* message);
+  void End(std::string* message);
+  // Bytes of the open frame's body so far.
+  size_t open_body_bytes(const std::string& message) const {
+    return message.size() - open_at_ - kFrameHeaderBytes;
+  }
+
+  // The next frame begins a new stream.
+  void Reset();
+  uint64_t last_sequence() const { return sequence_; }
+
+ private:
+  uint64_t sequence_ = 0;
+  size_t open_at_ = 0;
+  bool open_ = false;
+};
+
+class FrameReader {
+ public:
+  explicit FrameReader(size_t max_body_bytes = kDefaultMaxBodyBytes)
+      : max_body_bytes_(max_body_bytes) {}
+
+  // Takes the first frame off *rest, which holds the remains of one message; call until it is
+  // empty. Nothing past *rest is read. Errors (InvalidArgument, ResourceExhausted for an oversized
+  // body) say what is wrong and are final: the stream is over and every later call fails the same
+  // way.
+  absl::StatusOr<Frame> Next(absl::string_view* rest);
+
+  FrameFault fault() const { return fault_; }
+  uint64_t last_sequence() const { return sequence_; }
+
+ private:
+  absl::Status Fail(FrameFault fault, absl::Status status);
+
+  size_t max_body_bytes_;
+  uint64_t sequence_ = 0;
+  FrameFault fault_ = FrameFault::kNone;
+  absl::Status failure_;
+};
+
+// The frame's body as a protobuf message. Errors: InvalidArgument, naming the kind.
+absl::Status ParseBody(const Frame& frame, google::protobuf::MessageLite* into);
+
+}  // namespace romulus::codec
+
+#endif  // ROMULUS_CODEC_FRAME_H_

@@ -1,0 +1,1 @@
+#include "codec/page_encoding.h"

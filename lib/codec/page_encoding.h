@@ -1,0 +1,86 @@
+// How one page travels. A page frame's body is a row of records, each an 8-byte word
+// (GFN << 8 | encoding, little-endian) and a payload:
+//
+//   zero      nothing: the page is all zero
+//   raw       4096 bytes
+//   delta     u64 mask of changed 64-byte lines (bit n = line n), not 0; per changed line a u8 mask
+//             of changed 8-byte words, not 0; then the changed words' new values, in order
+//   same      nothing: the page is what it was (written, but with equal bytes)
+//   zero_run  u32 count >= 2: pages GFN .. GFN + count - 1 are all zero
+//
+// delta and same refer to what the receiver holds of that page: its last committed version, or
+// within a full sync the last version sent. Functions are pure; readers are values, one thread at a
+// time.
+#ifndef ROMULUS_CODEC_PAGE_ENCODING_H_
+#define ROMULUS_CODEC_PAGE_ENCODING_H_
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "base/types.h"
+#include "memory/memory_layout.h"
+
+namespace romulus::codec {
+
+using PageBytes = std::span<const std::byte, kPageSize>;
+using MutablePageBytes = std::span<std::byte, kPageSize>;
+
+inline constexpr size_t kLineBytes = 64;
+inline constexpr size_t kLinesPerPage = kPageSize / kLineBytes;
+inline constexpr size_t kWordsPerLine = kLineBytes / sizeof(uint64_t);
+inline constexpr size_t kRecordHeadBytes = 8;
+inline constexpr size_t kMaxRecordBytes = kRecordHeadBytes + kPageSize;  // raw: no delta is longer
+
+// Numbers are permanent.
+enum class PageEncoding : uint8_t { kZero = 1, kRaw = 2, kDelta = 3, kSame = 4, kZeroRun = 5 };
+inline constexpr size_t kPageEncodingEnd = 6;
+inline constexpr std::array<absl::string_view, kPageEncodingEnd> kPageEncodingNames = {
+    "invalid", "zero", "raw", "delta", "same", "zero_run"};
+constexpr absl::string_view PageEncodingName(PageEncoding encoding) {
+  return kPageEncodingNames[static_cast<size_t>(encoding)];
+}
+
+bool IsZeroPage(PageBytes page);
+
+// Appends the smallest record for `now`. `before` is what the receiver holds, or null if that is
+// not known (then: zero or raw).
+PageEncoding AppendPage(Gfn gfn, PageBytes now, const std::byte* before, std::string* body);
+// Appends a record for `count` zero pages from `gfn` on, count >= 1.
+void AppendZeroRun(Gfn gfn, uint32_t count, std::string* body);
+
+struct PageRecord {
+  Gfn gfn;
+  PageEncoding encoding = PageEncoding::kZero;
+  uint32_t count = 1;         // pages; > 1 only for zero_run
+  absl::string_view payload;  // into the body; checked: DecodePage() cannot fail
+};
+
+// Takes a hostile body apart.
+class PageRecordReader {
+ public:
+  // Both must outlive the reader.
+  PageRecordReader(absl::string_view body, const memory::MemoryLayout& layout)
+      : rest_(body), layout_(layout) {}
+
+  bool done() const { return rest_.empty(); }
+  // The next record; its pages are all in the layout. Errors: InvalidArgument, saying what is
+  // wrong.
+  absl::StatusOr<PageRecord> Next();
+
+ private:
+  absl::string_view rest_;
+  const memory::MemoryLayout& layout_;
+};
+
+// The new content of the record's page (of each of them, for zero_run). `before` and `into` may be
+// the same page.
+void DecodePage(const PageRecord& record, PageBytes before, MutablePageBytes into);
+
+}  // namespace romulus::codec
+
+#endif  // ROMULUS_CODEC_PAGE_ENCODING_H_

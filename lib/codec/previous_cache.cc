@@ -1,0 +1,1 @@
+#include "codec/previous_cache.h"

@@ -1,0 +1,1 @@
+#include "replica/console_tail.h"

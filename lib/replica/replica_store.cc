@@ -1,0 +1,1 @@
+#include "replica/replica_store.h"

@@ -1,0 +1,171 @@
+// The secondary's copy of the guest: memory, machine state and the end of the console, by epoch.
+//
+//   Empty --BeginSync--> Syncing --first Commit--> Committed --TakeForPromotion--> Promoted
+//                          ^                           |
+//                          +------- BeginSync ---------+
+//
+// Full-sync pages go straight into memory, because while Syncing there is nothing to promote
+// anyway; a new full sync over a committed replica gives that replica up, and status() says so. An
+// epoch is staged beside the image; Commit() verifies it and from then on it counts (the ack may go
+// out); ApplyCommitted() brings it into memory. TakeForPromotion() completes what is not applied
+// yet, so a promoted guest is exactly the last committed epoch (P2), and every acked epoch is a
+// committed one.
+//
+// Threads: the stream calls come from the session's thread, TakeForPromotion() and status() from
+// any. One lock orders them: once TakeForPromotion() has returned an epoch, no frame changes
+// anything here. The store shares the memory (a VM may be built on it ahead of time, but not run).
+#ifndef ROMULUS_REPLICA_REPLICA_STORE_H_
+#define ROMULUS_REPLICA_REPLICA_STORE_H_
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "base/types.h"
+#include "codec/frame.h"
+#include "memory/guest_memory.h"
+#include "memory/page_set.h"
+#include "replica/assembler.h"
+#include "replica/console_tail.h"
+#include "replica/epoch_key.h"
+#include "state/machine_state.h"
+
+namespace romulus::replica {
+
+struct StoreOptions {
+  uint64_t staging_cap_bytes = 0;  // 0: the guest's memory size, and the list's own cost
+  uint64_t console_tail_cap_bytes = 16u << 20;
+  // False if the memory may hold anything but zeros (it was a guest's before).
+  bool memory_is_zero = true;
+};
+
+enum class ReplicaState : uint8_t { kEmpty, kSyncing, kCommitted, kGuestFinished, kPromoted };
+constexpr absl::string_view ReplicaStateName(ReplicaState state) {
+  constexpr absl::string_view kNames[] = {"empty", "syncing", "committed", "guest_finished",
+                                          "promoted"};
+  return kNames[static_cast<size_t>(state)];
+}
+
+struct ReplicaStatus {
+  ReplicaState state = ReplicaState::kEmpty;
+  EpochKey newest;               // committed; {0, 0} if none
+  Term known_term;               // newest heard of
+  uint64_t sync_pages_done = 0;  // distinct pages
+  uint64_t sync_pages_total = 0;
+  bool sync_complete = false;
+  uint64_t console_end = 0;
+  uint64_t console_tail_bytes = 0;
+  uint64_t staged_bytes = 0;
+  std::string detail;  // for a person: why there is (not) something to promote
+};
+
+struct PromotableEpoch {
+  EpochKey key;
+  std::shared_ptr<memory::GuestMemory> memory;  // the replica's memory itself, not a copy
+  state::MachineState machine;
+  uint64_t console_offset = 0;  // of console_tail[0] in the guest's console stream
+  std::string console_tail;     // to be said again: not known to be released by the primary
+  uint64_t console_end = 0;     // where the guest goes on writing
+};
+
+struct CommitResult {
+  EpochKey key;
+  uint64_t sent_monotonic_ns = 0;  // for the ack's echo
+  uint64_t page_count = 0;
+};
+
+class ReplicaStore {
+ public:
+  // Which stream may write; only the newest may.
+  using StreamId = uint64_t;
+
+  // `console` may be null; else it must outlive the store.
+  ReplicaStore(std::shared_ptr<memory::GuestMemory> memory, const StoreOptions& options,
+               CommittedConsole* console);
+
+  // A stream in `term` was accepted; earlier streams may write no more. Errors: Fault::kTerm if the
+  // store knows a newer term, Fault::kSuperseded after a promotion.
+  absl::StatusOr<StreamId> OpenStream(Term term);
+
+  // Frames of the stream, in order. Every error carries a Fault and ends the stream: open epochs
+  // are dropped, what is committed stays.
+  absl::Status BeginSync(StreamId stream, Term term, uint64_t total_pages);
+  absl::Status SyncPages(StreamId stream, Term term, absl::string_view body);
+  // Every page of memory must have been named by then. Errors: Fault::kCount.
+  absl::Status EndSync(StreamId stream, Term term);
+  absl::Status StagePages(StreamId stream, const codec::Frame& frame);
+  // Verifies the epoch and makes it the newest committed one. All or nothing.
+  absl::StatusOr<CommitResult> Commit(StreamId stream, const codec::Frame& frame);
+  absl::Status Abort(StreamId stream, const codec::Frame& frame);
+  // Brings what is committed into memory; cheap if nothing waits. After the ack went out, or
+  // before.
+  void ApplyCommitted(StreamId stream);
+  // The primary has released the console stream up to here.
+  absl::Status ConsoleReleased(StreamId stream, uint64_t offset);
+  // The guest ended for good on the primary: there is nothing to promote any more.
+  absl::Status GuestFinished(StreamId stream, absl::string_view detail);
+  // The stream ended: forgets its open epoch.
+  void CloseStream(StreamId stream);
+
+  // Hands the newest committed epoch over and seals the store. `new_term`, if known, is the term in
+  // which it will run. Errors: FailedPrecondition "nothing to promote: ..." (the store goes on
+  // unchanged), or because it was promoted already.
+  absl::StatusOr<PromotableEpoch> TakeForPromotion(Term new_term);
+  // Remembers a newer term; frames of older ones are refused from then on.
+  void NoteTerm(Term term);
+
+  ReplicaStatus status() const;
+  Term known_term() const;
+  bool sealed() const { return sealed_.load(std::memory_order_acquire); }
+  const memory::MemoryLayout& layout() const { return memory_->layout(); }
+
+ private:
+  class StreamLock;
+
+  absl::Status CheckStream(StreamId stream, Term term);
+  absl::Status Failed(absl::Status why);
+  absl::Status ApplySyncRecords(absl::string_view body);
+  void ApplyPendingLocked();
+  absl::Status NothingToPromoteLocked() const;
+  std::string DetailLocked() const;
+  void PublishLocked();
+
+  const std::shared_ptr<memory::GuestMemory> memory_;
+  CommittedConsole* const console_;
+
+  // Promotion must not starve behind a stream that never pauses: frames wait while it asks.
+  std::atomic<int> takers_{0};
+  std::atomic<bool> sealed_{false};
+  mutable std::mutex mutex_;
+  std::condition_variable taken_;
+
+  // All below: mutex_.
+  StreamId stream_ = 0;
+  ReplicaState state_ = ReplicaState::kEmpty;
+  Term known_term_;
+  EpochKey newest_;
+  state::MachineState machine_;
+  std::optional<AssembledEpoch> pending_;  // committed, not yet in memory
+  bool stream_synced_ = false;             // this stream has completed a full sync
+  bool gave_up_committed_ = false;         // this sync overwrites a committed replica
+  EpochKey given_up_;
+  Assembler assembler_;
+  ConsoleTail tail_;
+  memory::PageSet touched_;  // may hold something else than zeros
+  memory::PageSet synced_;   // named in this full sync
+  std::string finished_detail_;
+
+  mutable std::mutex status_mutex_;
+  ReplicaStatus status_;
+};
+
+}  // namespace romulus::replica
+
+#endif  // ROMULUS_REPLICA_REPLICA_STORE_H_

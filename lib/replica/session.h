@@ -1,0 +1,108 @@
+// The secondary's end of one replication stream: Hello, full sync, epochs, heartbeats; acks what
+// the store has committed; answers a bad stream with Goodbye and closes the link.
+//
+// Threads: the link calls OnMessage()/OnClosed() on its reader thread; SendHeartbeat() and
+// SayGoodbye() may come from any other. Promotion takes the store itself
+// (ReplicaStore::TakeForPromotion) and then says SayGoodbye(REASON_PROMOTED): the store's lock, not
+// the link, decides what still counts, so a link that hangs cannot delay a promotion. Frames after
+// that are counted, answered with Goodbye and change nothing; nothing committed later exists, so
+// nothing later is acked. An ack of an epoch that was committed before may still leave: that epoch
+// is in the promoted guest.
+//
+// Borrows all that is passed in; it must outlive the session, and the session must outlive the
+// link's OnClosed().
+#ifndef ROMULUS_REPLICA_SESSION_H_
+#define ROMULUS_REPLICA_SESSION_H_
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/strings/string_view.h"
+#include "base/clock.h"
+#include "base/types.h"
+#include "codec/frame.h"
+#include "replica/counters.h"
+#include "replica/hello_policy.h"
+#include "replica/replica_store.h"
+#include "replica/session_listener.h"
+#include "romulus/v1/replication.pb.h"
+#include "wire/link.h"
+
+namespace romulus::replica {
+
+struct SessionOptions {
+  size_t max_body_bytes = codec::kDefaultMaxBodyBytes;
+};
+
+class Session final : public wire::LinkListener {
+ public:
+  Session(ReplicaStore* store, HelloPolicy* policy, SessionListener* listener,
+          ReplicaCounters* counters, const base::Clock* clock, const SessionOptions& options);
+
+  // The link that calls this listener; once, before its first OnMessage().
+  void Attach(std::shared_ptr<wire::Link> link);
+
+  void OnMessage(absl::string_view frames) override;
+  void OnClosed(const absl::Status& why) override;
+
+  // Errors: Unavailable if the link is gone or the stream has not begun.
+  absl::Status SendHeartbeat();
+  // Says why and closes the link; does nothing if a goodbye went out already. May wait for the
+  // link's flow control: not on a thread that must not wait.
+  void SayGoodbye(v1::Goodbye::Reason reason, Term term, absl::string_view detail);
+
+ private:
+  enum class Stage { kAwaitHello, kRunning, kOver };
+  struct PendingAck {
+    EpochKey key;
+    uint64_t echo_monotonic_ns = 0;
+  };
+
+  absl::Status HandleFrame(const codec::Frame& frame);
+  absl::Status HandleHello(const codec::Frame& frame);
+  absl::Status HandleHeartbeat(const codec::Frame& frame);
+  absl::Status HandleSync(const codec::Frame& frame);
+  absl::Status HandleEpoch(const codec::Frame& frame);
+  absl::Status HandleGoodbye(const codec::Frame& frame);
+  absl::Status CheckTerm(const codec::Frame& frame);
+  void AckAndApply();
+  void Refuse(const absl::Status& why);
+  void Close(const absl::Status& why);
+  absl::Status Send(codec::FrameKind kind, Term term, EpochId epoch,
+                    const google::protobuf::MessageLite& body);
+  std::shared_ptr<wire::Link> link() const;
+
+  ReplicaStore* const store_;
+  HelloPolicy* const policy_;
+  SessionListener* const listener_;
+  ReplicaCounters* const counters_;
+  const base::Clock* const clock_;
+  const SessionOptions options_;
+
+  // Reader thread only.
+  codec::FrameReader reader_;
+  Stage stage_ = Stage::kAwaitHello;
+  ReplicaStore::StreamId stream_ = 0;
+  bool stream_open_ = false;
+  std::optional<PendingAck> ack_;
+
+  std::atomic<uint64_t> term_{0};  // of the stream
+  std::atomic<uint64_t> echo_monotonic_ns_{0};
+  std::atomic<bool> running_{false};
+  std::atomic<bool> goodbye_said_{false};
+
+  mutable std::mutex link_mutex_;  // guards the pointer only
+  std::shared_ptr<wire::Link> link_;
+  std::mutex send_mutex_;  // frames leave in the order of their sequence numbers
+  codec::FrameWriter writer_;
+  uint64_t heartbeats_ = 0;
+};
+
+}  // namespace romulus::replica
+
+#endif  // ROMULUS_REPLICA_SESSION_H_

@@ -1,0 +1,1 @@
+#include "replica/staged_pages.h"
