@@ -1,0 +1,182 @@
+// Who runs the guest, in which mode, and why: a pure function (policy, state, event) -> (state, actions).
+// The daemon executes the actions on its control loop; simulation executes them under a scheduler. No
+// clocks, no threads, no input or output here.
+//
+// Terms: every raise takes a number that only this node can take (its residue modulo kTermStride is the
+// node's index), so two nodes never run the guest in the same term (P3), arbiter or not. A promotion
+// leaps far enough to win over a primary which went solo at the same time.
+#ifndef ROMULUS_FAILOVER_ROLE_MACHINE_H_
+#define ROMULUS_FAILOVER_ROLE_MACHINE_H_
+
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/strings/string_view.h"
+#include "base/types.h"
+
+namespace romulus::failover {
+
+enum class Role : uint8_t { kPrimary, kSecondary };
+
+enum class Mode : uint8_t {
+  // Primary.
+  kSolo,       // the guest runs, output is open, nobody could take over
+  kSyncing,    // the guest runs; full sync (both roles)
+  kProtected,  // both roles: the secondary holds a committed epoch and the stream stands
+  kDegraded,   // both roles: protection is interrupted, and somebody must decide or return.
+               //   primary: output is held; secondary: holds a committed epoch of a lost primary
+  // Secondary.
+  kStandby,    // holds nothing that could be promoted
+  kPromoting,  // the guest is being restored here
+  // Either.
+  kFenced,     // this node lost the term: its guest is stopped, its output discarded
+  kFinished,   // the guest ended by itself, or the daemon was told to stop
+};
+
+absl::string_view RoleName(Role role);
+absl::string_view ModeName(Mode mode);
+
+enum class OnSecondaryLost : uint8_t {
+  kSolo,  // go on alone, output open
+  kHold,  // hold output until the secondary is back, refuses us, or an operator says unprotect
+};
+
+struct Policy {
+  bool auto_failover = false;
+  OnSecondaryLost on_secondary_lost = OnSecondaryLost::kSolo;
+  // auto_failover: a closed stream is loss enough; false: wait for silence as well.
+  bool promote_on_link_closed = true;
+  uint64_t node_index = 0;  // of this node in the configuration's list; below kTermStride
+};
+
+// kHold with auto_failover (the other side may have promoted), else kSolo.
+OnSecondaryLost DefaultOnSecondaryLost(bool auto_failover);
+// Errors: InvalidArgument naming the fields that contradict each other.
+absl::Status Validate(const Policy& policy);
+
+inline constexpr uint64_t kTermStride = 16;
+// The next term above `above` that belongs to this node.
+Term NextTerm(const Policy& policy, Term above);
+// The term of a promotion above `above`: beyond what the old primary reaches by going solo.
+Term PromotionTerm(const Policy& policy, Term above);
+
+struct RoleState {
+  Role role = Role::kSecondary;
+  Mode mode = Mode::kStandby;
+  Term term;          // in which this node runs the guest or receives epochs
+  Term newest_term;   // ever heard of; at least `term`
+  bool guest_running = false;   // here, vCPUs may run (also while paused by an operator)
+  bool output_open = false;     // what the guest says leaves at once
+  bool paused = false;          // by an operator
+  bool protect_wanted = true;   // primary: keep looking for the secondary
+  bool peer_connected = false;  // a stream stands
+  bool peer_silent = false;     // secondary: no sign of life beyond the threshold
+  bool sync_done = false;       // primary: epochs were cut, so the secondary may hold one
+  bool committed = false;       // secondary: holds a committed epoch
+  EpochId committed_epoch;      // of `term`; primary: the newest acked
+  std::string reason;           // why this mode, for people (P8)
+  uint64_t since_ns = 0;        // when the mode was entered; set by RoleMachine
+
+  friend bool operator==(const RoleState&, const RoleState&) = default;
+};
+
+// True while two nodes in this state and in the same term would break P3.
+bool RunsGuest(const RoleState& state);
+
+enum class EventKind : uint8_t {
+  kStartPrimary,      // configured initial role; the guest was booted
+  kStartSecondary,
+  kPeerConnected,     // handshake accepted (primary: our Hello was; secondary: we accepted). term
+  kPeerRefused,       // primary: our Hello was refused. detail, term = the secondary's newest, by_term
+  kSyncDone,          // primary: all memory is over there; epochs begin
+  kEpochCommitted,    // primary: acked; secondary: committed. term, epoch
+  kLinkClosed,        // the stream ended. detail
+  kPeerSilent,        // the failure detector says lost, whether or not the stream stands
+  kPeerHeard,         // secondary: a sign of life after kPeerSilent
+  kGoodbye,           // the peer ended the stream on purpose. goodbye, detail
+  kStreamBroken,      // we refused a frame: the peer lives but the stream must start over. detail
+  kHigherTerm,        // a newer term exists. term, detail
+  kPromotionDone,     // the guest runs here
+  kPromotionFailed,   // detail
+  kGuestStopped,      // by itself. detail
+  kProtectionFailed,  // primary: a checkpoint failed beyond repair; the stream must start over. detail
+  kOpFailover,        // force
+  kOpPause,
+  kOpResume,
+  kOpUnprotect,
+  kOpProtect,
+  kShutdown,          // SIGTERM
+};
+absl::string_view EventName(EventKind kind);
+
+enum class GoodbyeReason : uint8_t { kShutdown, kGuestFinished, kProtocol, kPromoted, kUnprotect, kCap };
+
+struct Event {
+  EventKind kind;
+  Term term;
+  EpochId epoch;
+  bool force = false;      // kOpFailover
+  bool by_term = false;    // kPeerRefused: because our term is over
+  GoodbyeReason goodbye = GoodbyeReason::kShutdown;
+  std::string detail;
+};
+
+enum class ActionKind : uint8_t {
+  kConnect,         // primary: look for the secondary (at once, then with back-off) until connected
+  kStopConnecting,
+  kStartSync,       // primary: begin a full sync on the standing stream; epochs will be of `term`
+  kOpenOutput,      // let out what is held, from now on at once
+  kHoldOutput,
+  kDiscardOutput,
+  kStopGuest,       // for good
+  kPauseGuest,
+  kResumeGuest,
+  kStopEpochs,      // primary: no more checkpoints; tracking may end
+  kCloseLink,       // after a Goodbye, if `goodbye` applies
+  kPromote,         // secondary: seal, restore, run; then kPromotionDone or kPromotionFailed. `term`
+  kDropReplica,     // secondary: what is held must not be promoted any more
+  kRefuse,          // the operator's request, with `status`
+  kExit,            // the daemon may end
+};
+absl::string_view ActionName(ActionKind kind);
+
+struct Action {
+  ActionKind kind;
+  Term term;
+  bool say_goodbye = false;  // kCloseLink
+  GoodbyeReason goodbye = GoodbyeReason::kShutdown;
+  std::string detail;
+  absl::Status status;       // kRefuse
+};
+
+struct Transition {
+  RoleState state;
+  std::vector<Action> actions;  // in order
+};
+
+// Total: every event is allowed in every state; one that means nothing there changes nothing.
+Transition Next(const Policy& policy, const RoleState& state, const Event& event);
+
+// Holds the state and dates its changes. One thread (the control loop).
+class RoleMachine {
+ public:
+  // `policy` must be valid.
+  explicit RoleMachine(const Policy& policy) : policy_(policy) {}
+
+  std::vector<Action> Handle(const Event& event, uint64_t now_ns);
+  const RoleState& state() const { return state_; }
+  const Policy& policy() const { return policy_; }
+  // What a Hello sent now must carry as stream_term.
+  Term ProposedTerm() const { return NextTerm(policy_, state_.newest_term); }
+
+ private:
+  Policy policy_;
+  RoleState state_;
+};
+
+}  // namespace romulus::failover
+
+#endif  // ROMULUS_FAILOVER_ROLE_MACHINE_H_

@@ -1,0 +1,74 @@
+// Copies all guest memory to the secondary while the guest runs: one pass over every page, then rounds
+// over what was dirtied meanwhile, until little is left. Zero pages travel as names only, and are named
+// again whenever they turn zero. A page torn by the running guest is harmless: it is dirty, so a later
+// round or epoch 1 sends it again.
+//
+// Run() on one thread of the caller's choice; Cancel() from any. Owns nothing it is given.
+#ifndef ROMULUS_WIRE_FULL_SYNC_H_
+#define ROMULUS_WIRE_FULL_SYNC_H_
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "base/types.h"
+#include "memory/guest_memory.h"
+#include "memory/page_set.h"
+
+namespace romulus::wire {
+
+class FrameSender;
+
+// Owned by wire, implemented by the checkpoint loop.
+class SyncSource {
+ public:
+  virtual ~SyncSource() = default;
+  // All pages written since the last call (the first call: since tracking began), harvested in a
+  // short pause. Tracking must be on before Run() is called.
+  virtual absl::StatusOr<memory::PageSet> TakeDirty() = 0;
+};
+
+struct SyncProgress {
+  uint64_t round = 0;            // 0 is the pass over all memory
+  uint64_t pages_done = 0;       // in this round
+  uint64_t pages_total = 0;      // in this round
+  uint64_t pages_sent = 0;       // all rounds, with their bytes
+  uint64_t pages_zero = 0;       // all rounds, named only
+  uint64_t bytes_sent = 0;       // frames, all rounds
+};
+
+struct FullSyncOptions {
+  Term term;
+  uint64_t max_rounds = 16;            // after the first pass
+  uint64_t target_dirty_pages = 256;   // a round this small is the last
+  // A round that sends more than this share of the round before does not converge: it is the last.
+  double give_up_ratio = 0.9;
+  uint64_t progress_every_pages = 4096;
+  std::function<void(const SyncProgress&)> on_progress;  // on Run()'s thread; may be empty
+};
+
+class FullSync {
+ public:
+  // All outlive this object.
+  FullSync(const FullSyncOptions& options, const memory::GuestMemory* guest_memory, SyncSource* source,
+           FrameSender* sender);
+
+  // SyncBegin, pages, SyncEnd. What is dirtied after the last TakeDirty belongs to epoch 1.
+  // Errors: Cancelled; the source's; the link's.
+  absl::StatusOr<SyncProgress> Run();
+  void Cancel() { cancelled_.store(true, std::memory_order_relaxed); }
+
+ private:
+  FullSyncOptions options_;
+  const memory::GuestMemory* guest_memory_;
+  SyncSource* source_;
+  FrameSender* sender_;
+  std::atomic<bool> cancelled_{false};
+};
+
+}  // namespace romulus::wire
+
+#endif  // ROMULUS_WIRE_FULL_SYNC_H_

@@ -1,0 +1,48 @@
+// The primary's end of a gRPC stream (service Replication of replication_service.proto). Only
+// grpc_link.*, grpc_server.* and their shared grpc_stream.* know gRPC; everything else sees a Link.
+#ifndef ROMULUS_WIRE_GRPC_LINK_H_
+#define ROMULUS_WIRE_GRPC_LINK_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "wire/link.h"
+
+namespace romulus::wire {
+
+// How a stream's two ends prove who they are. Plain text for now: mutual TLS becomes another value
+// with its files here, and nothing else changes.
+struct LinkSecurity {
+  enum class Kind { kPlainText };
+  Kind kind = Kind::kPlainText;
+};
+
+struct GrpcLinkOptions {
+  LinkSecurity security;
+  // One message holds one or more whole frames.
+  size_t max_message_bytes = 8u << 20;
+  // Send() waits while this much is handed over and not yet taken by the transport (P6).
+  size_t max_queued_bytes = 4u << 20;
+  // A dead host is noticed by HTTP/2 pings even when nobody watches heartbeats.
+  uint32_t keepalive_ms = 5000;
+  uint32_t keepalive_timeout_ms = 5000;
+  // ConnectGrpcLink only: how long to wait for the peer to answer the connection.
+  uint32_t connect_timeout_ms = 2000;
+};
+
+// Connects to `address` ("host:port", "[v6]:port" or "unix:/path") and opens the stream. Blocks for at
+// most connect_timeout_ms. `listener` outlives the link. The link owns one thread, on which the listener
+// is called; destroying the link closes it and waits until OnClosed has returned, so never destroy a
+// link from its listener.
+// Errors: Unavailable, naming the address, if nobody answers in time.
+absl::StatusOr<std::unique_ptr<Link>> ConnectGrpcLink(absl::string_view address,
+                                                      const GrpcLinkOptions& options,
+                                                      LinkListener* listener);
+
+}  // namespace romulus::wire
+
+#endif  // ROMULUS_WIRE_GRPC_LINK_H_

@@ -1,0 +1,90 @@
+// The first exchange on a stream: what the primary needs the secondary to be (Hello), and the
+// secondary's verdict (HelloReply), for people as well: it names the field and both values. Pure
+// functions; any thread. CPUID and KVM capabilities are judged by callbacks, so that nothing here
+// knows a processor.
+#ifndef ROMULUS_WIRE_HANDSHAKE_H_
+#define ROMULUS_WIRE_HANDSHAKE_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/strings/string_view.h"
+#include "base/types.h"
+#include "memory/memory_layout.h"
+#include "romulus/v1/replication.pb.h"
+
+namespace romulus::wire {
+
+inline constexpr uint32_t kProtocolVersion = 1;
+
+// One CPUID leaf as the guest sees it.
+struct CpuidLeaf {
+  uint32_t function = 0;
+  uint32_t index = 0;
+  uint32_t flags = 0;
+  uint32_t eax = 0;
+  uint32_t ebx = 0;
+  uint32_t ecx = 0;
+  uint32_t edx = 0;
+
+  friend bool operator==(const CpuidLeaf&, const CpuidLeaf&) = default;
+};
+
+// What must be equal on both nodes; from the configuration.
+struct MachineIdentity {
+  std::string vm_name;
+  std::string vm_uuid;
+  uint32_t vcpu_count = 0;
+  std::vector<memory::Region> memory;
+  // Over all else that must be equal: devices, their order, command line.
+  uint64_t machine_digest = 0;
+};
+
+struct HelloInput {
+  MachineIdentity machine;
+  std::string node_name;
+  std::string build;
+  Term current_term;  // in which this node runs the guest now; a newer one ends it
+  Term stream_term;   // of the epochs to come
+  std::vector<CpuidLeaf> cpuid;
+  uint32_t tsc_khz = 0;
+  std::vector<std::string> required_capabilities;
+  uint64_t max_frame_bytes = 0;
+};
+
+romulus::v1::Hello BuildHello(const HelloInput& input);
+
+// What the secondary is, and what it knows.
+struct HelloJudge {
+  MachineIdentity machine;
+  std::string node_name;
+  std::string build;
+  uint64_t max_frame_bytes = 0;
+  bool plays_secondary = true;
+  std::string role_detail;      // why not, for the reply: "this node runs the guest in term 5"
+  bool busy = false;            // another primary is connected
+  Term newest_term;             // that this node took part in or heard of
+  // Names of the CPU features that the guest sees and this host cannot give ("avx512f"); empty: fits.
+  // Null: not checked.
+  std::function<std::vector<std::string>(const std::vector<CpuidLeaf>&, uint32_t tsc_khz)>
+      missing_cpu_features;
+  // Whether this host has a capability named in the Hello. Null: not checked.
+  std::function<bool(absl::string_view)> has_capability;
+};
+
+// Total on any input: a hostile Hello gets a refusal. Never accepts with a reason set.
+romulus::v1::HelloReply EvaluateHello(const romulus::v1::Hello& hello, const HelloJudge& judge);
+
+// OK if accepted; else FailedPrecondition "node B refused (cpu): ...".
+absl::Status StatusOf(const romulus::v1::HelloReply& reply);
+
+// "cpu", "term", ...: as logs and metrics name it.
+absl::string_view RefusalReasonName(romulus::v1::RefusalReason reason);
+
+}  // namespace romulus::wire
+
+#endif  // ROMULUS_WIRE_HANDSHAKE_H_
