@@ -47,15 +47,15 @@ struct PauseOptions {
 class Guest {
  public:
   virtual ~Guest() = default;
-  // Stops the guest (DESIGN, steps 1 and 2). Callable from one checkpoint thread at a time, and before
-  // Start() too. Errors: FailedPrecondition if the guest has stopped for good.
+  // Stops the guest (DESIGN, steps 1 and 2). Callable from one checkpoint thread at a time, before
+  // Start() too, and after the guest stopped by itself (OnGuestStopped): the last epoch, with the last
+  // output, is cut then. Errors: FailedPrecondition after Stop().
   virtual absl::StatusOr<std::unique_ptr<PausedGuest>> Pause(const PauseOptions& options) = 0;
   // Lets the vCPUs run for the first time.
   virtual absl::Status Start() = 0;
   // Ends all vCPU threads; the guest cannot run again. Idempotent; not from a vCPU thread.
   virtual void Stop() = 0;
   virtual int vcpu_count() const = 0;
-  // Exits counted by kind, for metrics: index is vmm's business, see Machine.
 };
 
 }  // namespace romulus::vmm

@@ -1,0 +1,170 @@
+#include "epoch/checkpoint.h"
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "base/status.h"
+
+namespace romulus::epoch {
+namespace {
+
+// The longest that a paused guest waits for staging memory before the checkpoint gives up. A pipeline
+// that frees nothing for so long has lost its peer; losing it is noticed sooner than this.
+constexpr absl::Duration kStagingPatience = absl::Seconds(30);
+
+// Adds the time from its construction to its end to one phase.
+class PhaseTimer {
+ public:
+  PhaseTimer(const base::Clock* clock, PhaseTimes& times, Phase phase)
+      : clock_(clock), slot_(times[phase]), began_ns_(clock->NowNs()) {}
+  ~PhaseTimer() { slot_ += clock_->NowNs() - began_ns_; }
+  PhaseTimer(const PhaseTimer&) = delete;
+  PhaseTimer& operator=(const PhaseTimer&) = delete;
+
+ private:
+  const base::Clock* clock_;
+  uint64_t& slot_;
+  uint64_t began_ns_;
+};
+
+}  // namespace
+
+// Undoes a checkpoint unless told that it succeeded. Declared after the pause guard, so it runs while
+// the guest still stands.
+class Checkpoint::Rollback {
+ public:
+  Rollback(const CheckpointParts& parts, Term term, EpochId epoch, EpochSink* sink)
+      : parts_(parts), term_(term), epoch_(epoch), sink_(sink) {}
+  ~Rollback() {
+    if (done_) return;
+    if (cut_) parts_.gate->UndoCut(epoch_);
+    if (shipped_) sink_->Abort(term_, epoch_);
+    parts_.tracker->PutBack();
+  }
+  Rollback(const Rollback&) = delete;
+  Rollback& operator=(const Rollback&) = delete;
+
+  void Shipped() { shipped_ = true; }
+  void Cut() { cut_ = true; }
+  void Done() { done_ = true; }
+
+ private:
+  const CheckpointParts& parts_;
+  const Term term_;
+  const EpochId epoch_;
+  EpochSink* const sink_;
+  bool shipped_ = false;
+  bool cut_ = false;
+  bool done_ = false;
+};
+
+Checkpoint::Checkpoint(const CheckpointParts& parts) : parts_(parts) {}
+
+absl::StatusOr<StagedEpoch> Checkpoint::Run(Term term, EpochId epoch, CutReason reason,
+                                            EpochSink* sink,
+                                            const std::function<absl::Status()>& may_submit) {
+  StagedEpoch staged;
+  staged.term = term;
+  staged.epoch = epoch;
+  staged.reason = reason;
+  PhaseTimes& times = staged.phases;
+  const uint64_t began_ns = parts_.clock->NowNs();
+
+  // 1, 2. Stop every vCPU, finish half-done I/O, quiet the devices. State is read from here on.
+  std::unique_ptr<vmm::PausedGuest> paused;
+  {
+    PhaseTimer timer(parts_.clock, times, Phase::kStop);
+    ROMULUS_ASSIGN_OR_RETURN(paused, parts_.guest->Pause({.capture_state = true}));
+  }
+  Rollback rollback(parts_, term, epoch, sink);
+  ROMULUS_RETURN_IF_ERROR(may_submit());
+
+  // 3, 4. Harvest all rings, then reset them, before any page is read.
+  ROMULUS_RETURN_IF_ERROR(HarvestAndReset(times));
+  {
+    // 5. With the pages that the VMM wrote.
+    PhaseTimer timer(parts_.clock, times, Phase::kUnion);
+    staged.page_count = parts_.tracker->Union().size();
+  }
+  {
+    // 6. Copy pages ...
+    PhaseTimer timer(parts_.clock, times, Phase::kCopy);
+    ROMULUS_RETURN_IF_ERROR(CopyPages(staged, sink, rollback));
+  }
+  {
+    // ... and take the state that the vCPU threads have been reading meanwhile.
+    PhaseTimer timer(parts_.clock, times, Phase::kCapture);
+    if (base::Fires(parts_.failpoints, "checkpoint.capture")) {
+      return absl::InternalError("failpoint");
+    }
+    ROMULUS_ASSIGN_OR_RETURN(staged.machine, paused->TakeState());
+  }
+  {
+    // 7. Cut the output at this epoch.
+    PhaseTimer timer(parts_.clock, times, Phase::kCut);
+    staged.console = parts_.gate->Cut(epoch);
+    staged.console_released = parts_.gate->released_offset();
+    rollback.Cut();
+  }
+  if (observer_) observer_(staged);
+  {
+    // 8. Resume. Encoding, sending and waiting for the ack happen behind the running guest.
+    PhaseTimer timer(parts_.clock, times, Phase::kResume);
+    rollback.Done();
+    parts_.tracker->Forget();
+    paused->Resume();
+  }
+  times.pause_ns = parts_.clock->NowNs() - began_ns;
+  return staged;
+}
+
+absl::StatusOr<memory::PageSet> Checkpoint::Drain() {
+  ROMULUS_ASSIGN_OR_RETURN(std::unique_ptr<vmm::PausedGuest> paused,
+                           parts_.guest->Pause({.capture_state = false}));
+  PhaseTimes times;
+  ROMULUS_RETURN_IF_ERROR(HarvestAndReset(times));
+  memory::PageSet pages = parts_.tracker->Union();
+  parts_.tracker->Forget();
+  return pages;
+}
+
+absl::Status Checkpoint::HarvestAndReset(PhaseTimes& times) {
+  {
+    PhaseTimer timer(parts_.clock, times, Phase::kHarvest);
+    ROMULUS_RETURN_IF_ERROR(parts_.tracker->Harvest());
+  }
+  PhaseTimer timer(parts_.clock, times, Phase::kReset);
+  return parts_.tracker->Reset();
+}
+
+absl::Status Checkpoint::CopyPages(StagedEpoch& staged, EpochSink* sink, Rollback& rollback) {
+  std::span<const Gfn> pages = parts_.tracker->Union().pages();
+  while (!pages.empty()) {
+    if (base::Fires(parts_.failpoints, "checkpoint.copy")) return absl::InternalError("failpoint");
+    ROMULUS_ASSIGN_OR_RETURN(StagingChunk chunk, NextChunk(staged, sink, rollback));
+    const std::span<const Gfn> part = pages.first(std::min(pages.size(), StagingChunk::kPages));
+    PageBatch batch{{part.begin(), part.end()}, std::move(chunk)};
+    for (size_t i = 0; i < part.size(); ++i) {
+      std::memcpy(batch.chunk.data() + i * kPageSize, parts_.memory->Page(part[i]).data(),
+                  kPageSize);
+    }
+    staged.batches.push_back(std::move(batch));
+    pages = pages.subspan(part.size());
+  }
+  return absl::OkStatus();
+}
+
+// An epoch larger than the pool leaves in parts while the guest waits: memory stays bounded (P6).
+absl::StatusOr<StagingChunk> Checkpoint::NextChunk(StagedEpoch& staged, EpochSink* sink,
+                                                   Rollback& rollback) {
+  if (std::optional<StagingChunk> chunk = parts_.staging->TryAcquire()) return *std::move(chunk);
+  for (PageBatch& batch : staged.batches) {
+    rollback.Shipped();
+    sink->StagePages(staged.term, staged.epoch, std::move(batch));
+  }
+  staged.batches.clear();
+  return parts_.staging->Acquire(kStagingPatience);
+}
+
+}  // namespace romulus::epoch

@@ -1,0 +1,70 @@
+// One checkpoint: everything that happens while the guest stands still. Run() is the order of the
+// design, written once; every phase is a function of this class. A failure before the guest resumes
+// rolls back: dirty pages are put back, the output cut is undone, the guest resumes, the reason is the
+// Status (P5).
+//
+// Checkpoint thread only. Does not log; the pause allocates only what its pages and state need.
+#ifndef ROMULUS_EPOCH_CHECKPOINT_H_
+#define ROMULUS_EPOCH_CHECKPOINT_H_
+
+#include <functional>
+#include <memory>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "base/clock.h"
+#include "base/failpoints.h"
+#include "base/types.h"
+#include "epoch/output_gate.h"
+#include "epoch/phases.h"
+#include "epoch/staged_epoch.h"
+#include "epoch/staging_pool.h"
+#include "memory/guest_memory.h"
+#include "tracker/tracker.h"
+#include "vmm/guest.h"
+
+namespace romulus::epoch {
+
+// What a checkpoint works on; all outlive it.
+struct CheckpointParts {
+  vmm::Guest* guest = nullptr;
+  memory::GuestMemory* memory = nullptr;
+  tracker::Tracker* tracker = nullptr;
+  StagingPool* staging = nullptr;
+  OutputGate* gate = nullptr;
+  const base::Clock* clock = nullptr;
+  base::Failpoints* failpoints = nullptr;  // may be null
+};
+
+// For tests and the audit: called with the guest still paused, all pages copied.
+using PausedObserver = std::function<void(const StagedEpoch&)>;
+
+class Checkpoint {
+ public:
+  explicit Checkpoint(const CheckpointParts& parts);
+
+  // Ends the running epoch and returns it staged. `sink` takes parts of an epoch that is larger than
+  // the staging pool, and their Abort. `may_submit` is called with the guest paused and waits until one
+  // more epoch may be on its way; an error from it aborts the checkpoint.
+  absl::StatusOr<StagedEpoch> Run(Term term, EpochId epoch, CutReason reason, EpochSink* sink,
+                                  const std::function<absl::Status()>& may_submit);
+
+  // Harvest alone (full sync): the pages written since the last Run or Drain.
+  absl::StatusOr<memory::PageSet> Drain();
+
+  void SetObserver(PausedObserver observer) { observer_ = std::move(observer); }
+
+ private:
+  class Rollback;
+
+  absl::Status HarvestAndReset(PhaseTimes& times);
+  absl::Status CopyPages(StagedEpoch& staged, EpochSink* sink, Rollback& rollback);
+  absl::StatusOr<StagingChunk> NextChunk(StagedEpoch& staged, EpochSink* sink, Rollback& rollback);
+
+  CheckpointParts parts_;
+  PausedObserver observer_;
+};
+
+}  // namespace romulus::epoch
+
+#endif  // ROMULUS_EPOCH_CHECKPOINT_H_

@@ -1,0 +1,290 @@
+#include "epoch/checkpoint_loop.h"
+
+#include <utility>
+
+#include "absl/cleanup/cleanup.h"
+#include "base/check.h"
+#include "base/status.h"
+
+namespace romulus::epoch {
+
+CheckpointLoop::CheckpointLoop(const CheckpointParts& parts, const CheckpointLoopOptions& options,
+                               CheckpointListener* listener)
+    : parts_(parts),
+      listener_(listener),
+      max_unacked_epochs_(options.max_unacked_epochs),
+      max_failures_(options.max_failures),
+      checkpoint_(parts),
+      governor_(options.governor) {}
+
+CheckpointLoop::~CheckpointLoop() { Stop(); }
+
+void CheckpointLoop::Start() {
+  ROMULUS_CHECK(!thread_.joinable());
+  thread_ = std::thread([this] { ThreadMain(); });
+}
+
+void CheckpointLoop::Stop() {
+  {
+    absl::MutexLock lock(&mutex_);
+    stopping_ = true;
+    SetModeLocked(Mode::kIdle);
+  }
+  parts_.staging->Close();
+  if (thread_.joinable()) thread_.join();
+}
+
+void CheckpointLoop::SetModeLocked(Mode mode) {
+  mode_ = mode;
+  changed_.SignalAll();
+}
+
+absl::Status CheckpointLoop::BeginSync() {
+  absl::MutexLock lock(&mutex_);
+  if (mode_ != Mode::kIdle) return absl::FailedPreconditionError("a sync or protection is on");
+  synced_dirty_.emplace(parts_.memory->layout().gfn_end());
+  SetModeLocked(Mode::kSyncing);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<memory::PageSet> CheckpointLoop::TakeDirty() {
+  absl::MutexLock lock(&mutex_);
+  if (mode_ != Mode::kSyncing) return absl::FailedPreconditionError("no full sync is on");
+  drain_requested_ = true;
+  changed_.SignalAll();
+  while (drain_requested_ && mode_ == Mode::kSyncing) changed_.Wait(&mutex_);
+  if (mode_ != Mode::kSyncing) return absl::CancelledError("the full sync was halted");
+  ROMULUS_RETURN_IF_ERROR(drain_status_);
+  memory::PageSet taken = *std::move(synced_dirty_);
+  synced_dirty_.emplace(parts_.memory->layout().gfn_end());
+  return taken;
+}
+
+absl::Status CheckpointLoop::BeginCutting(Term term, memory::PageSet remainder, EpochSink* sink) {
+  absl::MutexLock lock(&mutex_);
+  if (mode_ != Mode::kSyncing) return absl::FailedPreconditionError("no full sync is on");
+  while (busy_) changed_.Wait(&mutex_);
+  if (mode_ != Mode::kSyncing) return absl::CancelledError("the full sync was halted");
+  remainder.InsertAll(*synced_dirty_);
+  synced_dirty_.reset();
+  parts_.tracker->Add(remainder);
+  if (term != term_) {
+    term_ = term;
+    last_cut_ = EpochId(0);
+  }
+  last_acked_ = last_cut_;
+  sink_ = sink;
+  failures_ = 0;
+  requested_ = true;
+  epoch_began_ns_ = parts_.clock->NowNs();
+  parts_.gate->BeginStream();
+  parts_.staging->Reopen();
+  SetModeLocked(Mode::kCutting);
+  return absl::OkStatus();
+}
+
+void CheckpointLoop::Halt() {
+  // A checkpoint that waits for staging memory or for an ack must not outlive the stream.
+  parts_.staging->Close();
+  absl::MutexLock lock(&mutex_);
+  SetModeLocked(Mode::kIdle);
+  while (busy_) changed_.Wait(&mutex_);
+  sink_ = nullptr;
+  synced_dirty_.reset();
+}
+
+void CheckpointLoop::Request() {
+  absl::MutexLock lock(&mutex_);
+  requested_ = true;
+  changed_.SignalAll();
+}
+
+absl::StatusOr<EpochId> CheckpointLoop::Flush(absl::Duration timeout) {
+  const absl::Time deadline = absl::Now() + timeout;
+  absl::MutexLock lock(&mutex_);
+  if (mode_ != Mode::kCutting) return absl::FailedPreconditionError("not protected");
+  ++flush_waiters_;
+  absl::Cleanup leave = [this]() ABSL_NO_THREAD_SAFETY_ANALYSIS { --flush_waiters_; };
+  // A checkpoint under way may have paused the guest before this call: the one after it counts.
+  while (busy_ && mode_ == Mode::kCutting) {
+    if (changed_.WaitWithDeadline(&mutex_, deadline)) {
+      return absl::DeadlineExceededError("a checkpoint under way did not end in time");
+    }
+  }
+  const EpochId wanted = last_cut_.Next();
+  while (last_acked_ < wanted) {
+    if (mode_ != Mode::kCutting) return absl::CancelledError("protection ended");
+    if (!busy_ && last_cut_ < wanted && !requested_) {
+      requested_ = true;
+      changed_.SignalAll();
+    }
+    if (changed_.WaitWithDeadline(&mutex_, deadline) && last_acked_ < wanted) {
+      return absl::DeadlineExceededError("the epoch was not acknowledged in time");
+    }
+  }
+  return wanted;
+}
+
+void CheckpointLoop::OnAcked(EpochId epoch) {
+  parts_.gate->Release(epoch);
+  absl::MutexLock lock(&mutex_);
+  if (epoch <= last_acked_) return;
+  const bool was_full = !SlotFreeLocked();
+  last_acked_ = epoch;
+  // Waking the thread for every ack would cost more than the ack itself.
+  if (was_full || requested_ || flush_waiters_ > 0) changed_.SignalAll();
+}
+
+void CheckpointLoop::OnDirtyRingFull() {
+  absl::MutexLock lock(&mutex_);
+  ring_full_ = true;
+  changed_.SignalAll();
+}
+
+void CheckpointLoop::OnOutputWaiting() {
+  absl::MutexLock lock(&mutex_);
+  output_waiting_ = true;
+  changed_.SignalAll();
+}
+
+void CheckpointLoop::SetGovernorOptions(const GovernorOptions& options) {
+  absl::MutexLock lock(&mutex_);
+  governor_.SetOptions(options);
+  changed_.SignalAll();
+}
+
+GovernorOptions CheckpointLoop::governor_options() const {
+  absl::MutexLock lock(&mutex_);
+  return governor_.options();
+}
+
+EpochId CheckpointLoop::last_cut() const {
+  absl::MutexLock lock(&mutex_);
+  return last_cut_;
+}
+
+EpochId CheckpointLoop::last_acked() const {
+  absl::MutexLock lock(&mutex_);
+  return last_acked_;
+}
+
+bool CheckpointLoop::SlotFreeLocked() const {
+  return last_cut_.value() - last_acked_.value() < max_unacked_epochs_;
+}
+
+GovernorView CheckpointLoop::ViewLocked() const {
+  GovernorView view;
+  view.now_ns = parts_.clock->NowNs();
+  view.epoch_began_ns = epoch_began_ns_;
+  view.ring_full = ring_full_;
+  view.requested = requested_;
+  view.output_waiting = output_waiting_;
+  view.slot_free = SlotFreeLocked();
+  view.budget_reached = parts_.tracker->LikelyAtLeast(governor_.options().max_dirty_pages);
+  return view;
+}
+
+std::optional<CutReason> CheckpointLoop::WaitForWork() {
+  while (!stopping_) {
+    switch (mode_) {
+      case Mode::kIdle:
+        if (ring_full_) return CutReason::kRingFull;
+        changed_.Wait(&mutex_);
+        break;
+      case Mode::kSyncing:
+        if (ring_full_ || drain_requested_) return CutReason::kSync;
+        changed_.Wait(&mutex_);
+        break;
+      case Mode::kCutting: {
+        const GovernorView view = ViewLocked();
+        if (std::optional<CutReason> reason = governor_.Decide(view)) return reason;
+        const uint64_t wait_ns = governor_.NextLookNs(view) - view.now_ns;
+        changed_.WaitWithTimeout(&mutex_, absl::Nanoseconds(static_cast<int64_t>(wait_ns)));
+        break;
+      }
+    }
+  }
+  return std::nullopt;
+}
+
+void CheckpointLoop::ThreadMain() {
+  absl::MutexLock lock(&mutex_);
+  while (std::optional<CutReason> reason = WaitForWork()) {
+    const Mode mode = mode_;
+    busy_ = true;
+    mutex_.Unlock();
+    if (mode == Mode::kCutting) {
+      CutOnce(*reason);
+    } else {
+      DrainOnce();
+    }
+    mutex_.Lock();
+    busy_ = false;
+    changed_.SignalAll();
+  }
+}
+
+void CheckpointLoop::DrainOnce() {
+  {
+    absl::MutexLock lock(&mutex_);
+    ring_full_ = false;  // before the pause: a vCPU that stops later says so anew
+  }
+  absl::StatusOr<memory::PageSet> pages = checkpoint_.Drain();
+  absl::MutexLock lock(&mutex_);
+  drain_requested_ = false;
+  drain_status_ = pages.status();
+  // In kIdle nobody asks what was dirty.
+  if (pages.ok() && synced_dirty_.has_value()) synced_dirty_->InsertAll(*pages);
+}
+
+absl::Status CheckpointLoop::OnPaused() {
+  absl::MutexLock lock(&mutex_);
+  ring_full_ = requested_ = output_waiting_ = false;
+  while (mode_ == Mode::kCutting && !SlotFreeLocked()) changed_.Wait(&mutex_);
+  if (mode_ != Mode::kCutting) return absl::CancelledError("protection ended");
+  return absl::OkStatus();
+}
+
+void CheckpointLoop::CutOnce(CutReason reason) {
+  Term term;
+  EpochId epoch;
+  EpochSink* sink;
+  uint64_t began_ns;
+  {
+    absl::MutexLock lock(&mutex_);
+    term = term_;
+    epoch = last_cut_.Next();
+    sink = sink_;
+    began_ns = epoch_began_ns_;
+  }
+  const uint64_t stopped_ns = parts_.clock->NowNs();
+  absl::StatusOr<StagedEpoch> staged =
+      checkpoint_.Run(term, epoch, reason, sink, [this] { return OnPaused(); });
+  const uint64_t resumed_ns = parts_.clock->NowNs();
+  if (staged.ok()) {
+    staged->interval_ns = stopped_ns - began_ns;
+    const uint64_t pages = staged->page_count;
+    {
+      absl::MutexLock lock(&mutex_);
+      governor_.Learn(staged->interval_ns, pages);
+      last_cut_ = epoch;
+      epoch_began_ns_ = resumed_ns;
+      failures_ = 0;
+    }
+    sink->Submit(*std::move(staged));
+    return;
+  }
+  bool gave_up = false;
+  {
+    absl::MutexLock lock(&mutex_);
+    if (mode_ != Mode::kCutting) return;  // halted meanwhile: not a failure
+    epoch_began_ns_ = resumed_ns;
+    requested_ = true;  // its pages wait: try again at once
+    gave_up = ++failures_ >= max_failures_;
+    if (gave_up) SetModeLocked(Mode::kIdle);
+  }
+  listener_->OnCheckpointFailed(epoch, reason, staged.status());
+  if (gave_up) listener_->OnGaveUp(staged.status());
+}
+
+}  // namespace romulus::epoch

@@ -1,0 +1,125 @@
+// The checkpoint thread: waits for the governor, runs checkpoints, hands epochs to the sink, and bounds
+// how many are on their way. Three modes:
+//
+//   kIdle     nothing is protected; a full ring is emptied and forgotten
+//   kSyncing  a full sync copies memory; TakeDirty() tells what was written meanwhile
+//   kCutting  epochs are cut and submitted
+//
+// Threads: the loop owns one. OnDirtyRingFull comes from vCPU threads, OnAcked from the link, the rest
+// from the control loop (TakeDirty from the sync's thread). All are safe at any time.
+#ifndef ROMULUS_EPOCH_CHECKPOINT_LOOP_H_
+#define ROMULUS_EPOCH_CHECKPOINT_LOOP_H_
+
+#include <cstdint>
+#include <optional>
+#include <thread>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "epoch/checkpoint.h"
+#include "epoch/governor.h"
+
+namespace romulus::epoch {
+
+// Owned by epoch, implemented by the daemon. From the checkpoint thread; must not block.
+class CheckpointListener {
+ public:
+  virtual ~CheckpointListener() = default;
+  // A checkpoint failed; nothing was lost, the pages are in the next one.
+  virtual void OnCheckpointFailed(EpochId epoch, CutReason reason, const absl::Status& why) = 0;
+  // Checkpoints keep failing: the loop has left kCutting for kIdle. Protection is over.
+  virtual void OnGaveUp(const absl::Status& why) = 0;
+};
+
+struct CheckpointLoopOptions {
+  GovernorOptions governor;
+  uint64_t max_unacked_epochs = 16;
+  // This many failures in a row end protection.
+  int max_failures = 8;
+};
+
+class CheckpointLoop {
+ public:
+  CheckpointLoop(const CheckpointParts& parts, const CheckpointLoopOptions& options,
+                 CheckpointListener* listener);
+  ~CheckpointLoop();  // Stop()
+
+  void Start();
+  // Ends the thread; a checkpoint under way is finished first, a wait inside it is cancelled.
+  void Stop();
+
+  // kIdle -> kSyncing. What was dirty before is forgotten: the sync copies everything.
+  absl::Status BeginSync();
+  // Pages written since BeginSync or the last call. Errors: FailedPrecondition unless syncing.
+  absl::StatusOr<memory::PageSet> TakeDirty();
+  // kSyncing -> kCutting: the first epoch holds `remainder` and is cut at once. `sink` is used until
+  // Halt() returns. Epoch numbers rise through the loop's life unless the term is new.
+  absl::Status BeginCutting(Term term, memory::PageSet remainder, EpochSink* sink);
+  // -> kIdle. When it returns the sink is not used any more.
+  void Halt();
+
+  // Asks for one epoch soon. Any mode; only kCutting answers.
+  void Request();
+  // Cuts an epoch now and waits until all epochs are acked. Errors: DeadlineExceeded, Cancelled by
+  // Halt(), FailedPrecondition unless cutting, the checkpoint's error.
+  absl::StatusOr<EpochId> Flush(absl::Duration timeout);
+
+  void OnAcked(EpochId epoch);
+  void OnDirtyRingFull();
+  void OnOutputWaiting();
+
+  void SetGovernorOptions(const GovernorOptions& options);
+  GovernorOptions governor_options() const;
+  EpochId last_cut() const;
+  EpochId last_acked() const;
+
+  // Before Start().
+  void SetObserver(PausedObserver observer) { checkpoint_.SetObserver(std::move(observer)); }
+
+ private:
+  enum class Mode { kIdle, kSyncing, kCutting };
+
+  void ThreadMain();
+  // Waits until there is something to do and says what. nullopt: stop.
+  std::optional<CutReason> WaitForWork() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  GovernorView ViewLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool SlotFreeLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void DrainOnce() ABSL_LOCKS_EXCLUDED(mutex_);
+  void CutOnce(CutReason reason) ABSL_LOCKS_EXCLUDED(mutex_);
+  // With the guest paused: what was asked for until now is being answered; then waits for a slot.
+  absl::Status OnPaused() ABSL_LOCKS_EXCLUDED(mutex_);
+  void SetModeLocked(Mode mode) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  const CheckpointParts parts_;
+  CheckpointListener* const listener_;
+  const uint64_t max_unacked_epochs_;
+  const int max_failures_;
+  Checkpoint checkpoint_;
+
+  mutable absl::Mutex mutex_;
+  absl::CondVar changed_;
+  Governor governor_ ABSL_GUARDED_BY(mutex_);
+  Mode mode_ ABSL_GUARDED_BY(mutex_) = Mode::kIdle;
+  bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
+  bool busy_ ABSL_GUARDED_BY(mutex_) = false;  // the thread works without the mutex
+  bool ring_full_ ABSL_GUARDED_BY(mutex_) = false;
+  bool requested_ ABSL_GUARDED_BY(mutex_) = false;
+  bool output_waiting_ ABSL_GUARDED_BY(mutex_) = false;
+  bool drain_requested_ ABSL_GUARDED_BY(mutex_) = false;
+  Term term_ ABSL_GUARDED_BY(mutex_);
+  EpochId last_cut_ ABSL_GUARDED_BY(mutex_);
+  EpochId last_acked_ ABSL_GUARDED_BY(mutex_);
+  uint64_t epoch_began_ns_ ABSL_GUARDED_BY(mutex_) = 0;
+  EpochSink* sink_ ABSL_GUARDED_BY(mutex_) = nullptr;
+  int failures_ ABSL_GUARDED_BY(mutex_) = 0;
+  int flush_waiters_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::optional<memory::PageSet> synced_dirty_ ABSL_GUARDED_BY(mutex_);  // kSyncing
+  absl::Status drain_status_ ABSL_GUARDED_BY(mutex_);
+  std::thread thread_;
+};
+
+}  // namespace romulus::epoch
+
+#endif  // ROMULUS_EPOCH_CHECKPOINT_LOOP_H_

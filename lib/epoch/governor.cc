@@ -1,0 +1,55 @@
+#include "epoch/governor.h"
+
+#include <algorithm>
+
+namespace romulus::epoch {
+namespace {
+
+// Looking at the budget costs a wake-up; more often than this it would cost more than it saves.
+constexpr uint64_t kMinLookNs = 50'000;
+
+}  // namespace
+
+absl::Status Validate(const GovernorOptions& options) {
+  if (options.max_dirty_pages == 0) {
+    return absl::InvalidArgumentError("max_dirty_pages must be at least 1");
+  }
+  if (options.max_interval_ns == 0) {
+    return absl::InvalidArgumentError("max_interval must be above 0");
+  }
+  if (options.min_interval_ns > options.max_interval_ns) {
+    return absl::InvalidArgumentError("min_interval is above max_interval");
+  }
+  return absl::OkStatus();
+}
+
+std::optional<CutReason> Governor::Decide(const GovernorView& view) const {
+  if (view.ring_full) return CutReason::kRingFull;
+  if (view.budget_reached) return CutReason::kBudget;
+  if (!view.slot_free) return std::nullopt;
+  if (view.requested) return CutReason::kRequest;
+  const uint64_t ran_ns = view.now_ns - view.epoch_began_ns;
+  if (ran_ns >= options_.max_interval_ns) return CutReason::kInterval;
+  if (view.output_waiting && ran_ns >= options_.min_interval_ns) return CutReason::kOutput;
+  return std::nullopt;
+}
+
+uint64_t Governor::NextLookNs(const GovernorView& view) const {
+  uint64_t next = view.epoch_began_ns + options_.max_interval_ns;
+  if (view.output_waiting) next = std::min(next, view.epoch_began_ns + options_.min_interval_ns);
+  if (ns_per_page_ != 0) {
+    const uint64_t budget_ns = ns_per_page_ * options_.max_dirty_pages;
+    next = std::min(next, view.epoch_began_ns + budget_ns);
+  } else {
+    next = std::min(next, view.now_ns + options_.max_interval_ns / 8);
+  }
+  return std::max(next, view.now_ns + kMinLookNs);
+}
+
+void Governor::Learn(uint64_t ran_ns, uint64_t pages) {
+  if (pages == 0) return;
+  const uint64_t sample = std::max<uint64_t>(1, ran_ns / pages);
+  ns_per_page_ = ns_per_page_ == 0 ? sample : (3 * ns_per_page_ + sample) / 4;
+}
+
+}  // namespace romulus::epoch

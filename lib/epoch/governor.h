@@ -1,0 +1,58 @@
+// When to cut an epoch. Pure: it is told what is so and answers; the checkpoint loop waits and asks.
+#ifndef ROMULUS_EPOCH_GOVERNOR_H_
+#define ROMULUS_EPOCH_GOVERNOR_H_
+
+#include <cstdint>
+#include <optional>
+
+#include "absl/status/status.h"
+#include "epoch/phases.h"
+
+namespace romulus::epoch {
+
+struct GovernorOptions {
+  uint64_t max_dirty_pages = 1024;        // the budget: the N of "every N dirty pages"
+  uint64_t max_interval_ns = 10'000'000;  // an epoch lasts at most this long
+  uint64_t min_interval_ns = 200'000;     // and at least this, unless budget or ring end it
+};
+
+// Errors: InvalidArgument for a zero budget, a zero maximum or a minimum above the maximum.
+absl::Status Validate(const GovernorOptions& options);
+
+// What the checkpoint loop knows at one moment.
+struct GovernorView {
+  uint64_t now_ns = 0;
+  uint64_t epoch_began_ns = 0;
+  bool ring_full = false;       // a vCPU is out of the guest and waits
+  bool requested = false;       // an operator or a test asked
+  bool output_waiting = false;  // the gate holds bytes of this epoch
+  bool budget_reached = false;  // by the tracker's hint
+  bool slot_free = true;        // fewer than max_unacked_epochs are on their way
+};
+
+class Governor {
+ public:
+  explicit Governor(const GovernorOptions& options) : options_(options) {}
+
+  // Why to cut now, if at all. Without a free slot only budget and ring cut: the guest then waits,
+  // paused, for the slot (P6); other reasons let it run on.
+  std::optional<CutReason> Decide(const GovernorView& view) const;
+
+  // The latest moment at which Decide() should be asked again if nothing happens before.
+  uint64_t NextLookNs(const GovernorView& view) const;
+
+  // Learns from an epoch that lasted `ran_ns` and dirtied `pages`: NextLookNs() then looks at the budget
+  // when it is likely to be reached, instead of often.
+  void Learn(uint64_t ran_ns, uint64_t pages);
+
+  const GovernorOptions& options() const { return options_; }
+  void SetOptions(const GovernorOptions& options) { options_ = options; }
+
+ private:
+  GovernorOptions options_;
+  uint64_t ns_per_page_ = 0;  // smoothed; 0: nothing learnt
+};
+
+}  // namespace romulus::epoch
+
+#endif  // ROMULUS_EPOCH_GOVERNOR_H_

@@ -1,0 +1,33 @@
+// One source of dirt: where to learn which pages the guest wrote. Ring and bitmap are two; logs of
+// VFIO or vhost devices will be others. Called by the checkpoint thread alone, unless said otherwise.
+#ifndef ROMULUS_TRACKER_DIRTY_SOURCE_H_
+#define ROMULUS_TRACKER_DIRTY_SOURCE_H_
+
+#include <cstdint>
+
+#include "absl/status/status.h"
+#include "absl/strings/string_view.h"
+#include "memory/page_set.h"
+
+namespace romulus::tracker {
+
+class DirtySource {
+ public:
+  virtual ~DirtySource() = default;
+  virtual absl::string_view name() const = 0;  // "ring", "bitmap"
+
+  // Moves every page written since the last Harvest() into `into`. All vCPUs are out of the guest, or
+  // entries that their CPU still buffers would be missed. Errors: Internal for entries that name pages
+  // outside memory, errno of the ioctl; what was collected so far is in `into` even then.
+  virtual absl::Status Harvest(memory::PageSet& into) = 0;
+  // Makes KVM log the harvested pages again. Before any of those pages is read: a write between the
+  // reading and the reset would be lost. Idempotent; to be repeated after an error.
+  virtual absl::Status Reset() = 0;
+  // A hint, taken without stopping anybody: whether about `pages` pages are dirty already. May be
+  // wrong either way. Any thread.
+  virtual bool LikelyAtLeast(uint64_t pages) const = 0;
+};
+
+}  // namespace romulus::tracker
+
+#endif  // ROMULUS_TRACKER_DIRTY_SOURCE_H_

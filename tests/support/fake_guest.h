@@ -1,0 +1,111 @@
+// A guest without KVM: tests write its memory through Touch() and the fake source reports it. No threads.
+#ifndef ROMULUS_TESTS_SUPPORT_FAKE_GUEST_H_
+#define ROMULUS_TESTS_SUPPORT_FAKE_GUEST_H_
+
+#include <atomic>
+#include <memory>
+#include <utility>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+#include "memory/guest_memory.h"
+#include "tracker/dirty_source.h"
+#include "vmm/guest.h"
+
+namespace romulus::testing {
+
+// What the fake guest wrote and nobody harvested yet.
+class FakeDirtySource final : public tracker::DirtySource {
+ public:
+  explicit FakeDirtySource(Gfn gfn_end) : dirty_(gfn_end) {}
+  absl::string_view name() const override { return "fake"; }
+  absl::Status Harvest(memory::PageSet& into) override {
+    absl::MutexLock lock(&mutex_);
+    into.InsertAll(dirty_);
+    dirty_.Clear();
+    ++harvests_;
+    return absl::OkStatus();
+  }
+  absl::Status Reset() override { return absl::OkStatus(); }
+  bool LikelyAtLeast(uint64_t pages) const override {
+    absl::MutexLock lock(&mutex_);
+    return dirty_.size() >= pages;
+  }
+  void Add(Gfn gfn) {
+    absl::MutexLock lock(&mutex_);
+    dirty_.Insert(gfn);
+  }
+  int harvests() const {
+    absl::MutexLock lock(&mutex_);
+    return harvests_;
+  }
+
+ private:
+  mutable absl::Mutex mutex_;
+  memory::PageSet dirty_ ABSL_GUARDED_BY(mutex_);
+  int harvests_ ABSL_GUARDED_BY(mutex_) = 0;
+};
+
+class FakeGuest final : public vmm::Guest {
+ public:
+  FakeGuest(memory::GuestMemory* memory, FakeDirtySource* source)
+      : memory_(memory), source_(source) {}
+
+  absl::StatusOr<std::unique_ptr<vmm::PausedGuest>> Pause(
+      const vmm::PauseOptions& options) override {
+    if (fail_pause) return absl::InternalError("pause failed");
+    mutex_.Lock();
+    paused_ = true;
+    ++pauses;
+    return std::make_unique<Paused>(this, options.capture_state);
+  }
+  absl::Status Start() override { return absl::OkStatus(); }
+  void Stop() override {}
+  int vcpu_count() const override { return 1; }
+
+  // The guest writes one byte; waits while paused, as a vCPU would.
+  void Touch(Gfn gfn, std::byte value) {
+    absl::MutexLock lock(&mutex_);
+    auto span = memory_->WritableSpan(GpaOf(gfn), 1);
+    (*span)[0] = value;  // not through Write(): the VMM's log must not see it
+    source_->Add(gfn);
+  }
+  bool paused() const { return paused_; }
+
+  std::atomic<bool> fail_pause{false};
+  std::atomic<int> pauses{0};
+  std::atomic<int> resumes{0};
+
+ private:
+  class Paused final : public vmm::PausedGuest {
+   public:
+    Paused(FakeGuest* guest, bool capture) : guest_(guest), capture_(capture) {}
+    ~Paused() override { Resume(); }
+    absl::StatusOr<state::MachineState> TakeState() override {
+      if (!capture_) return absl::FailedPreconditionError("not captured");
+      state::MachineState state;
+      state.Put("fake.cpu", 0, 1, "state");
+      return state;
+    }
+    void Resume() override {
+      if (std::exchange(resumed_, true)) return;
+      guest_->paused_ = false;
+      ++guest_->resumes;
+      guest_->mutex_.Unlock();
+    }
+
+   private:
+    FakeGuest* guest_;
+    bool capture_;
+    bool resumed_ = false;
+  };
+
+  memory::GuestMemory* memory_;
+  FakeDirtySource* source_;
+  absl::Mutex mutex_;  // held while paused
+  std::atomic<bool> paused_{false};
+};
+
+}  // namespace romulus::testing
+
+#endif  // ROMULUS_TESTS_SUPPORT_FAKE_GUEST_H_

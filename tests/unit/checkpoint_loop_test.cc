@@ -1,0 +1,155 @@
+#include "epoch/checkpoint_loop.h"
+
+#include <gtest/gtest.h>
+
+#include <thread>
+
+#include "absl/synchronization/notification.h"
+#include "support/epoch_rig.h"
+
+namespace romulus::epoch {
+namespace {
+
+using ::romulus::testing::EpochRig;
+using ::romulus::testing::Pages;
+using ::romulus::testing::RecordingSink;
+
+class Listener final : public CheckpointListener {
+ public:
+  void OnCheckpointFailed(EpochId, CutReason, const absl::Status&) override { ++failed; }
+  void OnGaveUp(const absl::Status&) override { gave_up.Notify(); }
+  std::atomic<int> failed{0};
+  absl::Notification gave_up;
+};
+
+// An hour: nothing in these tests may depend on an interval running out.
+constexpr uint64_t kNever = 3'600'000'000'000;
+
+class CheckpointLoopTest : public ::testing::Test {
+ protected:
+  void Build(uint64_t budget, uint64_t max_unacked) {
+    loop_ = std::make_unique<CheckpointLoop>(
+        rig_.Parts(),
+        CheckpointLoopOptions{.governor = {.max_dirty_pages = budget,
+                                           .max_interval_ns = kNever,
+                                           .min_interval_ns = 0},
+                              .max_unacked_epochs = max_unacked,
+                              .max_failures = 3},
+        &listener_);
+    rig_.gate->SetOutputWaiting([this] { loop_->OnOutputWaiting(); });
+    loop_->Start();
+  }
+  void Protect() {
+    ASSERT_TRUE(loop_->BeginSync().ok());
+    ASSERT_TRUE(loop_->BeginCutting(Term(1), memory::PageSet(rig_.memory->layout().gfn_end()), &sink_)
+                    .ok());
+    sink_.AwaitSubmitted(1);
+    sink_.TakeSubmitted();
+    loop_->OnAcked(EpochId(1));
+  }
+  EpochRig rig_;
+  RecordingSink sink_;
+  Listener listener_;
+  std::unique_ptr<CheckpointLoop> loop_;
+};
+
+TEST_F(CheckpointLoopTest, TheFirstEpochCarriesTheRemainderOfTheSync) {
+  Build(1000, 4);
+  ASSERT_TRUE(loop_->BeginSync().ok());
+  rig_.guest->Touch(Gfn(1), std::byte{1});
+  auto dirty = loop_->TakeDirty();
+  ASSERT_TRUE(dirty.ok());
+  EXPECT_EQ(dirty->size(), 1u);
+  rig_.guest->Touch(Gfn(2), std::byte{1});
+  loop_->OnDirtyRingFull();  // emptied into the sync's set, without an epoch
+  while (rig_.source->harvests() < 2) std::this_thread::yield();
+  rig_.guest->Touch(Gfn(3), std::byte{1});
+  ASSERT_TRUE(loop_->BeginCutting(Term(1), *std::move(dirty), &sink_).ok());
+  sink_.AwaitSubmitted(1);
+  auto epochs = sink_.TakeSubmitted();
+  EXPECT_EQ(epochs[0].epoch, EpochId(1));
+  EXPECT_EQ(Pages(epochs[0]), (std::vector<uint64_t>{1, 2, 3}));
+}
+
+TEST_F(CheckpointLoopTest, OutputIsReleasedByTheAckOfItsEpoch) {
+  Build(1000, 4);
+  Protect();
+  rig_.Say("hello");
+  sink_.AwaitSubmitted(1);
+  auto epochs = sink_.TakeSubmitted();
+  EXPECT_EQ(epochs[0].reason, CutReason::kOutput);
+  EXPECT_EQ(rig_.released.text(), "");
+  loop_->OnAcked(epochs[0].epoch);
+  EXPECT_EQ(rig_.released.text(), "hello");
+}
+
+TEST_F(CheckpointLoopTest, P6_TheGuestWaitsPausedWhenTooManyEpochsAreUnacked) {
+  Build(/*budget=*/1, /*max_unacked=*/2);
+  Protect();
+  rig_.guest->Touch(Gfn(1), std::byte{1});
+  loop_->OnDirtyRingFull();
+  sink_.AwaitSubmitted(1);
+  rig_.guest->Touch(Gfn(2), std::byte{1});
+  loop_->OnDirtyRingFull();
+  sink_.AwaitSubmitted(2);
+  std::thread writer([this] {
+    rig_.guest->Touch(Gfn(3), std::byte{1});
+    loop_->OnDirtyRingFull();
+  });
+  writer.join();
+  while (!rig_.guest->paused()) std::this_thread::yield();
+  EXPECT_EQ(sink_.submitted(), 2u);
+  EXPECT_TRUE(rig_.guest->paused());
+  loop_->OnAcked(EpochId(2));
+  sink_.AwaitSubmitted(3);
+  EXPECT_EQ(Pages(sink_.TakeSubmitted()[2]), std::vector<uint64_t>{3});
+}
+
+TEST_F(CheckpointLoopTest, HaltEndsAWaitForASlotAndResumesTheGuest) {
+  Build(/*budget=*/1, /*max_unacked=*/1);
+  Protect();
+  rig_.guest->Touch(Gfn(1), std::byte{1});
+  loop_->OnDirtyRingFull();
+  sink_.AwaitSubmitted(1);
+  rig_.guest->Touch(Gfn(2), std::byte{1});
+  loop_->OnDirtyRingFull();
+  while (!rig_.guest->paused()) std::this_thread::yield();
+  loop_->Halt();
+  EXPECT_FALSE(rig_.guest->paused());
+  EXPECT_EQ(sink_.submitted(), 1u);
+  EXPECT_EQ(listener_.failed, 0);
+}
+
+TEST_F(CheckpointLoopTest, FlushWaitsForItsAck) {
+  Build(1000, 4);
+  Protect();
+  std::thread acker([this] {
+    sink_.AwaitSubmitted(1);
+    loop_->OnAcked(sink_.TakeSubmitted()[0].epoch);
+  });
+  auto flushed = loop_->Flush(absl::Seconds(30));
+  acker.join();
+  ASSERT_TRUE(flushed.ok()) << flushed.status();
+  EXPECT_EQ(*flushed, EpochId(2));
+}
+
+TEST_F(CheckpointLoopTest, FailuresAreToldAndEndProtectionWhenTheyGoOn) {
+  Build(1000, 4);
+  Protect();
+  rig_.guest->fail_pause = true;
+  loop_->Request();
+  listener_.gave_up.WaitForNotification();
+  EXPECT_EQ(listener_.failed, 3);
+  EXPECT_FALSE(loop_->Flush(absl::Seconds(1)).ok());
+}
+
+TEST_F(CheckpointLoopTest, AFullRingWhileIdleIsEmptied) {
+  Build(1000, 4);
+  rig_.guest->Touch(Gfn(1), std::byte{1});
+  loop_->OnDirtyRingFull();
+  while (rig_.source->harvests() < 1) std::this_thread::yield();
+  EXPECT_FALSE(loop_->TakeDirty().ok());
+}
+
+}  // namespace
+}  // namespace romulus::epoch

@@ -1,0 +1,64 @@
+#include "epoch/governor.h"
+
+#include <gtest/gtest.h>
+
+namespace romulus::epoch {
+namespace {
+
+constexpr GovernorOptions kOptions{
+    .max_dirty_pages = 100, .max_interval_ns = 1'000'000, .min_interval_ns = 200'000};
+
+GovernorView At(uint64_t ran_ns) { return {.now_ns = 5'000'000 + ran_ns, .epoch_began_ns = 5'000'000}; }
+
+TEST(GovernorTest, CutsForEachReason) {
+  const Governor governor(kOptions);
+  EXPECT_EQ(governor.Decide(At(999'999)), std::nullopt);
+  EXPECT_EQ(governor.Decide(At(1'000'000)), CutReason::kInterval);
+  GovernorView view = At(0);
+  view.ring_full = true;
+  EXPECT_EQ(governor.Decide(view), CutReason::kRingFull);
+  view = At(0);
+  view.budget_reached = true;
+  EXPECT_EQ(governor.Decide(view), CutReason::kBudget);
+  view = At(0);
+  view.requested = true;
+  EXPECT_EQ(governor.Decide(view), CutReason::kRequest);
+}
+
+TEST(GovernorTest, OutputWaitsOnlyForTheMinimumInterval) {
+  const Governor governor(kOptions);
+  GovernorView view = At(199'999);
+  view.output_waiting = true;
+  EXPECT_EQ(governor.Decide(view), std::nullopt);
+  EXPECT_EQ(governor.NextLookNs(view), view.now_ns + 50'000);
+  view.now_ns += 1;
+  EXPECT_EQ(governor.Decide(view), CutReason::kOutput);
+}
+
+TEST(GovernorTest, P6_WithoutASlotOnlyBudgetAndRingStopTheGuest) {
+  const Governor governor(kOptions);
+  GovernorView view = At(10'000'000);
+  view.slot_free = false;
+  view.requested = view.output_waiting = true;
+  EXPECT_EQ(governor.Decide(view), std::nullopt);
+  view.budget_reached = true;
+  EXPECT_EQ(governor.Decide(view), CutReason::kBudget);
+}
+
+TEST(GovernorTest, LooksWhenTheBudgetIsLikelyReached) {
+  Governor governor(kOptions);
+  governor.Learn(/*ran_ns=*/400'000, /*pages=*/100);
+  EXPECT_EQ(governor.NextLookNs(At(0)), 5'000'000u + 400'000u);
+  governor.Learn(0, 0);  // an idle epoch teaches nothing
+  EXPECT_EQ(governor.NextLookNs(At(0)), 5'000'000u + 400'000u);
+}
+
+TEST(GovernorTest, RefusesContradictions) {
+  EXPECT_TRUE(Validate(kOptions).ok());
+  EXPECT_FALSE(Validate({.max_dirty_pages = 0}).ok());
+  EXPECT_FALSE(Validate({.max_interval_ns = 0}).ok());
+  EXPECT_FALSE(Validate({.max_interval_ns = 5, .min_interval_ns = 6}).ok());
+}
+
+}  // namespace
+}  // namespace romulus::epoch

@@ -1,0 +1,116 @@
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <random>
+#include <set>
+#include <thread>
+#include <vector>
+
+#include "memory/guest_memory.h"
+#include "memory/memory_layout.h"
+#include "memory/page_set.h"
+
+namespace romulus::memory {
+namespace {
+
+TEST(MemoryLayoutTest, LeavesTheHoleBelowFourGib) {
+  auto layout = MemoryLayout::ForMib(4096);
+  ASSERT_TRUE(layout.ok());
+  ASSERT_EQ(layout->regions().size(), 2u);
+  EXPECT_EQ(layout->regions()[0].size_bytes, 3ull << 30);
+  EXPECT_EQ(layout->regions()[1].gpa, Gpa(4ull << 30));
+  EXPECT_EQ(layout->regions()[1].size_bytes, 1ull << 30);
+  EXPECT_FALSE(layout->Contains(GfnOf(Gpa(3ull << 30))));
+  EXPECT_TRUE(layout->Contains(GfnOf(Gpa((5ull << 30) - 1))));
+  EXPECT_EQ(layout->gfn_end(), GfnOf(Gpa(5ull << 30)));
+  EXPECT_EQ(layout->GfnAt(3ull << 18), GfnOf(Gpa(4ull << 30)));
+}
+
+TEST(MemoryLayoutTest, RefusesNonsense) {
+  EXPECT_EQ(MemoryLayout::ForMib(0).status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(MemoryLayout::ForMib(~0ull).status().code(), absl::StatusCode::kInvalidArgument);
+}
+
+class GuestMemoryTest : public ::testing::Test {
+ protected:
+  GuestMemoryTest() : memory_(*GuestMemory::Create(*MemoryLayout::ForMib(4))) {}
+  std::set<uint64_t> Drain() {
+    PageSet pages(memory_->layout().gfn_end());
+    memory_->write_log().Drain(pages);
+    std::set<uint64_t> gfns;
+    for (Gfn gfn : pages.pages()) gfns.insert(gfn.value());
+    return gfns;
+  }
+  std::unique_ptr<GuestMemory> memory_;
+};
+
+TEST_F(GuestMemoryTest, P4_EveryWriteOfTheVmmIsMarked) {
+  const std::vector<std::byte> bytes(2 * kPageSize, std::byte{7});
+  ASSERT_TRUE(memory_->Write(Gpa(3 * kPageSize + 100), bytes).ok());
+  EXPECT_EQ(Drain(), (std::set<uint64_t>{3, 4, 5}));
+  EXPECT_TRUE(Drain().empty());
+  ASSERT_TRUE(memory_->Fill(Gpa(9 * kPageSize), std::byte{1}, kPageSize).ok());
+  ASSERT_TRUE(memory_->WriteObject<uint64_t>(Gpa(1023 * kPageSize), 1).ok());
+  ASSERT_TRUE(memory_->MarkWritten(Gpa(64 * kPageSize - 1), 2).ok());
+  EXPECT_EQ(Drain(), (std::set<uint64_t>{9, 63, 64, 1023}));
+}
+
+TEST_F(GuestMemoryTest, ReplicaWritesAreNotMarked) {
+  std::array<std::byte, kPageSize> page;
+  page.fill(std::byte{5});
+  ASSERT_TRUE(memory_->ApplyPage(Gfn(2), page).ok());
+  EXPECT_EQ(std::memcmp(memory_->Page(Gfn(2)).data(), page.data(), kPageSize), 0);
+  ASSERT_TRUE(memory_->ApplyZeroPage(Gfn(2)).ok());
+  EXPECT_EQ(memory_->Page(Gfn(2))[17], std::byte{0});
+  EXPECT_TRUE(Drain().empty());
+}
+
+TEST_F(GuestMemoryTest, P7_RefusesEverythingOutsideMemory) {
+  std::array<std::byte, 16> bytes{};
+  const uint64_t end = 4ull << 20;
+  for (uint64_t gpa : std::vector<uint64_t>{end - 15, end, ~0ull - 7, ~0ull, 1ull << 63}) {
+    EXPECT_EQ(memory_->Read(Gpa(gpa), bytes).code(), absl::StatusCode::kOutOfRange) << gpa;
+    EXPECT_EQ(memory_->Write(Gpa(gpa), bytes).code(), absl::StatusCode::kOutOfRange) << gpa;
+  }
+  EXPECT_EQ(memory_->Fill(Gpa(8), std::byte{0}, ~0ull).code(), absl::StatusCode::kOutOfRange);
+  EXPECT_FALSE(memory_->WritableSpan(Gpa(end - 1), 2).ok());
+  std::array<std::byte, kPageSize> page{};
+  EXPECT_FALSE(memory_->ApplyPage(Gfn(1024), page).ok());
+  EXPECT_FALSE(memory_->ApplyPage(Gfn(~0ull >> 12), page).ok());
+  EXPECT_TRUE(Drain().empty());
+}
+
+TEST(WriteLogTest, P4_NoMarkIsLostBesideADrain) {
+  constexpr uint64_t kPages = 4096;
+  WriteLog log{Gfn(kPages)};
+  std::atomic<bool> done{false};
+  std::thread marker([&] {
+    std::mt19937_64 random(1);
+    for (int i = 0; i < 200'000; ++i) log.Mark(Gfn(random() % kPages));
+    done = true;
+  });
+  PageSet seen{Gfn(kPages)};
+  while (!done) log.Drain(seen);
+  marker.join();
+  log.Drain(seen);
+  EXPECT_EQ(seen.size(), kPages);  // 200,000 draws miss a page with probability 1e-18
+}
+
+TEST(PageSetTest, KeepsMembersOnceAndForgetsThem) {
+  PageSet set{Gfn(200)};
+  EXPECT_TRUE(set.Insert(Gfn(199)));
+  EXPECT_TRUE(set.Insert(Gfn(3)));
+  EXPECT_FALSE(set.Insert(Gfn(3)));
+  set.Sort();
+  EXPECT_EQ(set.pages()[0], Gfn(3));
+  EXPECT_TRUE(set.Contains(Gfn(199)));
+  EXPECT_FALSE(set.Contains(Gfn(200)));
+  EXPECT_TRUE(set.Erase(Gfn(3)));
+  EXPECT_FALSE(set.Contains(Gfn(3)));
+  set.Clear();
+  EXPECT_TRUE(set.empty());
+  EXPECT_TRUE(set.Insert(Gfn(199)));
+}
+
+}  // namespace
+}  // namespace romulus::memory
