@@ -39,7 +39,7 @@ struct Capabilities {
   bool adjust_clock = false;
   bool get_tsc_khz = false;
   bool tsc_control = false;                // guest TSC can be scaled to another frequency
-  bool tsc_offset_attr = false;            // KVM_VCPU_TSC_OFFSET
+  bool tsc_deadline_timer = false;
   bool readonly_memory = false;
   bool set_tss_address = false;
   bool set_identity_map = false;
@@ -54,6 +54,8 @@ struct Capabilities {
   }
   // Entries of a ring that KVM keeps back (conservative where PML cannot be excluded).
   uint32_t reserved_ring_entries() const;
+  // The smallest ring that KVM takes and that is not full when empty; a power of two.
+  uint32_t min_ring_entries() const;
 };
 
 class Vm;
@@ -68,6 +70,7 @@ class System {
   // OK if everything a Machine cannot do without is there; else FailedPrecondition naming each
   // missing capability.
   absl::Status RequireForMachine() const;
+  std::vector<std::string> MissingForMachine() const;
 
   // What KVM can show to a guest. Errors: errno.
   absl::StatusOr<CpuidEntries> SupportedCpuid() const;

@@ -46,8 +46,6 @@ class Vcpu {
   absl::Status SetSregs(const kvm_sregs& sregs);
   absl::StatusOr<kvm_sregs2> GetSregs2() const;
   absl::Status SetSregs2(const kvm_sregs2& sregs);
-  absl::StatusOr<kvm_fpu> GetFpu() const;
-  absl::Status SetFpu(const kvm_fpu& fpu);
   // `area` must have xsave_bytes() bytes and be 8-byte aligned. Errors: also InvalidArgument.
   absl::Status GetXsave(std::span<std::byte> area) const;
   absl::Status SetXsave(std::span<const std::byte> area);
@@ -77,11 +75,6 @@ class Vcpu {
 
   absl::StatusOr<uint32_t> GetTscKhz() const;
   absl::Status SetTscKhz(uint32_t tsc_khz);
-  // Guest TSC minus host TSC, KVM_VCPU_TSC_OFFSET. Errors: also Unimplemented.
-  absl::StatusOr<int64_t> GetTscOffset() const;
-  absl::Status SetTscOffset(int64_t offset);
-  // Tells KVM that the guest was stopped on purpose (KVM_KVMCLOCK_CTRL): no soft lockup reports.
-  absl::Status NotePausedClock();
 
   // nullptr if the VM has no ring.
   DirtyRing* dirty_ring() { return ring_.has_value() ? &*ring_ : nullptr; }
@@ -90,6 +83,7 @@ class Vcpu {
   friend class Vm;
   Vcpu(uint32_t id, base::UniqueFd fd, base::MappedRegion run, size_t xsave_bytes);
 
+  void EnableSyncRegs();
   kvm_run& run() const;
   Exit DecodeExit() const;
 
