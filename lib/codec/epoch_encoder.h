@@ -2,14 +2,17 @@
 // finished messages go to a function that the caller gives. Order of calls on one stream:
 //
 //   StartStream                     (Hello etc. are written by the caller with the same
-//   FrameWriter) BeginSync  AddSyncPages* ...  EndSync { AddPages*  (Finish | Abort) }*
+//   FrameWriter) BeginSync  (AddSyncPage | AddSyncZeroRun)*  EndSync { AddPages*  (Finish | Abort)
+//   }*
 //
 // When a call fails, or the link is lost, or the peer refused a frame, the stream is over: what the
 // secondary holds is unknown, so nothing but StartStream is allowed (P5). An epoch aborted after
 // pages of it were sent makes the encoder forget those pages' previous versions, because the
 // secondary never applies them.
 //
-// One thread at a time (the encode/send thread). Borrows the FrameWriter, which whoever sends owns.
+// One thread at a time (the encode/send thread). Borrows the FrameWriter, which whoever sends owns;
+// when a call returns, every frame that got a sequence number has been given to `send`, so the
+// caller may write others (heartbeats) between calls.
 #ifndef ROMULUS_CODEC_EPOCH_ENCODER_H_
 #define ROMULUS_CODEC_EPOCH_ENCODER_H_
 
@@ -59,12 +62,14 @@ class EpochEncoder {
   // Does not touch the FrameWriter.
   void StartStream(size_t max_body_bytes);
 
-  // Full sync. Pages may come again in later rounds, and in any order.
+  // Full sync. Pages may come again in later rounds, and in any order; consecutive zero pages are
+  // gathered into one record. `page` may be live guest memory: it is copied before it is looked at,
+  // so what the cache holds is what was sent, torn or not.
   absl::Status BeginSync(Term term, uint64_t total_pages, Send send);
-  absl::Status AddSyncPages(Term term, const epoch::PageBatch& batch, Send send);
-  // The same for pages known to be zero without having been read, count >= 1.
-  absl::Status AddSyncZeroRun(Term term, Gfn first, uint64_t count, Send send);
-  absl::Status EndSync(Term term, uint64_t rounds, Send send);
+  absl::Status AddSyncPage(Gfn gfn, PageBytes page, Send send);
+  // Pages known to be zero without having been read, count >= 1.
+  absl::Status AddSyncZeroRun(Gfn first, uint64_t count, Send send);
+  absl::Status EndSync(uint64_t rounds, Send send);
 
   // Pages of an epoch that is not complete yet (EpochSink::StagePages).
   absl::Status AddPages(Term term, EpochId epoch, const epoch::PageBatch& batch, Send send);
@@ -83,13 +88,21 @@ class EpochEncoder {
  private:
   EpochEncoder(PreviousCache cache, FrameWriter* frames, const EncoderOptions& options);
 
-  absl::Status CheckUsable() const;
   absl::Status CheckEpoch(Term term, EpochId epoch);
-  absl::Status AppendBatch(FrameKind kind, Term term, EpochId epoch, const epoch::PageBatch& batch,
-                           Send send);
-  absl::Status CloseFrame(Send send);
+  absl::Status AppendBatch(const epoch::PageBatch& batch, Send send);
+  // Opens a page frame if none is open.
+  void OpenPageFrame(FrameKind kind);
+  // Closes the page frame if one is open, and sends the message if it is large enough.
+  absl::Status ClosePageFrame(Send send);
+  absl::Status RoomForRecord(FrameKind kind, Send send);
+  void FlushZeroRun();
+  absl::Status AppendControl(FrameKind kind, const google::protobuf::MessageLite& body);
   absl::Status Flush(Send send);
+  // The stream is over.
   absl::Status Broken(absl::Status why);
+  void Count(PageEncoding encoding, uint64_t pages, size_t bytes);
+
+  enum class Mode { kOver, kIdle, kSyncing, kEpochOpen };
 
   PreviousCache cache_;
   FrameWriter* frames_;
@@ -97,16 +110,20 @@ class EpochEncoder {
   EncodeStats stats_;
   std::string message_;
   bool frame_open_ = false;
-  bool usable_ = false;
-
-  // The open epoch.
-  bool epoch_open_ = false;
+  size_t frame_begin_ = 0;  // of the open page frame, in message_
+  size_t page_body_bytes_ = 0;
+  Mode mode_ = Mode::kOver;
   Term term_;
   EpochId epoch_;
+
+  // kEpochOpen.
   PagesDigest digest_;
   std::vector<Gfn> epoch_gfns_;  // whose cached version is void if the epoch is aborted
-  uint64_t epoch_pages_ = 0;
+
+  // kSyncing.
   uint64_t sync_pages_ = 0;
+  Gfn zero_run_first_;
+  uint32_t zero_run_count_ = 0;  // gathered, not yet written
 };
 
 }  // namespace romulus::codec

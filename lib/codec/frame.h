@@ -96,29 +96,25 @@ struct Frame {
 
 class FrameWriter {
  public:
-  // Appends one frame to a message. Frames must be sent in the order in which they were written.
+  // Appends one frame to a message. Frames get their sequence numbers, and must be sent, in the
+  // order of the calls of Append() and End().
   void Append(FrameKind kind, Term term, EpochId epoch, absl::string_view body,
               std::string* message);
   // The same with a serialized protobuf message as body.
   void Append(FrameKind kind, Term term, EpochId epoch, const google::protobuf::MessageLite& body,
               std::string* message);
 
-  // For bodies built in place: Begin(), append the body to *message, End(). No other frame between.
-  void Begin(FrameKind kind, Term term, EpochId epoch, std::string* message);
-  void End(std::string* message);
-  // Bytes of the open frame's body so far.
-  size_t open_body_bytes(const std::string& message) const {
-    return message.size() - open_at_ - kFrameHeaderBytes;
-  }
+  // For bodies built in place: Begin() returns where in *message the frame starts; append the body;
+  // End(). Frames may be written to other messages in between.
+  static size_t Begin(FrameKind kind, Term term, EpochId epoch, std::string* message);
+  void End(size_t begin, std::string* message);
 
   // The next frame begins a new stream.
-  void Reset();
+  void Reset() { sequence_ = 0; }
   uint64_t last_sequence() const { return sequence_; }
 
  private:
   uint64_t sequence_ = 0;
-  size_t open_at_ = 0;
-  bool open_ = false;
 };
 
 class FrameReader {
