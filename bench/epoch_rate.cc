@@ -1,0 +1,359 @@
+// How many epochs a second are acked, how long the guest stands still, and how much of its speed is left,
+// by the number of dirty pages per epoch. The ledger guest on KVM, the checkpoint loop, the real codec and
+// gRPC over loopback to a secondary in another process. Nothing is asserted: it measures.
+//
+//   epoch_rate --kernel build/release/guests/ledger.elf [--pages 1,3,10] [--seconds 5] [--json FILE]
+
+#include <google/protobuf/util/json_util.h>
+#include <sys/utsname.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+#include <iostream>
+#include <sstream>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/synchronization/notification.h"
+#include "epoch/checkpoint_loop.h"
+#include "epoch_rate.pb.h"
+#include "loopback_secondary.h"
+#include "support/machine_rig.h"
+#include "wire/grpc_link.h"
+#include "wire/primary_session.h"
+
+namespace romulus::bench {
+namespace {
+
+struct Settings {
+  std::string kernel;
+  std::vector<uint64_t> pages = {1, 3, 10, 100, 1000, 4096};
+  std::vector<std::string> tracking = {"ring", "bitmap"};
+  double seconds = 5;
+  uint64_t max_interval_us = 100;
+  uint64_t memory_mib = 64;
+  int vcpus = 1;
+  std::string json;
+  std::string table;  // tab separated, for gnuplot
+};
+
+Quantiles QuantilesOf(std::vector<uint64_t> ns) {
+  Quantiles q;
+  if (ns.empty()) return q;
+  std::sort(ns.begin(), ns.end());
+  q.set_p50_us(static_cast<double>(ns[ns.size() / 2]) / 1e3);
+  q.set_p99_us(static_cast<double>(ns[ns.size() * 99 / 100]) / 1e3);
+  q.set_max_us(static_cast<double>(ns.back()) / 1e3);
+  return q;
+}
+
+// Counts what passes between the checkpoint loop and the sender.
+class Samples final : public epoch::EpochSink, public wire::AckListener {
+ public:
+  void StagePages(Term term, EpochId epoch, epoch::PageBatch batch) override {
+    next->StagePages(term, epoch, std::move(batch));
+  }
+  void Submit(epoch::StagedEpoch staged) override {
+    {
+      absl::MutexLock lock(&mutex_);
+      if (measuring_) {
+        pause_ns_.push_back(staged.phases.pause_ns);
+        for (size_t i = 0; i < epoch::kPhaseCount; ++i) phase_ns_[i].push_back(staged.phases.ns[i]);
+        pages_ += staged.page_count;
+        ++cut_;
+      }
+    }
+    next->Submit(std::move(staged));
+  }
+  void Abort(Term term, EpochId epoch) override { next->Abort(term, epoch); }
+
+  void OnEpochAcked(const wire::EpochAck& ack) override {
+    loop->OnAcked(ack.epoch);
+    absl::MutexLock lock(&mutex_);
+    if (measuring_) ack_ns_.push_back(ack.submit_to_ack_ns);
+  }
+  void OnEpochSent(const wire::EpochSent& sent) override {
+    absl::MutexLock lock(&mutex_);
+    if (measuring_) bytes_ += sent.encoded.message_bytes;
+  }
+  void OnSenderClosed(const absl::Status&) override {}
+
+  void Measure(bool on) {
+    absl::MutexLock lock(&mutex_);
+    measuring_ = on;
+  }
+  void Fill(Row& row, double seconds) {
+    absl::MutexLock lock(&mutex_);
+    row.set_epochs(ack_ns_.size());
+    row.set_epochs_per_s(static_cast<double>(ack_ns_.size()) / seconds);
+    const double cut = std::max<double>(1, static_cast<double>(cut_));
+    row.set_dirty_pages_mean(static_cast<double>(pages_) / cut);
+    row.set_bytes_per_epoch(static_cast<double>(bytes_) / cut);
+    *row.mutable_pause() = QuantilesOf(pause_ns_);
+    *row.mutable_ack() = QuantilesOf(ack_ns_);
+    for (size_t i = 0; i < epoch::kPhaseCount; ++i) {
+      (*row.mutable_phases())[std::string(epoch::kPhaseNames[i])] = QuantilesOf(phase_ns_[i]);
+    }
+  }
+
+  epoch::EpochSink* next = nullptr;
+  epoch::CheckpointLoop* loop = nullptr;
+
+ private:
+  absl::Mutex mutex_;
+  bool measuring_ ABSL_GUARDED_BY(mutex_) = false;
+  std::vector<uint64_t> pause_ns_ ABSL_GUARDED_BY(mutex_);
+  std::array<std::vector<uint64_t>, epoch::kPhaseCount> phase_ns_ ABSL_GUARDED_BY(mutex_);
+  std::vector<uint64_t> ack_ns_ ABSL_GUARDED_BY(mutex_);
+  uint64_t pages_ ABSL_GUARDED_BY(mutex_) = 0;
+  uint64_t bytes_ ABSL_GUARDED_BY(mutex_) = 0;
+  uint64_t cut_ ABSL_GUARDED_BY(mutex_) = 0;
+};
+
+class Failures final : public epoch::CheckpointListener {
+ public:
+  void OnCheckpointFailed(EpochId, epoch::CutReason, const absl::Status& why) override {
+    ++count;
+    std::cerr << "checkpoint failed: " << why << "\n";
+  }
+  void OnGaveUp(const absl::Status&) override {}
+  std::atomic<uint64_t> count{0};
+};
+
+class NoNews final : public wire::PrimarySessionListener {
+ public:
+  void OnSignOfLife(uint64_t) override {}
+  void OnPeerGoodbye(const v1::Goodbye& goodbye) override {
+    std::cerr << "secondary says goodbye: " << goodbye.detail() << "\n";
+  }
+  void OnSessionClosed(const absl::Status&) override {}
+};
+
+class LoopSyncSource final : public wire::SyncSource {
+ public:
+  explicit LoopSyncSource(epoch::CheckpointLoop* loop) : loop_(loop) {}
+  absl::StatusOr<memory::PageSet> TakeDirty() override { return loop_->TakeDirty(); }
+
+ private:
+  epoch::CheckpointLoop* loop_;
+};
+
+// The rig's rings are emptied by whoever listens; in the bench that is the loop.
+class BenchRig final : public testing::MachineRig {
+ public:
+  static absl::StatusOr<std::unique_ptr<BenchRig>> Create(const testing::MachineRigOptions& options) {
+    auto rig = std::unique_ptr<BenchRig>(new BenchRig);
+    ROMULUS_RETURN_IF_ERROR(rig->Init(options));
+    return rig;
+  }
+  void OnDirtyRingFull() override {
+    if (epoch::CheckpointLoop* to = loop.load()) to->OnDirtyRingFull();
+  }
+  std::atomic<epoch::CheckpointLoop*> loop{nullptr};
+};
+
+double WritesPerSecond(const testing::MachineRig& rig, double seconds) {
+  const uint64_t before = rig.Progress();
+  const uint64_t began_ns = rig.clock.NowNs();
+  std::this_thread::sleep_for(std::chrono::duration<double>(seconds));  // the span measured
+  return static_cast<double>(rig.Progress() - before) * 1e9 /
+         static_cast<double>(rig.clock.NowNs() - began_ns);
+}
+
+absl::StatusOr<Row> Measure(const Settings& settings, const std::string& tracking, uint64_t pages) {
+  // The guest's own page of counters is one of the dirty pages of each vCPU.
+  const uint64_t counters = static_cast<uint64_t>(settings.vcpus);
+  const uint64_t data_pages = std::max<uint64_t>(counters, pages > counters ? pages - counters : 1);
+  const testing::MachineRigOptions options{
+      .kernel = settings.kernel,
+      .command_line =
+          absl::StrCat("vcpus=", settings.vcpus, " workload=sequential pages=", data_pages,
+                       " bytes=8 verify=0 report_ms=1000 lsr=0",
+                       pages <= counters ? " workload=idle report_ms=1" : ""),
+      .vcpus = settings.vcpus,
+      .memory_mib = settings.memory_mib,
+      .dirty_log = tracking == "ring" ? vmm::DirtyLogMode::kRing : vmm::DirtyLogMode::kBitmap,
+      .ring_entries = 65536,
+      .staging_bytes = 64u << 20};
+  Row row;
+  row.set_tracking(tracking);
+  row.set_vcpus(static_cast<uint32_t>(settings.vcpus));
+  row.set_pages_per_epoch(pages);
+  {
+    auto plain = options;
+    plain.dirty_log = vmm::DirtyLogMode::kNone;
+    ROMULUS_ASSIGN_OR_RETURN(auto rig, BenchRig::Create(plain));
+    ROMULUS_RETURN_IF_ERROR(rig->machine->Start());
+    rig->AwaitProgress(1000);
+    row.set_unprotected_writes_per_s(WritesPerSecond(*rig, std::min(2.0, settings.seconds)));
+  }
+  ROMULUS_ASSIGN_OR_RETURN(SecondaryProcess secondary, SecondaryProcess::Start(settings.memory_mib));
+  ROMULUS_ASSIGN_OR_RETURN(auto rig, BenchRig::Create(options));
+  Failures failures;
+  epoch::CheckpointLoop loop(
+      rig->Parts(),
+      {.governor = {.max_dirty_pages = 1u << 20,
+                    .max_interval_ns = settings.max_interval_us * 1000,
+                    .min_interval_ns = 0},
+       .max_unacked_epochs = 16},
+      &failures);
+  rig->loop = &loop;
+  Samples samples;
+  samples.loop = &loop;
+  NoNews no_news;
+  wire::PrimarySessionOptions session_options;
+  session_options.hello.machine = {.vm_name = "bench",
+                                   .vm_uuid = "bench",
+                                   .vcpu_count = row.vcpus(),
+                                   .memory = rig->memory->layout().regions(),
+                                   .machine_digest = 0};
+  session_options.hello.node_name = "bench-primary";
+  session_options.hello.current_term = Term(1);
+  session_options.hello.stream_term = Term(1);
+  session_options.hello.max_frame_bytes = codec::kDefaultMaxBodyBytes;
+  session_options.gfn_end = rig->memory->layout().gfn_end();
+  ROMULUS_ASSIGN_OR_RETURN(
+      std::unique_ptr<wire::PrimarySession> session,
+      wire::PrimarySession::Open(
+          session_options,
+          [&](wire::LinkListener* listener) {
+            return wire::ConnectGrpcLink(secondary.address(), {}, listener);
+          },
+          &rig->clock, &no_news, &samples));
+  ROMULUS_ASSIGN_OR_RETURN(const v1::HelloReply reply, session->Handshake(absl::Seconds(10)));
+  ROMULUS_RETURN_IF_ERROR(wire::StatusOf(reply));
+  ROMULUS_RETURN_IF_ERROR(rig->machine->SetDirtyLogging(true));
+  loop.Start();
+  ROMULUS_RETURN_IF_ERROR(loop.BeginSync());
+  ROMULUS_RETURN_IF_ERROR(rig->machine->Start());
+  rig->AwaitProgress(100);
+  LoopSyncSource source(&loop);
+  ROMULUS_RETURN_IF_ERROR(session->RunFullSync(rig->memory.get(), &source).status());
+  samples.next = &session->epochs();
+  ROMULUS_RETURN_IF_ERROR(
+      loop.BeginCutting(Term(1), memory::PageSet(rig->memory->layout().gfn_end()), &samples));
+  rig->AwaitProgress(1000);
+  samples.Measure(true);
+  row.set_guest_writes_per_s(WritesPerSecond(*rig, settings.seconds));
+  samples.Measure(false);
+  samples.Fill(row, settings.seconds);
+  row.set_progress_share(row.guest_writes_per_s() / std::max(1.0, row.unprotected_writes_per_s()));
+  row.set_aborted_checkpoints(failures.count);
+  loop.Halt();
+  loop.Stop();
+  rig->loop = nullptr;
+  session->Close(absl::OkStatus());
+  session.reset();
+  rig->machine->Stop();
+  if (rig->stopped) return absl::AbortedError("guest stopped: " + rig->stop_detail());
+  return row;
+}
+
+std::string DescribeHost() {
+  std::string model = "unknown processor";
+  std::ifstream cpuinfo("/proc/cpuinfo");
+  for (std::string line; std::getline(cpuinfo, line);) {
+    if (absl::StartsWith(line, "model name")) {
+      model = line.substr(line.find(':') + 2);
+      break;
+    }
+  }
+  utsname kernel{};
+  ::uname(&kernel);
+  const bool pvm = std::filesystem::exists("/sys/module/kvm_pvm");
+  return absl::StrCat(model, ", ", std::thread::hardware_concurrency(), " cores, Linux ",
+                      kernel.release, pvm ? ", kvm-pvm" : "");
+}
+
+void PrintRow(const Row& row) {
+  std::printf("%-7s %5llu %8.1f %9.0f %8.1f %8.1f %8.1f %8.1f %7.1f %9.0f\n", row.tracking().c_str(),
+              static_cast<unsigned long long>(row.pages_per_epoch()), row.dirty_pages_mean(),
+              row.epochs_per_s(), row.pause().p50_us(), row.pause().p99_us(), row.ack().p50_us(),
+              row.ack().p99_us(), 100 * row.progress_share(), row.bytes_per_epoch());
+  std::printf("        phases p50 us:");
+  for (absl::string_view name : epoch::kPhaseNames) {
+    const auto found = row.phases().find(std::string(name));
+    if (found == row.phases().end()) continue;
+    std::printf(" %s %.1f", found->first.c_str(), found->second.p50_us());
+  }
+  std::printf("\n");
+  std::fflush(stdout);
+}
+
+absl::Status WriteFiles(const Settings& settings, const Report& report) {
+  if (!settings.json.empty()) {
+    google::protobuf::util::JsonPrintOptions options;
+    options.add_whitespace = true;
+    options.preserve_proto_field_names = true;
+    std::string json;
+    if (!google::protobuf::util::MessageToJsonString(report, &json, options).ok()) {
+      return absl::InternalError("report does not become JSON");
+    }
+    std::ofstream(settings.json) << json;
+  }
+  if (!settings.table.empty()) {
+    std::ofstream out(settings.table);
+    for (const std::string& tracking : settings.tracking) {
+      out << "\"" << tracking << "\"\n";
+      for (const Row& row : report.rows()) {
+        if (row.tracking() != tracking) continue;
+        out << row.dirty_pages_mean() << '\t' << row.epochs_per_s() << '\t' << row.pause().p50_us()
+            << '\t' << row.pause().p99_us() << '\t' << 100 * row.progress_share() << '\n';
+      }
+      out << "\n\n";
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Run(const Settings& settings) {
+  Report report;
+  report.set_host(DescribeHost());
+  report.set_seconds_per_row(settings.seconds);
+  report.set_max_interval_us(settings.max_interval_us);
+  report.set_memory_mib(settings.memory_mib);
+  std::printf("%s; %g s a row, max_interval %llu us, %d vCPU, %llu MiB\n", report.host().c_str(),
+              settings.seconds, static_cast<unsigned long long>(settings.max_interval_us),
+              settings.vcpus, static_cast<unsigned long long>(settings.memory_mib));
+  std::printf("%-7s %5s %8s %9s %8s %8s %8s %8s %7s %9s\n", "log", "pages", "dirty", "epochs/s",
+              "pause50", "pause99", "ack50", "ack99", "guest%", "bytes");
+  for (const std::string& tracking : settings.tracking) {
+    for (uint64_t pages : settings.pages) {
+      ROMULUS_ASSIGN_OR_RETURN(const Row row, Measure(settings, tracking, pages));
+      PrintRow(row);
+      *report.add_rows() = row;
+    }
+  }
+  return WriteFiles(settings, report);
+}
+
+}  // namespace
+}  // namespace romulus::bench
+
+int main(int argc, char** argv) {
+  romulus::bench::Settings settings;
+  bool secondary = false;
+  CLI::App app{"Epochs per second, pause and guest progress by dirty pages per epoch"};
+  app.add_flag("--secondary", secondary, "internal: be the secondary");
+  app.add_option("--kernel", settings.kernel, "ledger.elf");
+  app.add_option("--pages", settings.pages, "dirty pages per epoch")->delimiter(',');
+  app.add_option("--tracking", settings.tracking, "ring, bitmap")->delimiter(',');
+  app.add_option("--seconds", settings.seconds, "per row");
+  app.add_option("--max-interval-us", settings.max_interval_us, "longest epoch");
+  app.add_option("--memory-mib", settings.memory_mib);
+  app.add_option("--vcpus", settings.vcpus);
+  app.add_option("--json", settings.json, "write the report here");
+  app.add_option("--table", settings.table, "write a tab separated table here");
+  CLI11_PARSE(app, argc, argv);
+  const absl::Status status = secondary ? romulus::bench::ServeSecondary(settings.memory_mib)
+                                        : romulus::bench::Run(settings);
+  if (!status.ok()) std::cerr << status << "\n";
+  return status.ok() ? 0 : 1;
+}

@@ -1,0 +1,128 @@
+// P4, exact tracking: after every epoch the replica's memory equals the primary's, byte for byte. Real
+// KVM, real dirty rings, the real codec and replica; the guest writes, and so does the VMM.
+
+#include <gtest/gtest.h>
+
+#include <random>
+#include <string>
+#include <tuple>
+
+#include "absl/strings/str_cat.h"
+#include "support/machine_rig.h"
+
+namespace romulus {
+namespace {
+
+using ::romulus::testing::InProcessReplica;
+using ::romulus::testing::MachineRig;
+using ::romulus::testing::MachineRigOptions;
+using ::romulus::testing::RecordingSink;
+
+constexpr int kEpochs = 300;
+constexpr uint64_t kDataPages = 900;
+
+struct OracleResult {
+  int epochs = 0;
+  uint64_t guest_pages = 0;
+  uint64_t vmm_pages = 0;
+  absl::Status status;
+};
+
+// Runs `epochs` checkpoints and compares after each, with the guest still paused.
+OracleResult RunOracle(MachineRig& rig, int epochs) {
+  OracleResult result;
+  InProcessReplica replica(rig.memory->layout());
+  RecordingSink sink;
+  epoch::Checkpoint checkpoint(rig.Parts());
+  result.status = replica.FullSync(*rig.memory, Term(1), *rig.staging);
+  if (!result.status.ok()) return result;
+  absl::Status compared;
+  checkpoint.SetObserver([&](const epoch::StagedEpoch& staged) {
+    compared = replica.Commit(staged);
+    if (compared.ok()) compared = replica.CompareWith(*rig.memory);
+  });
+  std::mt19937_64 random(1);
+  // Device-like writes of the VMM go where the guest never does: the last MiB.
+  const uint64_t vmm_first = rig.memory->layout().size_bytes() - (1 << 20);
+  result.status = rig.machine->Start();
+  for (int i = 1; result.status.ok() && i <= epochs; ++i) {
+    rig.AwaitProgress(random() % 200);
+    const uint64_t vmm_writes = random() % 4;
+    for (uint64_t w = 0; w < vmm_writes; ++w) {
+      result.status.Update(rig.memory->WriteObject<uint64_t>(
+          Gpa(vmm_first + random() % ((1 << 20) - 8)), random()));
+    }
+    result.vmm_pages += vmm_writes;
+    rig.ring_full = false;
+    auto staged = checkpoint.Run(Term(1), EpochId(static_cast<uint64_t>(i)),
+                                 epoch::CutReason::kRequest, &sink,
+                                 [] { return absl::OkStatus(); });
+    result.status = staged.ok() ? compared : staged.status();
+    if (!result.status.ok()) break;
+    if (rig.stopped) result.status = absl::AbortedError("guest stopped: " + rig.stop_detail());
+    result.guest_pages += staged->page_count;
+    ++result.epochs;
+  }
+  return result;
+}
+
+std::string CommandLine(const std::string& workload, int vcpus) {
+  // report_every keeps the console talking now and then; idle reports by time.
+  return absl::StrCat("vcpus=", vcpus, " workload=", workload, " pages=", kDataPages,
+                      workload == "idle" ? "" : " report_every=5000", " lsr=0");
+}
+
+class OracleTest
+    : public ::testing::TestWithParam<std::tuple<std::string, int, uint32_t>> {};
+
+TEST_P(OracleTest, P4_TheReplicaEqualsThePrimaryAfterEveryEpoch) {
+  const auto& [workload, vcpus, ring_entries] = GetParam();
+  auto rig = MachineRig::Create({.kernel = LEDGER_ELF,
+                                 .command_line = CommandLine(workload, vcpus),
+                                 .vcpus = vcpus,
+                                 .ring_entries = ring_entries});
+  ASSERT_TRUE(rig.ok()) << rig.status();
+  const OracleResult result = RunOracle(**rig, kEpochs);
+  EXPECT_TRUE(result.status.ok()) << "after epoch " << result.epochs << ": " << result.status;
+  EXPECT_EQ(result.epochs, kEpochs);
+  EXPECT_GT(result.guest_pages, result.vmm_pages) << "the guest wrote nothing";
+  RecordProperty("pages", static_cast<int>(result.guest_pages));
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Ring, OracleTest,
+    ::testing::Combine(::testing::Values("uniform", "hotcold", "sequential"),
+                       ::testing::Values(1, 2, 4), ::testing::Values(256u, 1024u, 65536u)),
+    [](const auto& info) {
+      return absl::StrCat(std::get<0>(info.param), "_", std::get<1>(info.param), "vcpu_",
+                          std::get<2>(info.param));
+    });
+
+INSTANTIATE_TEST_SUITE_P(Idle, OracleTest,
+                         ::testing::Combine(::testing::Values("idle"), ::testing::Values(1, 2),
+                                            ::testing::Values(256u)),
+                         [](const auto& info) {
+                           return absl::StrCat("idle_", std::get<1>(info.param), "vcpu");
+                         });
+
+TEST(OracleBrokenTest, P4_ADroppedPageIsNoticed) {
+  auto rig = MachineRig::Create(
+      {.kernel = LEDGER_ELF, .command_line = CommandLine("sequential", 1)});
+  ASSERT_TRUE(rig.ok()) << rig.status();
+  (*rig)->failpoints.Arm("tracker.drop_one_page", 1, /*skip=*/20);
+  const OracleResult result = RunOracle(**rig, kEpochs);
+  EXPECT_EQ((*rig)->failpoints.Fired("tracker.drop_one_page"), 1u);
+  EXPECT_EQ(result.status.code(), absl::StatusCode::kDataLoss) << result.status;
+}
+
+TEST(OracleBrokenTest, P4_AnUnmarkedWriteOfTheVmmIsNoticed) {
+  auto rig =
+      MachineRig::Create({.kernel = LEDGER_ELF, .command_line = CommandLine("uniform", 1)});
+  ASSERT_TRUE(rig.ok()) << rig.status();
+  (*rig)->memory->SkipMarkingForTest(true);
+  const OracleResult result = RunOracle(**rig, kEpochs);
+  EXPECT_EQ(result.status.code(), absl::StatusCode::kDataLoss) << result.status;
+}
+
+}  // namespace
+}  // namespace romulus

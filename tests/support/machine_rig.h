@@ -1,0 +1,242 @@
+// The ledger guest on real KVM under a Checkpoint, and a replica in the same process fed through the
+// real codec: everything but the network. For oracle tests and benches.
+#ifndef ROMULUS_TESTS_SUPPORT_MACHINE_RIG_H_
+#define ROMULUS_TESTS_SUPPORT_MACHINE_RIG_H_
+
+#include <atomic>
+#include <cstdint>
+#include <cstring>
+#include <memory>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "base/clock.h"
+#include "base/failpoints.h"
+#include "base/status.h"
+#include "codec/epoch_encoder.h"
+#include "codec/frame.h"
+#include "epoch/checkpoint.h"
+#include "kvm/system.h"
+#include "memory/guest_memory.h"
+#include "replica/replica_store.h"
+#include "support/epoch_rig.h"
+#include "tracker/bitmap_source.h"
+#include "tracker/ring_source.h"
+#include "tracker/tracker.h"
+#include "vmm/machine.h"
+
+namespace romulus::testing {
+
+struct MachineRigOptions {
+  std::string kernel;  // ledger.elf
+  std::string command_line;
+  int vcpus = 1;
+  uint64_t memory_mib = 16;
+  vmm::DirtyLogMode dirty_log = vmm::DirtyLogMode::kRing;
+  uint32_t ring_entries = 4096;
+  uint64_t staging_bytes = 8u << 20;
+};
+
+class MachineRig : public vmm::GuestListener {
+ public:
+  static absl::StatusOr<std::unique_ptr<MachineRig>> Create(const MachineRigOptions& options) {
+    auto rig = std::unique_ptr<MachineRig>(new MachineRig);
+    ROMULUS_RETURN_IF_ERROR(rig->Init(options));
+    return rig;
+  }
+  ~MachineRig() override {
+    if (machine != nullptr) machine->Stop();
+  }
+
+  void OnDirtyRingFull() override {
+    ring_full.store(true);
+    ring_full.notify_all();
+  }
+  void OnGuestStopped(vmm::GuestStop, const absl::Status& detail) override {
+    absl::MutexLock lock(&mutex_);
+    stop_detail_ = detail.ToString();
+    stopped = true;
+  }
+  std::string stop_detail() const {
+    absl::MutexLock lock(&mutex_);
+    return stop_detail_;
+  }
+
+  epoch::CheckpointParts Parts() {
+    return {machine.get(), memory.get(), tracker.get(), staging.get(), gate.get(), &clock, &failpoints};
+  }
+  // Page writes of all vCPUs so far, from the guest's progress pages; it never goes back.
+  uint64_t Progress() const {
+    uint64_t writes = 0;
+    for (int vcpu = 0; vcpu < options.vcpus; ++vcpu) {
+      const Gpa counter(kProgress + static_cast<uint64_t>(vcpu) * kPageSize + 0x18);
+      writes += memory->ReadObject<uint64_t>(counter).value_or(0);
+    }
+    return writes;
+  }
+  // Lets the guest run until it has made `writes` more writes, wants its ring emptied, or ended.
+  void AwaitProgress(uint64_t writes) {
+    const uint64_t goal = Progress() + writes;
+    while (Progress() < goal && !ring_full && !stopped) std::this_thread::yield();
+  }
+
+  static constexpr uint64_t kProgress = 0x200000;
+
+  MachineRigOptions options;
+  base::MonotonicClock clock;
+  base::Failpoints failpoints;
+  std::unique_ptr<kvm::System> system;
+  std::shared_ptr<memory::GuestMemory> memory;
+  ReleasedText released;
+  std::unique_ptr<epoch::OutputGate> gate;
+  std::unique_ptr<epoch::StagingPool> staging;
+  std::unique_ptr<vmm::Machine> machine;
+  std::unique_ptr<tracker::Tracker> tracker;
+  std::atomic<bool> ring_full{false};
+  std::atomic<bool> stopped{false};
+
+ protected:
+  MachineRig() = default;
+  absl::Status Init(const MachineRigOptions& wanted) {
+    options = wanted;
+    ROMULUS_ASSIGN_OR_RETURN(system, kvm::System::Open());
+    ROMULUS_ASSIGN_OR_RETURN(const memory::MemoryLayout layout,
+                             memory::MemoryLayout::ForMib(options.memory_mib));
+    ROMULUS_ASSIGN_OR_RETURN(std::unique_ptr<memory::GuestMemory> owned,
+                             memory::GuestMemory::Create(layout));
+    memory = std::move(owned);
+    gate = std::make_unique<epoch::OutputGate>(epoch::OutputGate::Options{}, &released);
+    ROMULUS_ASSIGN_OR_RETURN(staging, epoch::StagingPool::Create(options.staging_bytes));
+    vmm::MachineSpec spec;
+    spec.vcpu_count = options.vcpus;
+    spec.memory = memory;
+    spec.dirty_log = options.dirty_log;
+    spec.ring_entries = options.ring_entries;
+    spec.boot.kernel_path = options.kernel;
+    spec.boot.command_line = options.command_line;
+    spec.console = gate.get();
+    spec.listener = this;
+    ROMULUS_ASSIGN_OR_RETURN(machine, vmm::Machine::Boot(*system, spec));
+    if (options.dirty_log == vmm::DirtyLogMode::kNone) return absl::OkStatus();
+    std::unique_ptr<tracker::DirtySource> source;
+    if (options.dirty_log == vmm::DirtyLogMode::kRing) {
+      std::vector<kvm::DirtyRing*> rings;
+      for (int i = 0; i < options.vcpus; ++i) rings.push_back(machine->dirty_ring(i));
+      source = std::make_unique<tracker::RingSource>(&machine->vm(), rings, layout);
+    } else {
+      const bool manual = system->capabilities().manual_dirty_log_protect != 0;
+      source = std::make_unique<tracker::BitmapSource>(&machine->vm(), layout, manual);
+    }
+    tracker = std::make_unique<tracker::Tracker>(std::move(source), memory.get(), &failpoints);
+    return absl::OkStatus();
+  }
+
+ private:
+  mutable absl::Mutex mutex_;
+  std::string stop_detail_ ABSL_GUARDED_BY(mutex_);
+};
+
+// A secondary without a network: messages of the encoder go straight into a replica store.
+class InProcessReplica {
+ public:
+  explicit InProcessReplica(const memory::MemoryLayout& layout)
+      : memory_(*memory::GuestMemory::Create(layout)),
+        store_(memory_, {}, nullptr),
+        encoder_(*codec::EpochEncoder::Create(layout.gfn_end(), &writer_, {})) {}
+
+  // All memory of a guest that stands still.
+  absl::Status FullSync(const memory::GuestMemory& source, Term term, epoch::StagingPool& staging) {
+    ROMULUS_ASSIGN_OR_RETURN(stream_, store_.OpenStream(term));
+    encoder_->StartStream(codec::kDefaultMaxBodyBytes);
+    const uint64_t pages = source.layout().page_count();
+    ROMULUS_RETURN_IF_ERROR(encoder_->BeginSync(term, pages, Sender()));
+    for (uint64_t first = 0; first < pages; first += epoch::StagingChunk::kPages) {
+      ROMULUS_ASSIGN_OR_RETURN(epoch::StagingChunk chunk, staging.Acquire(absl::Seconds(10)));
+      epoch::PageBatch batch{{}, std::move(chunk)};
+      for (uint64_t i = first; i < std::min(pages, first + epoch::StagingChunk::kPages); ++i) {
+        const Gfn gfn = source.layout().GfnAt(i);
+        std::memcpy(batch.chunk.data() + batch.gfns.size() * kPageSize, source.Page(gfn).data(),
+                    kPageSize);
+        batch.gfns.push_back(gfn);
+      }
+      ROMULUS_RETURN_IF_ERROR(encoder_->AddSyncPages(term, batch, Sender()));
+    }
+    return encoder_->EndSync(term, 1, Sender());
+  }
+
+  absl::Status Commit(const epoch::StagedEpoch& staged) {
+    ROMULUS_RETURN_IF_ERROR(encoder_->Finish(staged, 0, staged.console_released, Sender()));
+    if (store_.status().newest.epoch != staged.epoch) return absl::InternalError("not committed");
+    return absl::OkStatus();
+  }
+
+  // OK if every byte is the same; else names the first pages that differ.
+  absl::Status CompareWith(const memory::GuestMemory& source) const {
+    std::string differing;
+    int count = 0;
+    for (const memory::Region& region : source.layout().regions()) {
+      const auto ours = *memory_->ReadableSpan(region.gpa, region.size_bytes);
+      const auto theirs = *source.ReadableSpan(region.gpa, region.size_bytes);
+      if (std::memcmp(ours.data(), theirs.data(), ours.size()) == 0) continue;
+      for (uint64_t at = 0; at < region.size_bytes; at += kPageSize) {
+        if (std::memcmp(ours.data() + at, theirs.data() + at, kPageSize) == 0) continue;
+        if (++count <= 8) {
+          absl::StrAppend(&differing, " ", GfnOf(Gpa(region.gpa.value() + at)).value());
+        }
+      }
+    }
+    if (count == 0) return absl::OkStatus();
+    return absl::DataLossError(absl::StrCat(count, " pages differ, first GFNs:", differing));
+  }
+
+  replica::ReplicaStore& store() { return store_; }
+  codec::EncodeStats TakeStats() { return encoder_->TakeStats(); }
+
+ private:
+  auto Sender() {
+    return [this](std::string message) -> absl::Status {
+      absl::string_view rest = message;
+      while (!rest.empty()) {
+        ROMULUS_ASSIGN_OR_RETURN(const codec::Frame frame, reader_.Next(&rest));
+        ROMULUS_RETURN_IF_ERROR(Take(frame));
+      }
+      return absl::OkStatus();
+    };
+  }
+  absl::Status Take(const codec::Frame& frame) {
+    switch (frame.kind) {
+      case codec::FrameKind::kSyncBegin:
+        return store_.BeginSync(stream_, frame.term, memory_->layout().page_count());
+      case codec::FrameKind::kSyncPages:
+        return store_.SyncPages(stream_, frame.term, frame.body);
+      case codec::FrameKind::kSyncEnd:
+        return store_.EndSync(stream_, frame.term);
+      case codec::FrameKind::kEpochPages:
+        return store_.StagePages(stream_, frame);
+      case codec::FrameKind::kEpochAbort:
+        return store_.Abort(stream_, frame);
+      case codec::FrameKind::kEpochCommit: {
+        ROMULUS_RETURN_IF_ERROR(store_.Commit(stream_, frame).status());
+        store_.ApplyCommitted(stream_);
+        return absl::OkStatus();
+      }
+      default:
+        return absl::InternalError("a frame that no encoder writes");
+    }
+  }
+
+  std::shared_ptr<memory::GuestMemory> memory_;
+  replica::ReplicaStore store_;
+  codec::FrameWriter writer_;
+  codec::FrameReader reader_;
+  std::unique_ptr<codec::EpochEncoder> encoder_;
+  replica::ReplicaStore::StreamId stream_ = 0;
+};
+
+}  // namespace romulus::testing
+
+#endif  // ROMULUS_TESTS_SUPPORT_MACHINE_RIG_H_
