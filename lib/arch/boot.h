@@ -9,9 +9,11 @@
 #define ROMULUS_ARCH_BOOT_H_
 
 #include <cstdint>
+#include <span>
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "arch/image.h"
 #include "memory/guest_memory.h"
 
@@ -67,7 +69,17 @@ struct BootPlan {
   uint64_t initrd_size_bytes = 0;
 };
 
+struct MsrValue {
+  uint32_t index = 0;
+  uint64_t value = 0;
+};
+
+// MSRs that firmware would have set, for every vCPU before it first runs. KVM of some hosts knows
+// not all of them: one that KVM_SET_MSRS refuses is skipped.
+std::span<const MsrValue> BootMsrs();
+
 // Loads everything but the ACPI tables (acpi.h), which must be, or come to be, at kAcpiRsdp.
+// `memory` must be fresh: all zero, nothing is cleared.
 // Errors: NotFound/PermissionDenied (path named); InvalidArgument for a bad image or command line;
 // ResourceExhausted when kernel and initrd do not fit into memory.
 absl::StatusOr<BootPlan> LoadKernel(memory::GuestMemory& memory, const BootSpec& spec);

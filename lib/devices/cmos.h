@@ -47,6 +47,11 @@ class Cmos final : public Device, public IoHandler {
 
  private:
   int64_t GuestNowNs() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // What a time register shows at guest time `now_ns`, in the format that control B asks for.
+  uint8_t TimeRegister(uint8_t index, int64_t now_ns) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Freezes the running time into bytes_, and makes bytes_ the time.
+  void LatchTime() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void SetTimeFromBytes() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   uint8_t ReadRegister() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void WriteRegister(uint8_t value) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
