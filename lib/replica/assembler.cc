@@ -1,1 +1,187 @@
 #include "replica/assembler.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "base/bytes.h"
+#include "base/status.h"
+#include "codec/page_encoding.h"
+#include "replica/fault.h"
+#include "romulus/v1/replication.pb.h"
+
+namespace romulus::replica {
+namespace {
+
+std::string Name(const EpochKey& key) {
+  return absl::StrCat("epoch ", key.epoch.value(), " of term ", key.term.value());
+}
+
+}  // namespace
+
+Assembler::Assembler(const memory::GuestMemory* memory, uint64_t staging_cap_bytes)
+    : memory_(memory), staging_cap_bytes_(staging_cap_bytes), seen_(memory->layout().gfn_end()) {}
+
+void Assembler::Start() {
+  Stop();
+  started_ = true;
+  first_ = true;
+}
+
+void Assembler::Stop() {
+  CloseEpoch();
+  started_ = false;
+}
+
+void Assembler::CloseEpoch() {
+  open_ = false;
+  staged_.Clear();
+  seen_.Clear();
+  page_count_ = 0;
+  digest_.Reset();
+}
+
+void Assembler::Recycle(StagedPages&& spent) {
+  if (open_) return;
+  staged_ = std::move(spent);
+  staged_.Clear();
+}
+
+absl::Status Assembler::Enter(const codec::Frame& frame) {
+  const EpochKey key = {frame.term, frame.epoch};
+  if (!started_) {
+    return FaultStatus(Fault::kUnexpected,
+                       absl::StrCat(Name(key), " came before a completed full sync"));
+  }
+  const auto out_of_order = [&](absl::string_view want) {
+    return FaultStatus(Fault::kEpochOrder, absl::StrCat(Name(key), " came, want ", want));
+  };
+  if (open_) {
+    return key == current_ ? absl::OkStatus()
+                           : out_of_order(absl::StrCat("more of ", Name(current_)));
+  }
+  if (key.epoch == EpochId()) return out_of_order("a number from 1");
+  if (first_ || key.term > newest_.term) {
+    if (!first_ && key.epoch != EpochId(1)) return out_of_order("epoch 1 of a new term");
+    committed_ = EpochId(key.epoch.value() - 1);
+    newest_ = {key.term, committed_};
+    first_ = false;
+  }
+  if (key.term < newest_.term || key.epoch <= committed_ || key.epoch > newest_.epoch.Next()) {
+    return out_of_order(Name({newest_.term, newest_.epoch.Next()}));
+  }
+  open_ = true;
+  current_ = key;
+  return absl::OkStatus();
+}
+
+absl::Status Assembler::AddPages(const codec::Frame& frame) {
+  absl::Status status = Enter(frame);
+  if (status.ok()) status = Stage(frame);
+  if (!status.ok()) Stop();
+  return status;
+}
+
+absl::Status Assembler::Stage(const codec::Frame& frame) {
+  if (frame.body.empty()) return FaultStatus(Fault::kPages, "page frame without pages");
+  codec::PageRecordReader records(frame.body, memory_->layout());
+  while (!records.done()) {
+    absl::StatusOr<codec::PageRecord> record = records.Next();
+    if (!record.ok()) return WithFault(Fault::kPages, record.status());
+    for (uint64_t i = 0; i < record->count; ++i) {
+      const Gfn gfn(record->gfn.value() + i);
+      if (!seen_.Insert(gfn)) {
+        return FaultStatus(Fault::kPages, absl::StrFormat("page %#x comes twice in %s", gfn.value(),
+                                                          Name(current_)));
+      }
+      ++page_count_;
+      switch (record->encoding) {
+        case codec::PageEncoding::kZero:
+        case codec::PageEncoding::kZeroRun:
+          staged_.AddZero(gfn);
+          digest_.Add(gfn, codec::ZeroPageHash());
+          break;
+        case codec::PageEncoding::kSame:
+          digest_.Add(gfn, codec::PageHash(memory_->Page(gfn)));
+          break;
+        case codec::PageEncoding::kRaw:
+        case codec::PageEncoding::kDelta: {
+          const codec::MutablePageBytes page = staged_.Add(gfn);
+          codec::DecodePage(*record, memory_->Page(gfn), page);
+          digest_.Add(gfn, codec::PageHash(page));
+          break;
+        }
+      }
+      if (staged_.bytes() > staging_cap_bytes_) {
+        return FaultStatus(Fault::kCap, absl::StrCat(Name(current_), " needs more than ",
+                                                     staging_cap_bytes_, " bytes (staging cap)"));
+      }
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<AssembledEpoch> Assembler::Commit(const codec::Frame& frame) {
+  absl::Status status = Enter(frame);
+  if (!status.ok()) {
+    Stop();
+    return status;
+  }
+  absl::StatusOr<AssembledEpoch> epoch = Complete(frame);
+  if (!epoch.ok()) {
+    Stop();
+    return epoch;
+  }
+  newest_ = current_;
+  committed_ = current_.epoch;
+  CloseEpoch();
+  return epoch;
+}
+
+absl::StatusOr<AssembledEpoch> Assembler::Complete(const codec::Frame& frame) {
+  v1::EpochCommit commit;
+  if (absl::Status status = codec::ParseBody(frame, &commit); !status.ok()) {
+    return WithFault(Fault::kBody, status);
+  }
+  if (commit.page_count() != page_count_) {
+    return FaultStatus(Fault::kCount,
+                       absl::StrCat(Name(current_), " announces ", commit.page_count(), " pages, ",
+                                    page_count_, " came"));
+  }
+  if (commit.pages_digest() != digest_.value()) {
+    return FaultStatus(Fault::kDigest,
+                       absl::StrCat(Name(current_), ": pages do not have the announced digest"));
+  }
+  if (commit.machine_digest() != codec::HashBytes(commit.machine())) {
+    return FaultStatus(Fault::kDigest, absl::StrCat(Name(current_),
+                                                    ": machine state does not have "
+                                                    "the announced digest"));
+  }
+  absl::StatusOr<state::MachineState> machine = state::MachineState::Parse(commit.machine());
+  if (!machine.ok()) {
+    return WithFault(Fault::kMachine, base::Annotate(machine.status(), Name(current_)));
+  }
+  AssembledEpoch epoch;
+  epoch.key = current_;
+  epoch.pages = std::move(staged_);
+  staged_ = StagedPages();
+  epoch.machine = *std::move(machine);
+  epoch.console_offset = commit.console_offset();
+  epoch.console_bytes = std::move(*commit.mutable_console_bytes());
+  epoch.console_released = commit.console_released();
+  epoch.sent_monotonic_ns = commit.sent_monotonic_ns();
+  return epoch;
+}
+
+absl::Status Assembler::Abort(const codec::Frame& frame) {
+  absl::Status status = Enter(frame);
+  if (!status.ok()) {
+    Stop();
+    return status;
+  }
+  newest_ = current_;
+  CloseEpoch();
+  return absl::OkStatus();
+}
+
+}  // namespace romulus::replica

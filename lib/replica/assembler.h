@@ -37,19 +37,18 @@ class Assembler {
   // `staging_cap_bytes`: most that one epoch may cost here (P6).
   Assembler(const memory::GuestMemory* memory, uint64_t staging_cap_bytes);
 
-  // A full sync ended: forgets any open epoch; the next epoch may have any number after
-  // `newest.epoch` if it is of the same term, any number from 1 if it is of a newer one.
-  void Start(EpochKey newest);
+  // A full sync ended: from now on epochs are taken, the first of any number.
+  void Start();
 
   // Frames of kinds EpochPages, EpochCommit, EpochAbort. Numbers rise by one within a term; a newer
   // term begins between epochs, with epoch 1. After an abort the number may be used again or not.
-  // An error (with its Fault) means that the stream is over; the open epoch is forgotten.
+  // An error (with its Fault) means that the stream is over: as after Stop().
   absl::Status AddPages(const codec::Frame& frame);
   absl::StatusOr<AssembledEpoch> Commit(const codec::Frame& frame);
   absl::Status Abort(const codec::Frame& frame);
 
-  // Forgets the open epoch.
-  void Drop();
+  // Forgets the open epoch; nothing is taken until Start().
+  void Stop();
   // Memory of an epoch that was applied, to be used again.
   void Recycle(StagedPages&& spent);
 
@@ -60,13 +59,14 @@ class Assembler {
   absl::Status Enter(const codec::Frame& frame);
   absl::Status Stage(const codec::Frame& frame);
   absl::StatusOr<AssembledEpoch> Complete(const codec::Frame& frame);
+  void CloseEpoch();
 
   const memory::GuestMemory* memory_;
   const uint64_t staging_cap_bytes_;
   bool started_ = false;
   bool first_ = true;  // no epoch seen since Start()
   EpochKey newest_;    // highest seen, committed or aborted
-  EpochId committed_;  // within newest_.term
+  EpochId committed_;  // highest committed of newest_.term
 
   bool open_ = false;
   EpochKey current_;

@@ -1,1 +1,387 @@
 #include "replica/replica_store.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "base/bytes.h"
+#include "base/check.h"
+#include "base/status.h"
+#include "replica/fault.h"
+
+namespace romulus::replica {
+namespace {
+
+constexpr std::byte kZeroPage[kPageSize] = {};
+
+uint64_t StagingCap(const StoreOptions& options, const memory::MemoryLayout& layout) {
+  if (options.staging_cap_bytes != 0) return options.staging_cap_bytes;
+  return layout.size_bytes() + layout.page_count() * sizeof(StagedPage);
+}
+
+std::string Name(const EpochKey& key) {
+  return absl::StrCat("epoch ", key.epoch.value(), " of term ", key.term.value());
+}
+
+std::string Detail(const ReplicaStatus& status, absl::string_view finished_detail) {
+  switch (status.state) {
+    case ReplicaState::kEmpty:
+      return "no full sync has begun";
+    case ReplicaState::kSyncing: {
+      std::string detail;
+      if (status.sync_complete) {
+        detail = "full sync done, no epoch committed yet";
+      } else {
+        const uint64_t total = std::max<uint64_t>(status.sync_pages_total, 1);
+        detail = absl::StrCat("full sync ", status.sync_pages_done * 100 / total, " % done (",
+                              status.sync_pages_done, " of ", status.sync_pages_total,
+                              " pages), no epoch committed yet");
+      }
+      if (status.given_up != EpochKey()) {
+        absl::StrAppend(&detail, "; the replica of ", Name(status.given_up),
+                        " was given up for this full sync");
+      }
+      return detail;
+    }
+    case ReplicaState::kCommitted:
+      return absl::StrCat(Name(status.newest), " is committed");
+    case ReplicaState::kGuestFinished:
+      return absl::StrCat("the guest has ended on the primary: ", finished_detail);
+    case ReplicaState::kPromoted:
+      return absl::StrCat("the replica was promoted from ", Name(status.newest));
+  }
+  return "";
+}
+
+}  // namespace
+
+// Holds the lock for one frame, after any promotion that asked for it.
+class ReplicaStore::StreamLock {
+ public:
+  explicit StreamLock(ReplicaStore& store) : lock_(store.mutex_) {
+    store.taken_.wait(lock_, [&store] { return store.takers_.load() == 0; });
+  }
+
+ private:
+  std::unique_lock<std::mutex> lock_;
+};
+
+ReplicaStore::ReplicaStore(std::shared_ptr<memory::GuestMemory> memory, const StoreOptions& options,
+                           CommittedConsole* console)
+    : memory_(std::move(memory)),
+      console_(console),
+      assembler_(memory_.get(), StagingCap(options, memory_->layout())),
+      tail_(options.console_tail_cap_bytes),
+      touched_(memory_->layout().gfn_end(), !options.memory_is_zero),
+      synced_(memory_->layout().gfn_end(), false) {
+  PublishLocked();
+}
+
+absl::StatusOr<ReplicaStore::StreamId> ReplicaStore::OpenStream(Term term) {
+  StreamLock lock(*this);
+  if (sealed_) {
+    return FaultStatus(Fault::kSuperseded,
+                       absl::StrCat("the replica was promoted; newest term ", known_term_.value()));
+  }
+  if (term < known_term_) {
+    return FaultStatus(Fault::kTerm, absl::StrCat("term ", term.value(), " is over: term ",
+                                                  known_term_.value(), " is known"));
+  }
+  known_term_ = term;
+  ++stream_;
+  stream_over_ = false;
+  sync_begun_ = false;
+  sync_complete_ = false;
+  assembler_.Stop();
+  ApplyPendingLocked();
+  PublishLocked();
+  return stream_;
+}
+
+absl::Status ReplicaStore::CheckStream(StreamId stream, Term term) {
+  if (sealed_) {
+    return FaultStatus(Fault::kSuperseded,
+                       absl::StrCat("the replica was promoted; newest term ", known_term_.value()));
+  }
+  if (stream != stream_ || stream_over_) {
+    return FaultStatus(Fault::kSuperseded, "the stream is over");
+  }
+  if (term < known_term_) {
+    return Failed(FaultStatus(Fault::kTerm, absl::StrCat("term ", term.value(), " is over: term ",
+                                                         known_term_.value(), " is known")));
+  }
+  known_term_ = term;
+  return absl::OkStatus();
+}
+
+absl::Status ReplicaStore::Failed(absl::Status why) {
+  stream_over_ = true;
+  assembler_.Stop();
+  PublishLocked();
+  return why;
+}
+
+absl::Status ReplicaStore::BeginSync(StreamId stream, Term term, uint64_t total_pages) {
+  StreamLock lock(*this);
+  ROMULUS_RETURN_IF_ERROR(CheckStream(stream, term));
+  if (total_pages != layout().page_count()) {
+    return Failed(FaultStatus(
+        Fault::kCount,
+        absl::StrCat("full sync of ", total_pages, " pages, memory has ", layout().page_count())));
+  }
+  ApplyPendingLocked();
+  assembler_.Stop();
+  tail_.Reset();
+  if (state_ == ReplicaState::kCommitted) given_up_ = newest_;
+  newest_ = {};
+  machine_ = {};
+  synced_.Clear();
+  synced_pages_ = 0;
+  sync_begun_ = true;
+  sync_complete_ = false;
+  state_ = ReplicaState::kSyncing;
+  PublishLocked();
+  return absl::OkStatus();
+}
+
+absl::Status ReplicaStore::SyncPages(StreamId stream, Term term, absl::string_view body) {
+  StreamLock lock(*this);
+  ROMULUS_RETURN_IF_ERROR(CheckStream(stream, term));
+  if (!sync_begun_ || sync_complete_) {
+    return Failed(FaultStatus(Fault::kUnexpected, "sync pages outside a full sync"));
+  }
+  if (absl::Status status = ApplySyncRecords(body); !status.ok()) return Failed(std::move(status));
+  PublishLocked();
+  return absl::OkStatus();
+}
+
+absl::Status ReplicaStore::ApplySyncRecords(absl::string_view body) {
+  if (body.empty()) return FaultStatus(Fault::kPages, "page frame without pages");
+  codec::PageRecordReader records(body, layout());
+  while (!records.done()) {
+    absl::StatusOr<codec::PageRecord> record = records.Next();
+    if (!record.ok()) return WithFault(Fault::kPages, record.status());
+    ROMULUS_RETURN_IF_ERROR(ApplySyncRecord(*record));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ReplicaStore::ApplySyncRecord(const codec::PageRecord& record) {
+  // The reader has checked that every page is in the layout: nothing below can fail.
+  const Gfn gfn = record.gfn;
+  switch (record.encoding) {
+    case codec::PageEncoding::kZero:
+    case codec::PageEncoding::kZeroRun:
+      for (uint64_t i = 0; i < record.count; ++i) {
+        const Gfn zero(gfn.value() + i);
+        synced_pages_ += synced_.Set(zero);
+        if (!touched_.Test(zero)) continue;
+        ROMULUS_CHECK(memory_->ApplyZeroPage(zero).ok());
+        touched_.Reset(zero);
+      }
+      return absl::OkStatus();
+    case codec::PageEncoding::kRaw:
+      ROMULUS_CHECK(memory_->ApplyPage(gfn, base::AsBytes(record.payload).first<kPageSize>()).ok());
+      break;
+    case codec::PageEncoding::kSame:
+    case codec::PageEncoding::kDelta: {
+      if (!synced_.Test(gfn)) {
+        return FaultStatus(
+            Fault::kPages,
+            absl::StrFormat("page %#x comes as changes to a version never sent", gfn.value()));
+      }
+      std::byte page[kPageSize];
+      codec::DecodePage(record, memory_->Page(gfn), page);
+      ROMULUS_CHECK(memory_->ApplyPage(gfn, page).ok());
+      break;
+    }
+  }
+  touched_.Set(gfn);
+  synced_pages_ += synced_.Set(gfn);
+  return absl::OkStatus();
+}
+
+absl::Status ReplicaStore::EndSync(StreamId stream, Term term) {
+  StreamLock lock(*this);
+  ROMULUS_RETURN_IF_ERROR(CheckStream(stream, term));
+  if (!sync_begun_ || sync_complete_) {
+    return Failed(FaultStatus(Fault::kUnexpected, "end of a full sync that is not under way"));
+  }
+  if (synced_pages_ != layout().page_count()) {
+    return Failed(
+        FaultStatus(Fault::kCount, absl::StrCat("full sync ended after ", synced_pages_, " of ",
+                                                layout().page_count(), " pages")));
+  }
+  sync_complete_ = true;
+  assembler_.Start();
+  PublishLocked();
+  return absl::OkStatus();
+}
+
+absl::Status ReplicaStore::StagePages(StreamId stream, const codec::Frame& frame) {
+  StreamLock lock(*this);
+  ROMULUS_RETURN_IF_ERROR(CheckStream(stream, frame.term));
+  ApplyPendingLocked();  // deltas refer to it
+  if (absl::Status status = assembler_.AddPages(frame); !status.ok()) {
+    return Failed(std::move(status));
+  }
+  PublishLocked();
+  return absl::OkStatus();
+}
+
+absl::StatusOr<CommitResult> ReplicaStore::Commit(StreamId stream, const codec::Frame& frame) {
+  StreamLock lock(*this);
+  ROMULUS_RETURN_IF_ERROR(CheckStream(stream, frame.term));
+  ApplyPendingLocked();
+  absl::StatusOr<AssembledEpoch> epoch = assembler_.Commit(frame);
+  if (!epoch.ok()) return Failed(std::move(epoch).status());
+  if (absl::Status status =
+          tail_.Check(epoch->console_offset, epoch->console_bytes.size(), epoch->console_released);
+      !status.ok()) {
+    return Failed(WithFault(FaultOf(status), base::Annotate(status, Name(epoch->key))));
+  }
+  // From here on nothing fails: the epoch is committed.
+  tail_.Append(epoch->console_offset, epoch->console_bytes, epoch->console_released);
+  newest_ = epoch->key;
+  machine_ = std::move(epoch->machine);
+  given_up_ = {};
+  state_ = ReplicaState::kCommitted;
+  CommitResult result;
+  result.key = epoch->key;
+  result.sent_monotonic_ns = epoch->sent_monotonic_ns;
+  result.page_count = epoch->pages.pages().size();
+  pending_ = *std::move(epoch);
+  PublishLocked();
+  return result;
+}
+
+absl::Status ReplicaStore::Abort(StreamId stream, const codec::Frame& frame) {
+  StreamLock lock(*this);
+  ROMULUS_RETURN_IF_ERROR(CheckStream(stream, frame.term));
+  if (absl::Status status = assembler_.Abort(frame); !status.ok()) {
+    return Failed(std::move(status));
+  }
+  PublishLocked();
+  return absl::OkStatus();
+}
+
+void ReplicaStore::ApplyCommitted(StreamId stream) {
+  StreamLock lock(*this);
+  if (stream == stream_) ApplyPendingLocked();
+}
+
+void ReplicaStore::ApplyPendingLocked() {
+  if (!pending_.has_value()) return;
+  for (const StagedPage& page : pending_->pages.pages()) {
+    if (page.bytes != nullptr) {
+      touched_.Set(page.gfn);
+      ROMULUS_CHECK(memory_->ApplyPage(page.gfn, memory::PageBytes(page.bytes, kPageSize)).ok());
+    } else if (touched_.Test(page.gfn)) {
+      // Written, not punched out: an epoch's page is in use and will be touched again soon.
+      ROMULUS_CHECK(memory_->ApplyPage(page.gfn, kZeroPage).ok());
+    }
+  }
+  if (console_ != nullptr && !pending_->console_bytes.empty()) {
+    console_->OnCommitted(pending_->console_offset, pending_->console_bytes);
+  }
+  assembler_.Recycle(std::move(pending_->pages));
+  pending_.reset();
+}
+
+absl::Status ReplicaStore::ConsoleReleased(StreamId stream, Term term, uint64_t offset) {
+  StreamLock lock(*this);
+  ROMULUS_RETURN_IF_ERROR(CheckStream(stream, term));
+  tail_.Released(offset);
+  PublishLocked();
+  return absl::OkStatus();
+}
+
+absl::Status ReplicaStore::GuestFinished(StreamId stream, Term term, absl::string_view detail) {
+  StreamLock lock(*this);
+  ROMULUS_RETURN_IF_ERROR(CheckStream(stream, term));
+  ApplyPendingLocked();
+  assembler_.Stop();
+  stream_over_ = true;
+  state_ = ReplicaState::kGuestFinished;
+  finished_detail_ = std::string(detail);
+  PublishLocked();
+  return absl::OkStatus();
+}
+
+void ReplicaStore::CloseStream(StreamId stream) {
+  StreamLock lock(*this);
+  if (stream != stream_) return;
+  stream_over_ = true;
+  assembler_.Stop();
+  ApplyPendingLocked();
+  PublishLocked();
+}
+
+absl::StatusOr<PromotableEpoch> ReplicaStore::TakeForPromotion(Term new_term) {
+  takers_.fetch_add(1);
+  absl::StatusOr<PromotableEpoch> taken = [&]() -> absl::StatusOr<PromotableEpoch> {
+    std::unique_lock<std::mutex> lock(mutex_);
+    if (state_ != ReplicaState::kCommitted) {
+      return absl::FailedPreconditionError(absl::StrCat("nothing to promote: ", status().detail));
+    }
+    ApplyPendingLocked();
+    assembler_.Stop();
+    stream_over_ = true;
+    state_ = ReplicaState::kPromoted;
+    known_term_ = std::max(known_term_, new_term);
+    sealed_.store(true, std::memory_order_release);
+    PublishLocked();
+    PromotableEpoch epoch;
+    epoch.key = newest_;
+    epoch.memory = memory_;
+    epoch.machine = std::move(machine_);
+    epoch.console_offset = tail_.offset();
+    epoch.console_tail = tail_.tail();
+    epoch.console_end = tail_.end();
+    return epoch;
+  }();
+  {
+    std::unique_lock<std::mutex> lock(mutex_);
+    takers_.fetch_sub(1);
+  }
+  taken_.notify_all();
+  return taken;
+}
+
+void ReplicaStore::NoteTerm(Term term) {
+  StreamLock lock(*this);
+  known_term_ = std::max(known_term_, term);
+  PublishLocked();
+}
+
+void ReplicaStore::PublishLocked() {
+  std::unique_lock<std::mutex> lock(status_mutex_);
+  status_.state = state_;
+  status_.newest = newest_;
+  status_.given_up = given_up_;
+  status_.known_term = known_term_;
+  status_.sync_pages_done = synced_pages_;
+  status_.sync_pages_total = layout().page_count();
+  status_.sync_complete = sync_complete_;
+  status_.console_end = tail_.end();
+  status_.console_tail_bytes = tail_.tail().size();
+  status_.staged_bytes = assembler_.staged_bytes();
+  if (state_ == ReplicaState::kGuestFinished) status_.detail = finished_detail_;
+}
+
+ReplicaStatus ReplicaStore::status() const {
+  ReplicaStatus copy;
+  {
+    std::unique_lock<std::mutex> lock(status_mutex_);
+    copy = status_;
+  }
+  copy.detail = Detail(copy, copy.detail);
+  return copy;
+}
+
+Term ReplicaStore::known_term() const {
+  std::unique_lock<std::mutex> lock(status_mutex_);
+  return status_.known_term;
+}
+
+}  // namespace romulus::replica

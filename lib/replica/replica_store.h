@@ -17,6 +17,7 @@
 #ifndef ROMULUS_REPLICA_REPLICA_STORE_H_
 #define ROMULUS_REPLICA_REPLICA_STORE_H_
 
+#include <algorithm>
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
@@ -24,14 +25,15 @@
 #include <mutex>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "base/types.h"
 #include "codec/frame.h"
+#include "codec/page_encoding.h"
 #include "memory/guest_memory.h"
-#include "memory/page_set.h"
 #include "replica/assembler.h"
 #include "replica/console_tail.h"
 #include "replica/epoch_key.h"
@@ -53,9 +55,29 @@ constexpr absl::string_view ReplicaStateName(ReplicaState state) {
   return kNames[static_cast<size_t>(state)];
 }
 
+// One bit per GFN.
+class PageBits {
+ public:
+  PageBits(Gfn gfn_end, bool value)
+      : words_((gfn_end.value() + 63) / 64, value ? ~uint64_t{0} : 0) {}
+  bool Test(Gfn gfn) const { return (words_[gfn.value() / 64] >> (gfn.value() % 64) & 1) != 0; }
+  // True if it was clear.
+  bool Set(Gfn gfn) {
+    const bool was = Test(gfn);
+    words_[gfn.value() / 64] |= uint64_t{1} << (gfn.value() % 64);
+    return !was;
+  }
+  void Reset(Gfn gfn) { words_[gfn.value() / 64] &= ~(uint64_t{1} << (gfn.value() % 64)); }
+  void Clear() { std::fill(words_.begin(), words_.end(), 0); }
+
+ private:
+  std::vector<uint64_t> words_;
+};
+
 struct ReplicaStatus {
   ReplicaState state = ReplicaState::kEmpty;
   EpochKey newest;               // committed; {0, 0} if none
+  EpochKey given_up;             // committed before, overwritten by the full sync under way
   Term known_term;               // newest heard of
   uint64_t sync_pages_done = 0;  // distinct pages
   uint64_t sync_pages_total = 0;
@@ -108,9 +130,9 @@ class ReplicaStore {
   // before.
   void ApplyCommitted(StreamId stream);
   // The primary has released the console stream up to here.
-  absl::Status ConsoleReleased(StreamId stream, uint64_t offset);
+  absl::Status ConsoleReleased(StreamId stream, Term term, uint64_t offset);
   // The guest ended for good on the primary: there is nothing to promote any more.
-  absl::Status GuestFinished(StreamId stream, absl::string_view detail);
+  absl::Status GuestFinished(StreamId stream, Term term, absl::string_view detail);
   // The stream ended: forgets its open epoch.
   void CloseStream(StreamId stream);
 
@@ -132,9 +154,8 @@ class ReplicaStore {
   absl::Status CheckStream(StreamId stream, Term term);
   absl::Status Failed(absl::Status why);
   absl::Status ApplySyncRecords(absl::string_view body);
+  absl::Status ApplySyncRecord(const codec::PageRecord& record);
   void ApplyPendingLocked();
-  absl::Status NothingToPromoteLocked() const;
-  std::string DetailLocked() const;
   void PublishLocked();
 
   const std::shared_ptr<memory::GuestMemory> memory_;
@@ -148,22 +169,24 @@ class ReplicaStore {
 
   // All below: mutex_.
   StreamId stream_ = 0;
+  bool stream_over_ = true;
+  bool sync_begun_ = false;     // on this stream
+  bool sync_complete_ = false;  // on this stream
   ReplicaState state_ = ReplicaState::kEmpty;
   Term known_term_;
   EpochKey newest_;
+  EpochKey given_up_;  // the committed epoch that the full sync under way overwrites
   state::MachineState machine_;
   std::optional<AssembledEpoch> pending_;  // committed, not yet in memory
-  bool stream_synced_ = false;             // this stream has completed a full sync
-  bool gave_up_committed_ = false;         // this sync overwrites a committed replica
-  EpochKey given_up_;
   Assembler assembler_;
   ConsoleTail tail_;
-  memory::PageSet touched_;  // may hold something else than zeros
-  memory::PageSet synced_;   // named in this full sync
+  PageBits touched_;  // may hold something else than zeros
+  PageBits synced_;   // named in this full sync
+  uint64_t synced_pages_ = 0;
   std::string finished_detail_;
 
   mutable std::mutex status_mutex_;
-  ReplicaStatus status_;
+  ReplicaStatus status_;  // without detail
 };
 
 }  // namespace romulus::replica

@@ -1,1 +1,270 @@
 #include "replica/session.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/check.h"
+#include "base/status.h"
+#include "google/protobuf/message_lite.h"
+#include "replica/fault.h"
+
+namespace romulus::replica {
+namespace {
+
+absl::Status Unexpected(const codec::Frame& frame, absl::string_view when) {
+  return FaultStatus(Fault::kUnexpected,
+                     absl::StrCat(codec::FrameKindName(frame.kind), " frame ", when));
+}
+
+absl::Status Parse(const codec::Frame& frame, google::protobuf::MessageLite* into) {
+  absl::Status status = codec::ParseBody(frame, into);
+  return status.ok() ? status : WithFault(Fault::kBody, std::move(status));
+}
+
+}  // namespace
+
+Session::Session(ReplicaStore* store, HelloPolicy* policy, SessionListener* listener,
+                 ReplicaCounters* counters, const base::Clock* clock, const SessionOptions& options)
+    : store_(store),
+      policy_(policy),
+      listener_(listener),
+      counters_(counters),
+      clock_(clock),
+      options_(options),
+      reader_(options.max_body_bytes) {}
+
+void Session::Attach(std::shared_ptr<wire::Link> link) {
+  std::unique_lock<std::mutex> lock(link_mutex_);
+  link_ = std::move(link);
+}
+
+std::shared_ptr<wire::Link> Session::link() const {
+  std::unique_lock<std::mutex> lock(link_mutex_);
+  return link_;
+}
+
+void Session::OnMessage(absl::string_view frames) {
+  counters_->messages.fetch_add(1);
+  counters_->message_bytes.fetch_add(frames.size());
+  if (stage_ == Stage::kOver) {
+    if (store_->sealed()) counters_->frames_after_seal.fetch_add(1);
+    return;
+  }
+  absl::Status status;
+  if (frames.empty()) status = FaultStatus(Fault::kFraming, "message without frames");
+  while (status.ok() && stage_ != Stage::kOver && !frames.empty()) {
+    absl::StatusOr<codec::Frame> frame = reader_.Next(&frames);
+    if (!frame.ok()) {
+      counters_->frame_faults[static_cast<size_t>(reader_.fault())].fetch_add(1);
+      status = WithFault(Fault::kFraming, std::move(frame).status());
+      break;
+    }
+    counters_->frames[static_cast<size_t>(frame->kind)].fetch_add(1);
+    status = HandleFrame(*frame);
+  }
+  // What was committed before a bad frame is committed.
+  AckAndApply();
+  if (!status.ok()) return Refuse(status);
+  if (stage_ != Stage::kOver) listener_->OnTraffic();
+}
+
+absl::Status Session::HandleFrame(const codec::Frame& frame) {
+  if (stage_ == Stage::kAwaitHello) {
+    if (frame.kind != codec::FrameKind::kHello) return Unexpected(frame, "before hello");
+    return HandleHello(frame);
+  }
+  switch (frame.kind) {
+    case codec::FrameKind::kHeartbeat:
+      return HandleHeartbeat(frame);
+    case codec::FrameKind::kSyncBegin:
+    case codec::FrameKind::kSyncPages:
+    case codec::FrameKind::kSyncEnd:
+      return HandleSync(frame);
+    case codec::FrameKind::kEpochPages:
+    case codec::FrameKind::kEpochCommit:
+    case codec::FrameKind::kEpochAbort:
+      return HandleEpoch(frame);
+    case codec::FrameKind::kGoodbye:
+      return HandleGoodbye(frame);
+    case codec::FrameKind::kHello:
+      return Unexpected(frame, "after the first");
+    case codec::FrameKind::kHelloReply:
+    case codec::FrameKind::kAck:
+      return Unexpected(frame, "from a primary");
+  }
+  return Unexpected(frame, "of a kind without meaning");
+}
+
+absl::Status Session::HandleHello(const codec::Frame& frame) {
+  v1::Hello hello;
+  ROMULUS_RETURN_IF_ERROR(Parse(frame, &hello));
+  v1::HelloReply reply = policy_->OnHello(hello);
+  if (reply.accepted()) {
+    absl::StatusOr<ReplicaStore::StreamId> stream = store_->OpenStream(Term(hello.term()));
+    if (stream.ok()) {
+      stream_ = *stream;
+      stream_open_ = true;
+      term_.store(hello.term());
+    } else {
+      reply.set_accepted(false);
+      reply.set_reason(v1::REFUSAL_REASON_TERM);
+      reply.set_detail(std::string(stream.status().message()));
+    }
+  }
+  if (reply.term() == 0) reply.set_term(store_->known_term().value());
+  if (reply.max_frame_bytes() == 0) reply.set_max_frame_bytes(options_.max_body_bytes);
+  stage_ = reply.accepted() ? Stage::kRunning : Stage::kOver;
+  (reply.accepted() ? counters_->streams_opened : counters_->streams_refused).fetch_add(1);
+  const absl::Status sent =
+      Send(codec::FrameKind::kHelloReply, Term(reply.term()), EpochId(), reply);
+  running_.store(reply.accepted());
+  listener_->OnHello(hello, reply);
+  if (!reply.accepted()) {
+    Close(absl::FailedPreconditionError(absl::StrCat("primary refused: ", reply.detail())));
+  } else if (!sent.ok()) {
+    stage_ = Stage::kOver;
+    Close(sent);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Session::HandleHeartbeat(const codec::Frame& frame) {
+  v1::Heartbeat heartbeat;
+  ROMULUS_RETURN_IF_ERROR(Parse(frame, &heartbeat));
+  echo_monotonic_ns_.store(heartbeat.sent_monotonic_ns());
+  return store_->ConsoleReleased(stream_, frame.term, heartbeat.console_released());
+}
+
+absl::Status Session::HandleSync(const codec::Frame& frame) {
+  if (frame.kind == codec::FrameKind::kSyncBegin) {
+    v1::SyncBegin begin;
+    ROMULUS_RETURN_IF_ERROR(Parse(frame, &begin));
+    ROMULUS_RETURN_IF_ERROR(store_->BeginSync(stream_, frame.term, begin.total_pages()));
+  } else if (frame.kind == codec::FrameKind::kSyncPages) {
+    ROMULUS_RETURN_IF_ERROR(store_->SyncPages(stream_, frame.term, frame.body));
+  } else {
+    v1::SyncEnd end;
+    ROMULUS_RETURN_IF_ERROR(Parse(frame, &end));
+    ROMULUS_RETURN_IF_ERROR(store_->EndSync(stream_, frame.term));
+  }
+  const ReplicaStatus status = store_->status();
+  listener_->OnSyncProgress(status.sync_pages_done, status.sync_pages_total, status.sync_complete);
+  return absl::OkStatus();
+}
+
+absl::Status Session::HandleEpoch(const codec::Frame& frame) {
+  if (frame.kind == codec::FrameKind::kEpochPages) return store_->StagePages(stream_, frame);
+  if (frame.kind == codec::FrameKind::kEpochAbort) {
+    v1::EpochAbort abort;
+    ROMULUS_RETURN_IF_ERROR(Parse(frame, &abort));
+    ROMULUS_RETURN_IF_ERROR(store_->Abort(stream_, frame));
+    counters_->epochs_aborted.fetch_add(1);
+    return absl::OkStatus();
+  }
+  ROMULUS_ASSIGN_OR_RETURN(const CommitResult commit, store_->Commit(stream_, frame));
+  counters_->epochs_committed.fetch_add(1);
+  counters_->pages_committed.fetch_add(commit.page_count);
+  ack_ = PendingAck{commit.key, commit.sent_monotonic_ns};  // acks are cumulative
+  return absl::OkStatus();
+}
+
+absl::Status Session::HandleGoodbye(const codec::Frame& frame) {
+  v1::Goodbye goodbye;
+  ROMULUS_RETURN_IF_ERROR(Parse(frame, &goodbye));
+  if (goodbye.reason() == v1::Goodbye::REASON_GUEST_FINISHED) {
+    ROMULUS_RETURN_IF_ERROR(store_->GuestFinished(stream_, frame.term, goodbye.detail()));
+  }
+  AckAndApply();
+  stage_ = Stage::kOver;
+  running_.store(false);
+  goodbye_said_.store(true);  // needs no answer
+  listener_->OnGoodbye(goodbye);
+  Close(absl::CancelledError(absl::StrCat("the primary said goodbye (",
+                                          v1::Goodbye::Reason_Name(goodbye.reason()),
+                                          "): ", goodbye.detail())));
+  return absl::OkStatus();
+}
+
+void Session::AckAndApply() {
+  if (!ack_.has_value()) return;
+  const PendingAck ack = *std::exchange(ack_, std::nullopt);
+  v1::Ack body;
+  body.set_echo_monotonic_ns(ack.echo_monotonic_ns);
+  // Acked first, applied second: the primary need not wait for the copying, and a promotion in
+  // between completes it. After a promotion the ack could only make the old primary release what
+  // the new one says again.
+  if (!store_->sealed() && Send(codec::FrameKind::kAck, ack.key.term, ack.key.epoch, body).ok()) {
+    counters_->acks_sent.fetch_add(1);
+  }
+  store_->ApplyCommitted(stream_);
+  listener_->OnEpochCommitted(ack.key);
+}
+
+void Session::Refuse(const absl::Status& why) {
+  const Fault fault = FaultOf(why);
+  counters_->faults[static_cast<size_t>(fault)].fetch_add(1);
+  stage_ = Stage::kOver;
+  v1::Goodbye::Reason reason = v1::Goodbye::REASON_PROTOCOL;
+  if (fault == Fault::kCap) reason = v1::Goodbye::REASON_CAP;
+  if (fault == Fault::kTerm) reason = v1::Goodbye::REASON_PROMOTED;
+  if (store_->sealed()) {
+    reason = v1::Goodbye::REASON_PROMOTED;
+    counters_->frames_after_seal.fetch_add(1);
+  }
+  if (stream_open_) store_->CloseStream(stream_);
+  running_.store(false);
+  if (!goodbye_said_.exchange(true)) {
+    v1::Goodbye goodbye;
+    goodbye.set_reason(reason);
+    goodbye.set_detail(std::string(why.message()));
+    goodbye.set_term(store_->known_term().value());
+    Send(codec::FrameKind::kGoodbye, store_->known_term(), EpochId(), goodbye).IgnoreError();
+  }
+  Close(why);
+}
+
+void Session::Close(const absl::Status& why) {
+  if (const std::shared_ptr<wire::Link> open = link(); open != nullptr) open->Close(why);
+}
+
+void Session::OnClosed(const absl::Status& why) {
+  stage_ = Stage::kOver;
+  running_.store(false);
+  if (stream_open_) store_->CloseStream(stream_);
+  {
+    std::unique_lock<std::mutex> lock(link_mutex_);
+    link_.reset();
+  }
+  listener_->OnClosed(why);
+}
+
+absl::Status Session::Send(codec::FrameKind kind, Term term, EpochId epoch,
+                           const google::protobuf::MessageLite& body) {
+  const std::shared_ptr<wire::Link> open = link();
+  if (open == nullptr) return absl::UnavailableError("the link is closed");
+  std::unique_lock<std::mutex> lock(send_mutex_);
+  std::string message;
+  writer_.Append(kind, term, epoch, body, &message);
+  return open->Send(std::move(message));
+}
+
+absl::Status Session::SendHeartbeat() {
+  if (!running_.load()) return absl::UnavailableError("no stream is running");
+  v1::Heartbeat heartbeat;
+  heartbeat.set_sequence(heartbeats_.fetch_add(1) + 1);
+  heartbeat.set_sent_monotonic_ns(clock_->NowNs());
+  heartbeat.set_echo_monotonic_ns(echo_monotonic_ns_.load());
+  return Send(codec::FrameKind::kHeartbeat, Term(term_.load()), EpochId(), heartbeat);
+}
+
+void Session::SayGoodbye(v1::Goodbye::Reason reason, Term term, absl::string_view detail) {
+  if (goodbye_said_.exchange(true)) return;
+  v1::Goodbye goodbye;
+  goodbye.set_reason(reason);
+  goodbye.set_detail(std::string(detail));
+  goodbye.set_term(term.value());
+  Send(codec::FrameKind::kGoodbye, term, EpochId(), goodbye).IgnoreError();
+  Close(absl::CancelledError(absl::StrCat("said goodbye: ", detail)));
+}
+
+}  // namespace romulus::replica

@@ -69,7 +69,6 @@ class Session final : public wire::LinkListener {
   absl::Status HandleSync(const codec::Frame& frame);
   absl::Status HandleEpoch(const codec::Frame& frame);
   absl::Status HandleGoodbye(const codec::Frame& frame);
-  absl::Status CheckTerm(const codec::Frame& frame);
   void AckAndApply();
   void Refuse(const absl::Status& why);
   void Close(const absl::Status& why);
@@ -100,7 +99,7 @@ class Session final : public wire::LinkListener {
   std::shared_ptr<wire::Link> link_;
   std::mutex send_mutex_;  // frames leave in the order of their sequence numbers
   codec::FrameWriter writer_;
-  uint64_t heartbeats_ = 0;
+  std::atomic<uint64_t> heartbeats_{0};
 };
 
 }  // namespace romulus::replica
