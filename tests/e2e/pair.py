@@ -1,0 +1,239 @@
+"""Two romulusd on loopback, for the demo and the end-to-end tests.
+
+Every process is started by this module and ended by its own pid; a parent that dies takes its daemons with it.
+Waiting is for events (a status that the daemon streams, a console line, a process's end), with a deadline
+that only says when to give up.
+"""
+
+import contextlib
+import ctypes
+import json
+import os
+import pathlib
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+import uuid
+
+PATIENCE_S = float(os.environ.get("ROMULUS_PATIENCE_S", "120"))
+NODES = ("alpha", "beta")
+
+CONFIG = """\
+name: "{name}"
+uuid: "{uuid}"
+nodes {{
+  name: "alpha"
+  replication_address: "127.0.0.1:{ports[0]}"
+  control_address: "unix://{folder}/alpha.sock"
+  metrics_address: "127.0.0.1:{ports[2]}"
+}}
+nodes {{
+  name: "beta"
+  replication_address: "127.0.0.1:{ports[1]}"
+  control_address: "unix://{folder}/beta.sock"
+  metrics_address: "127.0.0.1:{ports[3]}"
+}}
+guest {{
+  kernel: "{kernel}"
+  command_line: "{command_line}"
+  vcpus: {vcpus}
+  memory_mib: {memory_mib}
+}}
+console {{ file: "{folder}/{{node}}.console" }}
+tracking {{ mode: MODE_{tracking} }}
+checkpoint {{ {checkpoint} }}
+failover {{ {failover} }}
+"""
+
+
+class PairError(Exception):
+    pass
+
+
+def free_ports(count):
+    """Ports that are free now; they are handed out together so that they differ."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for s in sockets:
+            s.bind(("127.0.0.1", 0))
+        return [s.getsockname()[1] for s in sockets]
+    finally:
+        for s in sockets:
+            s.close()
+
+
+def _die_with_parent():
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
+class Daemon:
+    def __init__(self, pair, node, role):
+        self.pair, self.node, self.role = pair, node, role
+        self.log_path = pair.folder / f"{node}.log"
+        self.console_path = pair.folder / f"{node}.console"
+        self.address = f"unix://{pair.folder}/{node}.sock"
+        command = [pair.build / "daemon/romulusd", "run", "--config", pair.config, "--node", node,
+                   "--role", role]
+        with open(self.log_path, "ab") as log:
+            self.process = subprocess.Popen([str(c) for c in command], stdin=subprocess.DEVNULL,
+                                            stdout=log, stderr=log, preexec_fn=_die_with_parent)
+
+    @property
+    def pid(self):
+        return self.process.pid
+
+    def alive(self):
+        return self.process.poll() is None
+
+    def signal(self, number):
+        """Monotonic time right before the signal was sent."""
+        now = time.monotonic_ns()
+        self.process.send_signal(number)
+        return now
+
+    def kill(self):
+        when = self.signal(signal.SIGKILL)
+        self.process.wait(timeout=PATIENCE_S)
+        return when
+
+    def ctl(self, *arguments, check=True, json_output=True):
+        command = [str(self.pair.build / "daemon/romulusctl"), "--address", self.address, *arguments]
+        if json_output:
+            command.append("--json")
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
+        if not check:
+            return done
+        if done.returncode != 0:
+            raise PairError(f"{' '.join(command)}: {done.stderr.strip()}\n{self.log_tail()}")
+        return json.loads(done.stdout) if json_output else done.stdout
+
+    def status(self):
+        return self.ctl("status")
+
+    def await_status(self, what, predicate):
+        """Asks until the status is as wanted; a daemon that has died ends the wait at once."""
+        deadline = time.monotonic() + PATIENCE_S
+        status = None
+        while time.monotonic() < deadline:
+            if not self.alive():
+                raise PairError(f"{self.node} ended ({self.process.returncode}) before: {what}\n"
+                                + self.log_tail())
+            with contextlib.suppress(PairError):
+                status = self.status()
+                if predicate(status):
+                    return status
+            time.sleep(0.01)  # between two questions
+        raise PairError(f"{self.node}: waited in vain for: {what}; last status {status}\n"
+                        + self.log_tail())
+
+    def await_mode(self, mode):
+        return self.await_status(f"mode {mode}", lambda s: s.get("mode") == f"MODE_{mode.upper()}")
+
+    def console(self):
+        try:
+            return self.console_path.read_bytes()
+        except FileNotFoundError:
+            return b""
+
+    def log_tail(self, lines=25):
+        with contextlib.suppress(FileNotFoundError):
+            text = self.log_path.read_text(errors="replace").splitlines()[-lines:]
+            return f"--- {self.log_path}\n" + "\n".join(text)
+        return ""
+
+
+class Pair:
+    """with Pair(build) as pair: pair.start(); ..."""
+
+    def __init__(self, build, command_line="workload=uniform pages=64 report_ms=5", vcpus=1,
+                 memory_mib=32, tracking="AUTO", kernel=None,
+                 checkpoint="max_interval_us: 2000 min_interval_us: 500",
+                 failover="auto_failover: true heartbeat_interval_ms: 20 heartbeat_timeout_ms: 400"):
+        self.build = pathlib.Path(build).resolve()
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="romulus-"))
+        self.config = self.folder / "vm.textproto"
+        self.daemons = {}
+        self.options = dict(command_line=f"vcpus={vcpus} {command_line}", vcpus=vcpus,
+                            memory_mib=memory_mib, tracking=tracking, checkpoint=checkpoint,
+                            failover=failover, kernel=kernel or self.build / "guests/ledger.elf",
+                            name="ledger", uuid=str(uuid.uuid4()))
+        self.write_config()
+
+    def write_config(self, path=None, **changes):
+        text = CONFIG.format(folder=self.folder, ports=self._ports(), **{**self.options, **changes})
+        (path or self.config).write_text(text)
+        return text
+
+    def _ports(self):
+        if not hasattr(self, "ports"):
+            self.ports = free_ports(4)
+        return self.ports
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, value, trace):
+        for daemon in self.daemons.values():
+            if daemon.alive():
+                daemon.kill()
+        if kind is None and not os.environ.get("ROMULUS_KEEP"):
+            shutil.rmtree(self.folder, ignore_errors=True)
+        else:
+            print(f"kept for a look: {self.folder}")
+
+    def start_node(self, node, role):
+        self.daemons[node] = Daemon(self, node, role)
+        return self.daemons[node]
+
+    def start(self):
+        """Secondary first, so that the primary finds it at once."""
+        secondary = self.start_node("beta", "secondary")
+        secondary.await_status("an answer", lambda s: True)
+        primary = self.start_node("alpha", "primary")
+        return primary, secondary
+
+    def start_protected(self):
+        primary, secondary = self.start()
+        primary.await_mode("protected")
+        return primary, secondary
+
+
+def judge_console(data, first=None):
+    """Verdict of tests/guests/ledger/check_console.py on bytes of a console."""
+    script = pathlib.Path(__file__).parent.parent / "guests/ledger/check_console.py"
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(data)
+        file.flush()
+        command = ["python3", str(script), file.name, "--json"]
+        if first is not None:
+            command += ["--first", str(first)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
+    try:
+        verdict = json.loads(done.stdout)
+    except ValueError:
+        verdict = {"error": done.stdout + done.stderr}
+    verdict["good"] = done.returncode == 0
+    return verdict
+
+
+def stream_continues(before, after):
+    """Whether `after` (the survivor's console by position) says what `before` had said, and goes on.
+
+    A file console is written by position: byte k of the guest's stream is byte k of the file. Where the
+    survivor was not there yet its file has a hole (zero bytes), which the dead node's file fills.
+    Returns (ok, whole stream, explanation).
+    """
+    if len(after) < len(before):
+        return False, before, f"the survivor's stream ends at {len(after)}, before {len(before)}"
+    whole = bytearray(after)
+    for k, byte in enumerate(before):
+        if whole[k] == 0:
+            whole[k] = byte
+        elif whole[k] != byte:
+            return False, bytes(whole), f"byte {k} was said as {byte:#x} and again as {whole[k]:#x}"
+    if 0 in whole:
+        return False, bytes(whole), f"gap in the stream at byte {bytes(whole).index(0)}"
+    return True, bytes(whole), "continuous"
