@@ -11,7 +11,7 @@ import threading
 import images
 import process
 from lines import LineTimeout, Lines, read_lines
-from qmp import Qmp
+from qmp import Qmp, QmpError
 
 STREAMS = 8  # commands per host whose output can be followed at the same time
 _END_MARK = "\x1eend "  # agent.sh writes it behind the output of a followed command
@@ -118,7 +118,8 @@ class Host:
         self.console = Lines()
         self._jobs, self._stream_jobs = {}, {}
         self._free_streams = list(range(1, STREAMS + 1))
-        self._hello = threading.Event()
+        self._hello = threading.Event()  # the agent takes commands, or the host has ended
+        self._gone = threading.Event()  # it has ended, seen before QEMU is reaped
         ours, theirs = {}, {}
         for channel in ["console", "qmp", "control"] + [f"stream{n}" for n in self._free_streams]:
             ours[channel], theirs[channel] = socket.socketpair()
@@ -137,7 +138,7 @@ class Host:
                        lambda n=number: self._stream_line(n, _END_MARK))
         try:
             self._qmp = Qmp(ours["qmp"], 10 * self.slowness)
-        except OSError:
+        except (OSError, QmpError):
             raise self.error(f"QEMU did not start, see {self.name}.qemu.log") from None
 
     def _command(self, fds):
@@ -165,8 +166,8 @@ class Host:
 
     def ready(self, timeout=120):
         """Waits until the host takes commands and its network is up."""
-        if not self._hello.wait(timeout * self.slowness) or not self.alive():
-            raise self.error(f"did not boot within {timeout * self.slowness:g} s")
+        if not self._hello.wait(timeout * self.slowness) or self._gone.is_set():
+            raise self.error(f"did not boot, or not within {timeout * self.slowness:g} s")
         script = ""
         for _, mac, peer_address in self.nics.values():
             # One address for the host, whatever the cable: so a host route a cable, no subnet.
@@ -183,16 +184,22 @@ class Host:
 
     def freeze(self):
         """Stops the whole host between two instructions."""
+        if not self.alive():
+            raise self.error("is off, cannot be frozen")
         self._qemu.send_signal(signal.SIGSTOP)
         self._frozen = True
 
     def thaw(self):
-        self._qemu.send_signal(signal.SIGCONT)
+        if self._frozen:
+            self._qemu.send_signal(signal.SIGCONT)
         self._frozen = False
 
     def carrier(self, peer, up):
         """Plugs in or pulls out the network cable to a peer, which the kernel inside sees."""
-        self._qmp.command("set_link", name=f"nic-{peer}", up=up)
+        try:
+            self._qmp.command("set_link", name=f"nic-{peer}", up=up)
+        except (OSError, QmpError) as error:
+            raise self.error(f"set_link: {error}") from None
 
     def _close(self):
         if self._qmp:
@@ -214,7 +221,7 @@ class Host:
         script = f"cd {self.scratch}\n{command}\n" if inside == "host" else command
         with self._lock:
             number = next(self._numbers)
-            if not self.alive():
+            if not self.alive() or self._gone.is_set():
                 raise self.error(f"is off, cannot run: {command}")
             if follow and not self._free_streams:
                 raise self.error(f"follows {STREAMS} commands already, cannot run: {command}")
@@ -260,7 +267,7 @@ class Host:
                 self._free_streams.append(job.stream)
 
     def _read_answers(self, sock):
-        hello, jobs = self._hello, self._jobs
+        hello, gone, jobs = self._hello, self._gone, self._jobs
         with sock.makefile("rb") as file:
             try:
                 for line in file:
@@ -276,10 +283,11 @@ class Host:
                         self._release_stream(job)
             except OSError:
                 pass  # QEMU was killed
-        hello.set()
         with self._lock:
+            gone.set()
             left = list(jobs.values())
             jobs.clear()
+        hello.set()
         for job in left:
             job.finish(None)
 

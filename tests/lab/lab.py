@@ -16,6 +16,7 @@ import fcntl
 import itertools
 import os
 import pathlib
+import re
 import shutil
 import signal
 import sys
@@ -45,6 +46,7 @@ class Lab:
         self._cpus = cpus
         self.keep = keep
         self._cables = {}
+        self._unplugged = set()  # (host, peer)
         self.slowness = float(os.environ.get("ROMULUS_LAB_SLOWNESS", "1"))
         self.hosts = []
         self.scratch = None
@@ -75,10 +77,11 @@ class Lab:
         return self._undo.__exit__(*exception)
 
     def boot(self, host):
-        """Powers a killed host on again and waits for it. Its memory is new, its cables are as they were."""
+        """Powers a killed host on again and waits for it. Its cables are in, and cut or whole as before."""
         for (a, b), cable in self._cables.items():
             if host in (a, b):
                 cable.drain(0 if host is a else 1)
+        self._unplugged = {(h, peer) for h, peer in self._unplugged if h is not host}
         host.start()
         host.ready()
 
@@ -90,8 +93,9 @@ class Lab:
         """Undoes cut, lose and unplug."""
         self.lose(a, b, 0)
         for host, peer in (a, b), (b, a):
-            if host.alive():
+            if (host, peer) in self._unplugged:
                 host.carrier(peer.name, True)
+                self._unplugged.discard((host, peer))
 
     def lose(self, a, b, fraction, one_way=False):
         """Loses that fraction of the frames between a and b (one_way: from a to b) at random."""
@@ -106,6 +110,7 @@ class Lab:
         for host, peer in (a, b), (b, a):
             if host.alive():
                 host.carrier(peer.name, False)
+                self._unplugged.add((host, peer))
 
     def _catch_sigterm(self, undo):
         if threading.current_thread() is not threading.main_thread():
@@ -123,6 +128,9 @@ class Lab:
         base = pathlib.Path(tempfile.gettempdir()).resolve()
         if base.parts[1:2] and base.parts[1] in ("dev", "proc", "run", "sys"):
             raise LabError(f"{base} is hidden inside a lab host: set TMPDIR to another folder")
+        if not re.fullmatch(r"[\w./+-]+", str(base), re.ASCII):
+            # It goes through QEMU's options and a kernel command line, which have no quoting.
+            raise LabError(f"{str(base)!r} has characters that the lab cannot pass on: set TMPDIR")
         # Folders of labs that were killed: no process holds their lock.
         for old in base.glob(_PREFIX + "*"):
             with contextlib.suppress(OSError):

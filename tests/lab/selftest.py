@@ -120,6 +120,11 @@ def check_cables(report, lab):
         lab.restore(one, two)
         expect([h.run(carrier).out for h in lab.hosts] == ["1\n", "1\n"], "carrier")
         expect(ping(one, two) > 0, "lost after plugging in")
+        lab.unplug(one, two)
+        one.kill()  # an unplugged host may die, and comes back plugged in
+        lab.boot(one)
+        lab.restore(one, two)
+        expect(ping(one, two) > 0, "lost after a boot")
     with report.check("TCP across") as remarks:
         size = 20_000_000
         server = two.execute(
@@ -180,6 +185,8 @@ def check_failures(report, lab):
     one, two = lab.hosts
     with report.check("freeze: host1 stands still, thaw: it goes on"):
         one.freeze()
+        lab.cut(one, two)
+        lab.restore(one, two)
         expect(ping(two, one, 2) == 0, "a frozen host answered")
         must_fail(lambda: one.run("true", timeout=1), "host1 (frozen)", "took more than")
         one.thaw()

@@ -18,13 +18,13 @@ static uint64_t MeasureByPit(void) {
   uint64_t begin_tsc;
   uint64_t end_tsc;
   uint16_t ticks;
-  Out8(0x43, 0x34);  // channel 0, both bytes, rate generator
+  Out8(0x43, 0x30);  // channel 0, both bytes, one shot: no timer keeps ticking in the VMM
   Out8(0x40, 0);
   Out8(0x40, 0);
   const uint16_t begin = ReadPit(&begin_tsc);
   uint32_t tries = 0;
   do {
-    if (++tries > 1000000) Fail("no PIT to measure the TSC with; give tsc_khz=", "", 0);
+    if (++tries > 1000000) Fail("no PIT to measure the TSC with, give tsc_khz", "");
     ticks = (uint16_t)(begin - ReadPit(&end_tsc));
   } while (ticks < 23864);
   return (end_tsc - begin_tsc) * 1193182 / ticks / 1000;

@@ -63,15 +63,20 @@ void PowerOff(void) {
   for (;;) Pause();
 }
 
-void Fail(const char* what, const char* detail, uint64_t value) {
+void Fail(const char* what, const char* detail) {
   struct Line line = {0};
   Text(&line, "LEDGER ERROR ");
   Text(&line, what);
   Text(&line, detail);
-  Text(&line, " ");
-  Decimal(&line, value, 1);
   Send(&line);
   PowerOff();
+}
+
+void FailNumber(const char* what, uint64_t value) {
+  struct Line line = {0};
+  Decimal(&line, value, 1);
+  line.text[line.length] = 0;
+  Fail(what, line.text);
 }
 
 struct TrapFrame {

@@ -15,9 +15,9 @@ enum CpuState { kOff, kPreparing, kRunning, kDone, kCorrupt };
 // Written at boot by vCPU 0 before any other starts; constant afterwards.
 struct Options {
   uint64_t vcpus;
-  uint64_t pages;         // working set, 4 KiB pages over all vCPUs
-  uint64_t bytes;         // per write, a multiple of 8
-  uint64_t rate;          // page writes per second and vCPU; 0: no limit
+  uint64_t pages;  // working set, 4 KiB pages over all vCPUs
+  uint64_t bytes;  // per write, a multiple of 8
+  uint64_t rate;   // page writes per second and vCPU; 0: no limit
   uint64_t tsc_khz;
   uint64_t steps;         // 0: no end
   uint64_t report_every;  // writes of vCPU 0 per step
@@ -46,7 +46,7 @@ struct Fault {
 // page, so that a working vCPU dirties its data and this. Offsets up to `state` are public: hosts
 // read them to see progress (README.md).
 struct CpuPage {
-  uint64_t magic;     // 0x00 kMagic
+  uint64_t magic;     // 0x00 LEDGER_MAGIC
   uint64_t seq;       // 0x08 odd while writes and sum change together
   uint64_t steps;     // 0x10 vCPU 0: steps reported; others: last step of vCPU 0 that they saw
   uint64_t writes;    // 0x18 page writes so far
@@ -71,7 +71,7 @@ _Static_assert(sizeof(struct CpuPage) == LEDGER_PAGE_SIZE, "one page per vCPU");
 _Static_assert(offsetof(struct CpuPage, inline_gens) == LEDGER_GEN_OFFSET, "layout");
 _Static_assert(offsetof(struct CpuPage, state) == 0x38, "public offsets");
 
-#define LEDGER_MAGIC 0x315245474445444cull
+#define LEDGER_MAGIC 0x003152454744454cull  // "LEDGER1"
 extern volatile struct CpuPage ledger_progress[LEDGER_MAX_VCPUS];
 
 static inline void Out8(uint16_t port, uint8_t value) {
@@ -104,7 +104,8 @@ void Decimal(struct Line* line, uint64_t value, uint32_t min_digits);
 void Hex(struct Line* line, uint64_t value, uint32_t digits);
 void Send(struct Line* line);  // adds the newline, empties the line
 void PowerOff(void) __attribute__((noreturn));
-void Fail(const char* what, const char* detail, uint64_t value) __attribute__((noreturn));
+void Fail(const char* what, const char* detail) __attribute__((noreturn));
+void FailNumber(const char* what, uint64_t value) __attribute__((noreturn));
 
 // options.c. Unknown or senseless options end the guest with a message.
 void ParseOptions(const char* command_line);

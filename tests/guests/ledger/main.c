@@ -42,7 +42,7 @@ static void CheckMemory(const struct StartInfo* info) {
       return;
     }
   }
-  Fail("not enough RAM: this working set needs, in MiB", "", (end + (1 << 20) - 1) >> 20);
+  FailNumber("not enough RAM for pages, MiB needed: ", (end + (1 << 20) - 1) >> 20);
 }
 
 static void PrintBanner(void) {
@@ -93,7 +93,7 @@ static void ClearCounters(void) {
 static void BootFirstCpu(const struct StartInfo* info) {
   ConsoleInit();
   ClearCounters();
-  if (info->magic != 0x336ec578) Fail("no hvm_start_info", "", 0);
+  if (info->magic != 0x336ec578) Fail("no hvm_start_info", "");
   if (info->command_line != 0) ParseOptions((const char*)(uintptr_t)info->command_line);
   CheckMemory(info);
   if (g_options.tsc_khz == 0) g_options.tsc_khz = FindTscKhz();

@@ -2,7 +2,12 @@
 #include "ledger.h"
 
 struct Options g_options = {
-    .vcpus = 1, .pages = 64, .bytes = 64, .verify = 64, .seed = 1, .lsr = 1,
+    .vcpus = 1,
+    .pages = 64,
+    .bytes = 64,
+    .verify = 64,
+    .seed = 1,
+    .lsr = 1,
 };
 
 static const char* const kWorkloads[] = {"uniform", "hotcold", "sequential", "idle"};
@@ -38,11 +43,11 @@ static bool Same(const char* a, const char* b) {
 
 static uint64_t ParseNumber(const char* name, const char* text) {
   uint64_t value = 0;
-  if (*text == 0) Fail("option without a number: ", name, 0);
+  if (*text == 0) Fail("option without a number: ", name);
   for (; *text != 0; ++text) {
-    if (*text < '0' || *text > '9') Fail("not a decimal number: ", name, 0);
+    if (*text < '0' || *text > '9') Fail("not a decimal number: ", name);
     const uint64_t digit = (uint64_t)(*text - '0');
-    if (value > (UINT64_MAX - digit) / 10) Fail("number too large: ", name, 0);
+    if (value > (UINT64_MAX - digit) / 10) Fail("number too large: ", name);
     value = value * 10 + digit;
   }
   return value;
@@ -51,7 +56,7 @@ static uint64_t ParseNumber(const char* name, const char* text) {
 static void ParseWord(char* word) {
   char* value = word;
   while (*value != 0 && *value != '=') ++value;
-  if (*value == 0) Fail("option without a value: ", word, 0);
+  if (*value == 0) Fail("option without a value: ", word);
   *value++ = 0;
   if (Same(word, "workload")) {
     for (uint64_t i = 0; i < sizeof(kWorkloads) / sizeof(kWorkloads[0]); ++i) {
@@ -60,16 +65,16 @@ static void ParseWord(char* word) {
         return;
       }
     }
-    Fail("unknown workload: ", value, 0);
+    Fail("unknown workload: ", value);
   }
   for (size_t i = 0; i < sizeof(kNumbers) / sizeof(kNumbers[0]); ++i) {
     if (!Same(word, kNumbers[i].name)) continue;
     const uint64_t number = ParseNumber(word, value);
-    if (number < kNumbers[i].min || number > kNumbers[i].max) Fail("out of range: ", word, number);
+    if (number < kNumbers[i].min || number > kNumbers[i].max) Fail("out of range: ", word);
     *kNumbers[i].value = number;
     return;
   }
-  Fail("unknown option: ", word, 0);
+  Fail("unknown option: ", word);
 }
 
 void ParseOptions(const char* command_line) {
@@ -79,21 +84,21 @@ void ParseOptions(const char* command_line) {
     while (*command_line == ' ') ++command_line;
     if (*command_line == 0) break;
     while (*command_line != 0 && *command_line != ' ') {
-      if (length == sizeof(word) - 1) Fail("option too long", "", length);
+      if (length == sizeof(word) - 1) Fail("option too long", "");
       word[length++] = *command_line++;
     }
     word[length] = 0;
     ParseWord(word);
   }
-  if (g_options.bytes % 8 != 0) Fail("not a multiple of 8: ", "bytes", g_options.bytes);
+  if (g_options.bytes % 8 != 0) Fail("not a multiple of 8: ", "bytes");
   if (g_options.corrupt_vcpu >= g_options.vcpus) {
-    Fail("out of range: ", "corrupt_vcpu", g_options.corrupt_vcpu);
+    Fail("out of range: ", "corrupt_vcpu");
   }
   if (g_options.report_every != 0 && g_options.report_ms != 0) {
-    Fail("choose one of report_every and report_ms", "", 2);
+    Fail("choose one of report_every and report_ms", "");
   }
   if (g_options.report_every != 0 && g_options.workload == kIdle) {
-    Fail("workload=idle writes nothing, use report_ms instead of report_every", "", 0);
+    Fail("workload=idle writes nothing, use report_ms instead of report_every", "");
   }
   if (g_options.report_every == 0 && g_options.report_ms == 0) {
     g_options.report_ms = g_options.workload == kIdle ? 1000 : 100;

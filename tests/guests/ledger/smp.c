@@ -42,5 +42,5 @@ void StartCpu(uint64_t index) {
   SendIpi(index, 0x4600 | LEDGER_TRAMPOLINE_PA >> 12);
   if (Started(index, 20000)) return;
   SendIpi(index, 0x4600 | LEDGER_TRAMPOLINE_PA >> 12);
-  if (!Started(index, 5000000)) Fail("vCPU does not start:", "", index);
+  if (!Started(index, 5000000)) FailNumber("vCPU does not start: ", index);
 }

@@ -1,5 +1,5 @@
 // Descriptor and page tables, complete at link time. Accessed and dirty bits are set beforehand, so
-// that no table page becomes dirty while the guest works (the page counts in the README rely on it).
+// that no table page becomes dirty while the guest works (page counts in the README rely on it).
 #include "layout.h"
 
 #define PTE_TABLE 0x27   // present, writable, user, accessed

@@ -118,7 +118,7 @@ static void EnterStep(volatile struct CpuPage* cpu, uint64_t step) {
     const uint64_t page = cpu->first + cpu->count / 2;
     *(volatile uint64_t*)(uintptr_t)(LEDGER_DATA_PA + page * LEDGER_PAGE_SIZE + 64) ^= 0x10;
   }
-  if (cpu->stack_guard != LEDGER_MAGIC) Fail("stack overrun on vCPU", "", cpu->index);
+  if (cpu->stack_guard != LEDGER_MAGIC) FailNumber("stack overrun on vCPU ", cpu->index);
   if (g_options.verify != 0 && step % g_options.verify == 0 && !VerifySlice(cpu)) Corrupt(cpu);
 }
 
@@ -149,8 +149,7 @@ static bool Due(uint64_t deadline, uint64_t now, uint64_t period) {
 
 void Work(volatile struct CpuPage* cpu) {
   const bool writing = g_options.workload != kIdle && cpu->count != 0;
-  const uint64_t write_period =
-      g_options.rate == 0 ? 0 : g_options.tsc_khz * 1000 / g_options.rate;
+  const uint64_t write_period = g_options.rate == 0 ? 0 : g_options.tsc_khz * 1000 / g_options.rate;
   const uint64_t report_period = g_options.report_ms * g_options.tsc_khz;
   uint64_t now = ReadTsc();
   uint64_t next_write = now;

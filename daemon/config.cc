@@ -1,0 +1,150 @@
+#include "daemon/config.h"
+
+#include <google/protobuf/io/tokenizer.h>
+#include <google/protobuf/text_format.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <tuple>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
+#include "base/check.h"
+#include "daemon/config_check.h"
+#include "daemon/config_place.h"
+
+namespace romulus::daemon {
+namespace {
+
+constexpr size_t kMaxConfigBytes = 1u << 20;
+
+class Collector final : public google::protobuf::io::ErrorCollector {
+ public:
+  Collector(std::string file, std::vector<ConfigError>* errors)
+      : file_(std::move(file)), errors_(errors) {}
+
+  void AddError(int line, google::protobuf::io::ColumnNumber column,
+                const std::string& message) override {
+    ConfigError error;
+    error.file = file_;
+    error.line = line + 1;
+    error.column = line < 0 ? 0 : column + 1;
+    error.message = message;
+    errors_->push_back(std::move(error));
+  }
+
+ private:
+  std::string file_;
+  std::vector<ConfigError>* errors_;
+};
+
+LoadedConfig OneError(const std::string& path, std::string message) {
+  LoadedConfig loaded;
+  ConfigError error;
+  error.file = path;
+  error.message = std::move(message);
+  loaded.errors.push_back(std::move(error));
+  return loaded;
+}
+
+std::string Absolute(const std::string& name, const std::string& config_path) {
+  if (name.empty()) return name;
+  std::error_code error;
+  const std::filesystem::path folder = std::filesystem::absolute(config_path, error).parent_path();
+  return (folder / name).lexically_normal().string();
+}
+
+std::string ForNode(const std::string& path, const std::string& node_name) {
+  return absl::StrReplaceAll(path, {{"{node}", node_name}});
+}
+
+}  // namespace
+
+std::string ConfigError::ToString() const {
+  std::string text = file;
+  if (line > 0) absl::StrAppend(&text, ":", line, ":", column);
+  if (!field.empty()) absl::StrAppend(&text, ": ", field);
+  return absl::StrCat(text, ": ", message);
+}
+
+std::string LoadedConfig::ErrorText() const {
+  std::string text;
+  for (const ConfigError& error : errors) absl::StrAppend(&text, error.ToString(), "\n");
+  return text;
+}
+
+const romulus::v1::Node& LoadedConfig::self() const {
+  ROMULUS_CHECK(ok());
+  const auto found =
+      std::find_if(config.nodes().begin(), config.nodes().end(),
+                   [&](const auto& node) { return node.name() == config.node_name(); });
+  ROMULUS_CHECK(found != config.nodes().end());
+  return *found;
+}
+
+const romulus::v1::Node* LoadedConfig::peer() const {
+  const romulus::v1::Node* me = &self();
+  for (const romulus::v1::Node& node : config.nodes()) {
+    if (&node != me) return &node;
+  }
+  return nullptr;
+}
+
+LoadedConfig ParseConfig(absl::string_view text, const std::string& path,
+                         const ConfigOptions& options) {
+  LoadedConfig loaded;
+  google::protobuf::TextFormat::ParseInfoTree tree;
+  google::protobuf::TextFormat::Parser parser;
+  Collector collector(path, &loaded.errors);
+  parser.RecordErrorsTo(&collector);
+  parser.WriteLocationsTo(&tree);
+  const bool parsed = parser.ParseFromString(std::string(text.data(), text.size()), &loaded.config);
+  if (!parsed || !loaded.ok()) {
+    if (loaded.ok()) return OneError(path, "cannot be parsed");
+    return loaded;
+  }
+
+  romulus::v1::Config& config = loaded.config;
+  if (options.node) config.set_node_name(*options.node);
+  if (!config.has_node_name() && config.nodes_size() == 1) {
+    config.set_node_name(config.nodes(0).name());
+  }
+  romulus::v1::Guest& guest = *config.mutable_guest();
+  if (guest.has_kernel()) guest.set_kernel(Absolute(guest.kernel(), path));
+  if (guest.has_initrd()) guest.set_initrd(Absolute(guest.initrd(), path));
+  romulus::v1::Console& console = *config.mutable_console();
+  if (console.has_file()) {
+    console.set_file(Absolute(ForNode(console.file(), config.node_name()), path));
+  }
+  if (console.has_unix_socket()) {
+    console.set_unix_socket(ForNode(console.unix_socket(), config.node_name()));
+  }
+  CheckConfig(config, options, ConfigPlace(config, &tree, path, &loaded.errors));
+  std::stable_sort(loaded.errors.begin(), loaded.errors.end(),
+                   [](const ConfigError& a, const ConfigError& b) {
+                     return std::tie(a.line, a.column) < std::tie(b.line, b.column);
+                   });
+  return loaded;
+}
+
+LoadedConfig LoadConfig(const std::string& path, const ConfigOptions& options) {
+  std::error_code error;
+  if (std::filesystem::is_directory(path, error)) return OneError(path, "is a folder");
+  std::ifstream file(path, std::ios::binary);
+  if (!file) return OneError(path, std::strerror(errno));
+  std::string text(kMaxConfigBytes + 1, '\0');
+  file.read(text.data(), static_cast<std::streamsize>(text.size()));
+  text.resize(static_cast<size_t>(file.gcount()));
+  if (file.bad()) return OneError(path, "cannot be read");
+  if (text.size() > kMaxConfigBytes) {
+    return OneError(path, absl::StrCat("is larger than ", kMaxConfigBytes, " bytes"));
+  }
+  return ParseConfig(text, path, options);
+}
+
+}  // namespace romulus::daemon

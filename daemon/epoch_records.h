@@ -1,0 +1,74 @@
+// What is remembered of the last epochs: for `romulusctl epochs`, for p50/p99, and for the metrics
+// that need both what the checkpoint measured and what the sender did. Bounded. Any thread;
+// Submitted() comes from the checkpoint thread right behind the pause and only copies numbers.
+#ifndef ROMULUS_DAEMON_EPOCH_RECORDS_H_
+#define ROMULUS_DAEMON_EPOCH_RECORDS_H_
+
+#include <cstdint>
+#include <deque>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+#include "epoch/staged_epoch.h"
+#include "metrics/metrics.h"
+#include "romulus/v1/control.pb.h"
+#include "wire/epoch_sender.h"
+
+namespace romulus::daemon {
+
+class EpochRecords {
+ public:
+  // `metrics` outlives the records. Keeps the last `capacity` epochs.
+  EpochRecords(size_t capacity, metrics::Metrics* metrics);
+
+  void Submitted(const epoch::StagedEpoch& staged);
+  void Sent(const wire::EpochSent& sent);
+  void Acked(const wire::EpochAck& ack);
+
+  // The last `count`, oldest first.
+  std::vector<romulus::v1::EpochRecord> Last(size_t count) const;
+  romulus::v1::Pause Percentiles() const;
+  // Adds what is counted here.
+  void FillCounters(romulus::v1::Counters& counters) const;
+
+ private:
+  struct Record {
+    Term term;
+    EpochId epoch;
+    epoch::CutReason reason;
+    uint64_t pages = 0;
+    uint64_t interval_ns = 0;
+    epoch::PhaseTimes phases;
+    wire::EpochSent sent;
+    uint64_t ack_latency_ns = 0;
+  };
+  // Epochs of a term follow each other, so a record is found by subtraction.
+  Record* Find(Term term, EpochId epoch) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  const size_t capacity_;
+  metrics::Metrics* const metrics_;
+  mutable absl::Mutex mutex_;
+  std::deque<Record> records_ ABSL_GUARDED_BY(mutex_);
+  std::vector<uint64_t> by_reason_ ABSL_GUARDED_BY(mutex_);
+  wire::EpochSent sent_ ABSL_GUARDED_BY(mutex_);  // sums
+  uint64_t acked_ ABSL_GUARDED_BY(mutex_) = 0;
+  uint64_t pages_acked_ ABSL_GUARDED_BY(mutex_) = 0;
+};
+
+// Stands between the checkpoint and the sender, to record epochs as they pass. Checkpoint thread.
+class RecordingSink final : public epoch::EpochSink {
+ public:
+  RecordingSink(EpochRecords* records, epoch::EpochSink* next) : records_(records), next_(next) {}
+  void StagePages(Term term, EpochId epoch, epoch::PageBatch batch) override;
+  void Submit(epoch::StagedEpoch epoch) override;
+  void Abort(Term term, EpochId epoch) override;
+
+ private:
+  EpochRecords* records_;
+  epoch::EpochSink* next_;
+};
+
+}  // namespace romulus::daemon
+
+#endif  // ROMULUS_DAEMON_EPOCH_RECORDS_H_

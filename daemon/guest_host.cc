@@ -1,0 +1,185 @@
+#include "daemon/guest_host.h"
+
+#include <utility>
+
+#include "base/check.h"
+#include "base/status.h"
+#include "memory/memory_layout.h"
+#include "tracker/bitmap_source.h"
+#include "tracker/ring_source.h"
+
+namespace romulus::daemon {
+namespace {
+
+std::unique_ptr<tracker::DirtySource> MakeSource(vmm::Machine& machine, vmm::DirtyLogMode mode,
+                                                 bool manual_protect) {
+  const memory::MemoryLayout& layout = machine.memory().layout();
+  if (mode == vmm::DirtyLogMode::kBitmap) {
+    return std::make_unique<tracker::BitmapSource>(&machine.vm(), layout, manual_protect);
+  }
+  std::vector<kvm::DirtyRing*> rings;
+  for (int vcpu = 0; vcpu < machine.vcpu_count(); ++vcpu) {
+    rings.push_back(machine.dirty_ring(vcpu));
+  }
+  return std::make_unique<tracker::RingSource>(&machine.vm(), std::move(rings), layout);
+}
+
+}  // namespace
+
+vmm::DirtyLogMode ChooseDirtyLog(const romulus::v1::Tracking& tracking,
+                                 const kvm::Capabilities& capabilities) {
+  if (tracking.mode() == romulus::v1::Tracking::MODE_BITMAP) return vmm::DirtyLogMode::kBitmap;
+  if (tracking.mode() == romulus::v1::Tracking::MODE_RING) return vmm::DirtyLogMode::kRing;
+  return capabilities.max_ring_entries() > 0 ? vmm::DirtyLogMode::kRing
+                                             : vmm::DirtyLogMode::kBitmap;
+}
+
+epoch::GovernorOptions GovernorFrom(const romulus::v1::Checkpoint& checkpoint) {
+  epoch::GovernorOptions governor;
+  governor.max_dirty_pages = checkpoint.max_dirty_pages();
+  governor.max_interval_ns = uint64_t{checkpoint.max_interval_us()} * 1000;
+  governor.min_interval_ns = uint64_t{checkpoint.min_interval_us()} * 1000;
+  return governor;
+}
+
+vmm::MachineSpec GuestHost::Spec() {
+  const romulus::v1::Config& config = *options_.config;
+  dirty_log_ = ChooseDirtyLog(config.tracking(), options_.system->capabilities());
+  vmm::MachineSpec spec;
+  spec.vcpu_count = static_cast<int>(config.guest().vcpus());
+  spec.memory = memory_;
+  spec.dirty_log = dirty_log_;
+  spec.ring_entries = config.tracking().ring_entries();
+  spec.console = this;
+  spec.listener = this;
+  spec.throttle = this;
+  return spec;
+}
+
+absl::StatusOr<std::unique_ptr<GuestHost>> GuestHost::Boot(const GuestHostOptions& options) {
+  std::unique_ptr<GuestHost> host(new GuestHost(options));
+  const romulus::v1::Guest& guest = options.config->guest();
+  ROMULUS_ASSIGN_OR_RETURN(const memory::MemoryLayout layout,
+                           memory::MemoryLayout::ForMib(guest.memory_mib()));
+  ROMULUS_ASSIGN_OR_RETURN(host->memory_, memory::GuestMemory::Create(layout));
+  vmm::MachineSpec spec = host->Spec();
+  spec.boot.kernel_path = guest.kernel();
+  spec.boot.initrd_path = guest.initrd();
+  spec.boot.command_line = guest.command_line();
+  ROMULUS_ASSIGN_OR_RETURN(host->machine_, vmm::Machine::Boot(*options.system, spec));
+  ROMULUS_RETURN_IF_ERROR(host->Assemble(/*console_offset=*/0));
+  return host;
+}
+
+absl::StatusOr<std::unique_ptr<GuestHost>> GuestHost::Prepare(
+    const GuestHostOptions& options, std::shared_ptr<memory::GuestMemory> memory,
+    std::vector<arch::CpuidEntry> cpuid) {
+  std::unique_ptr<GuestHost> host(new GuestHost(options));
+  host->memory_ = std::move(memory);
+  vmm::MachineSpec spec = host->Spec();
+  spec.cpuid = std::move(cpuid);
+  ROMULUS_ASSIGN_OR_RETURN(host->machine_, vmm::Machine::Prepare(*options.system, spec));
+  return host;
+}
+
+GuestHost::~GuestHost() {
+  Stop();
+  loop_.reset();
+  tracker_.reset();
+  guest_.reset();
+  machine_.reset();
+}
+
+absl::Status GuestHost::Restore(state::MachineState state, uint64_t console_offset,
+                                const std::string& tail) {
+  ROMULUS_RETURN_IF_ERROR(machine_->RestoreState(std::move(state)));
+  ROMULUS_RETURN_IF_ERROR(Assemble(console_offset));
+  gate_->WriteConsole(base::AsBytes(tail));  // the gate is open: it is said at once
+  return absl::OkStatus();
+}
+
+absl::Status GuestHost::Assemble(uint64_t console_offset) {
+  const romulus::v1::Checkpoint& checkpoint = options_.config->checkpoint();
+  gate_ = std::make_unique<epoch::OutputGate>(
+      epoch::OutputGate::Options{.cap_bytes = uint64_t{checkpoint.held_output_kib()} << 10,
+                                 .start_offset = console_offset},
+      options_.console);
+  ROMULUS_ASSIGN_OR_RETURN(staging_,
+                           epoch::StagingPool::Create(uint64_t{checkpoint.staging_mib()} << 20));
+  guest_ = std::make_unique<SerialGuest>(machine_.get());
+  const bool manual = options_.system->capabilities().manual_dirty_log_protect != 0;
+  tracker_ = std::make_unique<tracker::Tracker>(MakeSource(*machine_, dirty_log_, manual),
+                                                memory_.get(), /*failpoints=*/nullptr);
+  epoch::CheckpointParts parts;
+  parts.guest = guest_.get();
+  parts.memory = memory_.get();
+  parts.tracker = tracker_.get();
+  parts.staging = staging_.get();
+  parts.gate = gate_.get();
+  parts.clock = options_.clock;
+  epoch::CheckpointLoopOptions loop;
+  loop.governor = GovernorFrom(checkpoint);
+  loop.max_unacked_epochs = checkpoint.max_unacked_epochs();
+  loop_ = std::make_unique<epoch::CheckpointLoop>(parts, loop, this);
+  gate_->SetOutputWaiting([this] { loop_->OnOutputWaiting(); });
+  gate_->SetRoom([this] { machine_->WakeThrottled(); });
+  return absl::OkStatus();
+}
+
+absl::Status GuestHost::Start() {
+  loop_->Start();
+  ROMULUS_RETURN_IF_ERROR(guest_->SetDirtyLogging(false));
+  return guest_->Start();
+}
+
+void GuestHost::Stop() {
+  if (loop_ != nullptr) loop_->Stop();
+  if (machine_ != nullptr) machine_->Stop();
+}
+
+absl::Status GuestHost::SetDirtyLogging(bool enabled) { return guest_->SetDirtyLogging(enabled); }
+
+absl::Status GuestHost::SetPausedByOperator(bool paused) {
+  operator_paused_ = paused;
+  if (!paused) {
+    machine_->WakeThrottled();
+    return absl::OkStatus();
+  }
+  // One short pause brings every vCPU out; before it runs again it asks MustWait().
+  absl::StatusOr<std::unique_ptr<vmm::PausedGuest>> kicked =
+      guest_->Pause(vmm::PauseOptions{.capture_state = false});
+  return kicked.status();
+}
+
+void GuestHost::OnConsoleRoom() {
+  if (machine_ != nullptr) machine_->WakeThrottled();
+}
+
+std::string GuestHost::tracker_name() const {
+  return tracker_ == nullptr ? "" : std::string(tracker_->source().name());
+}
+
+uint32_t GuestHost::ring_entries() const {
+  return dirty_log_ == vmm::DirtyLogMode::kRing ? options_.config->tracking().ring_entries() : 0;
+}
+
+void GuestHost::WriteConsole(std::span<const std::byte> bytes) { gate_->WriteConsole(bytes); }
+
+void GuestHost::OnDirtyRingFull() { loop_->OnDirtyRingFull(); }
+
+void GuestHost::OnGuestStopped(vmm::GuestStop reason, const absl::Status& detail) {
+  options_.listener->OnGuestStopped(reason, detail);
+}
+
+bool GuestHost::MustWait() const {
+  return operator_paused_.load(std::memory_order_acquire) ||
+         (gate_ != nullptr && gate_->OverCap()) || options_.console->OverCap();
+}
+
+void GuestHost::OnCheckpointFailed(EpochId epoch, epoch::CutReason, const absl::Status& why) {
+  options_.listener->OnCheckpointFailed(epoch, why);
+}
+
+void GuestHost::OnGaveUp(const absl::Status& why) { options_.listener->OnProtectionGaveUp(why); }
+
+}  // namespace romulus::daemon

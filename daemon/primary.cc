@@ -1,0 +1,223 @@
+#include "daemon/primary.h"
+
+#include <condition_variable>
+#include <mutex>
+#include <optional>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/status.h"
+#include "wire/grpc_link.h"
+
+namespace romulus::daemon {
+namespace {
+
+constexpr absl::Duration kHandshakeTimeout = absl::Seconds(10);
+constexpr absl::Duration kGoodbyeTimeout = absl::Milliseconds(500);
+
+}  // namespace
+
+// One attempt and, if it is accepted, one stream. The session calls it from its own threads; `live`
+// says whether the control loop still cares.
+class Primary::Stream final : public wire::PrimarySessionListener,
+                              public wire::AckListener,
+                              public wire::SyncSource,
+                              public std::enable_shared_from_this<Stream> {
+ public:
+  explicit Stream(const PrimaryParts& parts) : parts_(parts) {}
+
+  // Posted calls reach the listener only while this is the stream that counts.
+  void Tell(std::function<void(PrimaryListener&)> what) {
+    parts_.control->Post([self = shared_from_this(), what = std::move(what)] {
+      if (self->live_) what(*self->parts_.listener);
+    });
+  }
+  void Abandon() { live_ = false; }  // control loop
+
+  // PrimarySessionListener:
+  void OnSignOfLife(uint64_t) override { parts_.signs->Heard(); }
+  void OnPeerGoodbye(const romulus::v1::Goodbye& goodbye) override {
+    Tell([goodbye](PrimaryListener& to) { to.OnPrimaryGoodbye(goodbye); });
+  }
+  void OnSessionClosed(const absl::Status& why) override {
+    if (!accepted_) return;  // the worker tells how the attempt ended
+    Tell([why](PrimaryListener& to) { to.OnStreamClosed(why); });
+  }
+
+  // AckListener:
+  void OnEpochAcked(const wire::EpochAck& ack) override {
+    // Output first: it waits for nothing but this.
+    host_->loop().OnAcked(ack.epoch);
+    parts_.records->Acked(ack);
+    newest_acked_ = ack.epoch.value();
+    if (ack_told_.exchange(true)) return;
+    Tell([this, term = ack.term](PrimaryListener& to) {
+      ack_told_ = false;
+      to.OnAcked(term, EpochId(newest_acked_));
+    });
+  }
+  void OnEpochSent(const wire::EpochSent& sent) override { parts_.records->Sent(sent); }
+  void OnSenderClosed(const absl::Status&) override {}
+
+  // SyncSource:
+  absl::StatusOr<memory::PageSet> TakeDirty() override { return host_->loop().TakeDirty(); }
+
+  // Worker:
+  absl::Status Open(wire::HelloInput hello, const std::string& address);
+  absl::Status Sync(std::shared_ptr<GuestHost> host, Term term);
+  void DestroySession();
+
+  // Any thread:
+  std::shared_ptr<wire::PrimarySession> session() const {
+    std::lock_guard lock(mutex_);
+    return session_;
+  }
+
+ private:
+  const PrimaryParts parts_;
+  bool live_ = true;  // control loop
+  std::atomic<bool> accepted_{false};
+  std::atomic<uint64_t> newest_acked_{0};
+  std::atomic<bool> ack_told_{false};
+  std::shared_ptr<GuestHost> host_;  // set on the worker before the first epoch
+  std::unique_ptr<RecordingSink> sink_;
+  mutable std::mutex mutex_;
+  std::shared_ptr<wire::PrimarySession> session_;
+};
+
+absl::Status Primary::Stream::Open(wire::HelloInput hello, const std::string& address) {
+  const romulus::v1::Config& config = *parts_.config;
+  wire::PrimarySessionOptions options;
+  const Term term = hello.stream_term;
+  options.hello = std::move(hello);
+  options.sender.term = term;
+  options.sender.max_unacked_epochs = config.checkpoint().max_unacked_epochs() + 1;
+  options.sender.heartbeat_interval_ns =
+      uint64_t{config.failover().heartbeat_interval_ms()} * 1'000'000;
+  options.sender.encoder_cache_bytes = uint64_t{config.checkpoint().previous_cache_mib()} << 20;
+  options.sync.term = term;
+  options.sync.on_progress = [this](const wire::SyncProgress& progress) {
+    Tell([progress](PrimaryListener& to) { to.OnSyncProgress(progress); });
+  };
+  const auto connect = [&](wire::LinkListener* listener) {
+    return wire::ConnectGrpcLink(address, wire::GrpcLinkOptions{}, listener);
+  };
+  ROMULUS_ASSIGN_OR_RETURN(
+      auto opened, wire::PrimarySession::Open(options, connect, parts_.clock, this, this));
+  std::shared_ptr<wire::PrimarySession> session = std::move(opened);
+  {
+    std::lock_guard lock(mutex_);
+    session_ = session;
+  }
+  ROMULUS_ASSIGN_OR_RETURN(const romulus::v1::HelloReply reply,
+                           session->Handshake(kHandshakeTimeout));
+  if (!reply.accepted()) {
+    Tell([reply](PrimaryListener& to) { to.OnStreamRefused(reply); });
+    return absl::OkStatus();
+  }
+  accepted_ = true;
+  Tell([term](PrimaryListener& to) { to.OnStreamAccepted(term); });
+  return absl::OkStatus();
+}
+
+absl::Status Primary::Stream::Sync(std::shared_ptr<GuestHost> host, Term term) {
+  host_ = std::move(host);
+  const std::shared_ptr<wire::PrimarySession> stream = session();
+  if (stream == nullptr) return absl::UnavailableError("the stream is gone");
+  ROMULUS_RETURN_IF_ERROR(host_->SetDirtyLogging(true));
+  ROMULUS_RETURN_IF_ERROR(host_->loop().BeginSync());
+  ROMULUS_ASSIGN_OR_RETURN(const wire::SyncProgress done,
+                           stream->RunFullSync(&host_->memory(), this));
+  sink_ = std::make_unique<RecordingSink>(parts_.records, &stream->epochs());
+  ROMULUS_RETURN_IF_ERROR(host_->loop().BeginCutting(
+      term, memory::PageSet(host_->memory().layout().gfn_end()), sink_.get()));
+  Tell([done, term](PrimaryListener& to) {
+    to.OnSyncProgress(done);
+    to.OnSyncDone(term);
+  });
+  return absl::OkStatus();
+}
+
+void Primary::Stream::DestroySession() {
+  std::shared_ptr<wire::PrimarySession> gone;
+  {
+    std::lock_guard lock(mutex_);
+    gone = std::move(session_);
+  }
+  // Halted before: the loop must not hand epochs to a sender that is gone.
+  if (host_ != nullptr) host_->loop().Halt();
+  gone.reset();
+}
+
+Primary::Primary(const PrimaryParts& parts) : parts_(parts) {}
+
+Primary::~Primary() {
+  Close(std::nullopt, absl::CancelledError("the daemon stops"));
+  // What was posted to the worker must run: it holds sessions whose threads call us.
+  std::mutex mutex;
+  std::condition_variable changed;
+  bool done = false;
+  worker_.Post([&] {
+    std::lock_guard lock(mutex);
+    done = true;
+    changed.notify_all();
+  });
+  std::unique_lock lock(mutex);
+  changed.wait(lock, [&] { return done; });
+  lock.unlock();
+  worker_.Stop();
+}
+
+void Primary::Connect(wire::HelloInput hello) {
+  Close(std::nullopt, absl::CancelledError("a new stream replaces this one"));
+  stream_ = std::make_shared<Stream>(parts_);
+  worker_.Post([stream = stream_, hello = std::move(hello), address = parts_.peer_address]() mutable {
+    const absl::Status opened = stream->Open(std::move(hello), address);
+    if (opened.ok()) return;
+    stream->Tell([opened](PrimaryListener& to) { to.OnConnectFailed(opened); });
+  });
+}
+
+void Primary::StartSync(std::shared_ptr<GuestHost> host, Term term) {
+  if (stream_ == nullptr) return;
+  worker_.Post([stream = stream_, host = std::move(host), term]() mutable {
+    const absl::Status synced = stream->Sync(std::move(host), term);
+    if (synced.ok()) return;
+    // The session says so itself if it is the stream that ended; the first word counts.
+    const std::shared_ptr<wire::PrimarySession> session = stream->session();
+    if (session != nullptr) session->Close(base::Annotate(synced, "full sync"));
+  });
+}
+
+void Primary::StopEpochs(const std::shared_ptr<GuestHost>& host) {
+  if (host == nullptr || !host->assembled()) return;
+  if (stream_ != nullptr) {
+    if (const auto session = stream_->session()) session->CancelFullSync();
+  }
+  // On the control loop, not behind the worker: when this returns no epoch is cut any more.
+  host->loop().Halt();
+  worker_.Post([host] { (void)host->SetDirtyLogging(false); });
+}
+
+void Primary::Close(std::optional<Farewell> farewell, const absl::Status& why) {
+  if (stream_ == nullptr) return;
+  stream_->Abandon();
+  if (const auto session = stream_->session()) {
+    session->CancelFullSync();
+    if (!farewell) session->Close(why);
+  }
+  worker_.Post([stream = std::move(stream_), farewell = std::move(farewell), why] {
+    if (const auto session = stream->session()) {
+      if (farewell) session->SendGoodbye(farewell->reason, farewell->detail, kGoodbyeTimeout);
+      session->Close(why);
+    }
+    stream->DestroySession();
+  });
+  stream_.reset();
+}
+
+void Primary::Drain(std::function<void()> done) {
+  worker_.Post([this, done = std::move(done)] { parts_.control->Post(done); });
+}
+
+}  // namespace romulus::daemon
