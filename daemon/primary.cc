@@ -40,8 +40,9 @@ class Primary::Stream final : public wire::PrimarySessionListener,
     Tell([goodbye](PrimaryListener& to) { to.OnPrimaryGoodbye(goodbye); });
   }
   void OnSessionClosed(const absl::Status& why) override {
-    if (!accepted_) return;  // the worker tells how the attempt ended
-    Tell([why](PrimaryListener& to) { to.OnStreamClosed(why); });
+    std::lock_guard lock(mutex_);
+    closed_ = why;
+    if (accepted_) TellClosedLocked();  // else the worker tells how the attempt ended
   }
 
   // AckListener:
@@ -74,14 +75,19 @@ class Primary::Stream final : public wire::PrimarySessionListener,
   }
 
  private:
+  void TellClosedLocked() {
+    Tell([why = *closed_](PrimaryListener& to) { to.OnStreamClosed(why); });
+  }
+
   const PrimaryParts parts_;
   bool live_ = true;  // control loop
-  std::atomic<bool> accepted_{false};
   std::atomic<uint64_t> newest_acked_{0};
   std::atomic<bool> ack_told_{false};
   std::shared_ptr<GuestHost> host_;  // set on the worker before the first epoch
   std::unique_ptr<RecordingSink> sink_;
-  mutable std::mutex mutex_;
+  mutable std::mutex mutex_;  // for all below
+  bool accepted_ = false;
+  std::optional<absl::Status> closed_;
   std::shared_ptr<wire::PrimarySession> session_;
 };
 
@@ -102,8 +108,8 @@ absl::Status Primary::Stream::Open(wire::HelloInput hello, const std::string& ad
   const auto connect = [&](wire::LinkListener* listener) {
     return wire::ConnectGrpcLink(address, wire::GrpcLinkOptions{}, listener);
   };
-  ROMULUS_ASSIGN_OR_RETURN(
-      auto opened, wire::PrimarySession::Open(options, connect, parts_.clock, this, this));
+  ROMULUS_ASSIGN_OR_RETURN(auto opened,
+                           wire::PrimarySession::Open(options, connect, parts_.clock, this, this));
   std::shared_ptr<wire::PrimarySession> session = std::move(opened);
   {
     std::lock_guard lock(mutex_);
@@ -115,8 +121,10 @@ absl::Status Primary::Stream::Open(wire::HelloInput hello, const std::string& ad
     Tell([reply](PrimaryListener& to) { to.OnStreamRefused(reply); });
     return absl::OkStatus();
   }
+  std::lock_guard lock(mutex_);
   accepted_ = true;
   Tell([term](PrimaryListener& to) { to.OnStreamAccepted(term); });
+  if (closed_) TellClosedLocked();
   return absl::OkStatus();
 }
 
@@ -171,11 +179,12 @@ Primary::~Primary() {
 void Primary::Connect(wire::HelloInput hello) {
   Close(std::nullopt, absl::CancelledError("a new stream replaces this one"));
   stream_ = std::make_shared<Stream>(parts_);
-  worker_.Post([stream = stream_, hello = std::move(hello), address = parts_.peer_address]() mutable {
-    const absl::Status opened = stream->Open(std::move(hello), address);
-    if (opened.ok()) return;
-    stream->Tell([opened](PrimaryListener& to) { to.OnConnectFailed(opened); });
-  });
+  worker_.Post(
+      [stream = stream_, hello = std::move(hello), address = parts_.peer_address]() mutable {
+        const absl::Status opened = stream->Open(std::move(hello), address);
+        if (opened.ok()) return;
+        stream->Tell([opened](PrimaryListener& to) { to.OnConnectFailed(opened); });
+      });
 }
 
 void Primary::StartSync(std::shared_ptr<GuestHost> host, Term term) {

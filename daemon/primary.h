@@ -1,6 +1,6 @@
-// The primary's way to its secondary: connect, handshake, full sync, epochs, end of stream. Everything
-// that blocks runs on one worker thread; the control loop asks and is told by posted calls, so whatever
-// it hears belongs to the stream that it asked for last.
+// The primary's way to its secondary: connect, handshake, full sync, epochs, end of stream.
+// Everything that blocks runs on one worker thread; the control loop asks and is told by posted
+// calls, so whatever it hears belongs to the stream that it asked for last.
 //
 // All methods on the control loop. Borrows what PrimaryParts names.
 #ifndef ROMULUS_DAEMON_PRIMARY_H_

@@ -1,5 +1,5 @@
-// When the peer was last heard, from threads that hear it thousands of times a second to the control
-// loop that looks now and then. Any thread.
+// When the peer was last heard, from threads that hear it thousands of times a second to the
+// control loop that looks now and then. Any thread.
 #ifndef ROMULUS_DAEMON_SIGNS_OF_LIFE_H_
 #define ROMULUS_DAEMON_SIGNS_OF_LIFE_H_
 

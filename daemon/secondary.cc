@@ -1,0 +1,286 @@
+#include "daemon/secondary.h"
+
+#include <atomic>
+#include <functional>
+#include <utility>
+
+#include "base/status.h"
+#include "memory/memory_layout.h"
+#include "replica/session.h"
+
+namespace romulus::daemon {
+namespace {
+
+constexpr size_t kMaxStreams = 16;  // a primary has one; more are leftovers or strangers
+
+}  // namespace
+
+// One stream of a primary, from its Hello to its end.
+class Secondary::Inbound final : public replica::HelloPolicy,
+                                 public replica::SessionListener,
+                                 public std::enable_shared_from_this<Inbound> {
+ public:
+  Inbound(Secondary* owner, std::shared_ptr<replica::ReplicaStore> store, std::string peer)
+      : owner_(owner),
+        store_(std::move(store)),
+        peer_(std::move(peer)),
+        session_(store_.get(), this, this, &owner->counters_, owner->parts_.guest.clock,
+                 replica::SessionOptions{}) {}
+
+  replica::Session& session() { return session_; }
+  void Attach(std::shared_ptr<wire::Link> link) {
+    link_ = link;
+    session_.Attach(std::move(link));
+  }
+  // Destroys the link, which waits until the session has heard its end. Worker.
+  void DestroyLink() { link_.reset(); }
+
+  v1::HelloReply OnHello(const v1::Hello& hello) override { return owner_->Judge(hello); }
+  void OnHello(const v1::Hello& hello, const v1::HelloReply& reply) override {
+    accepted_ = reply.accepted();
+    Post([hello, reply](Inbound& self) {
+      if (reply.accepted()) self.owner_->Accepted(self.shared_from_this(), hello);
+      self.owner_->parts_.listener->OnHello(hello, reply, self.peer_);
+    });
+  }
+  void OnTraffic() override { owner_->parts_.signs->Heard(); }
+  void OnSyncProgress(uint64_t done, uint64_t total, bool complete) override {
+    Tell([=](SecondaryListener& to) { to.OnReplicaSync(done, total, complete); });
+  }
+  void OnEpochCommitted(const replica::EpochKey& newest) override {
+    {
+      std::lock_guard lock(newest_mutex_);
+      newest_ = newest;
+    }
+    if (commit_told_.exchange(true)) return;
+    Post([](Inbound& self) {
+      self.commit_told_ = false;
+      replica::EpochKey key;
+      {
+        std::lock_guard lock(self.newest_mutex_);
+        key = self.newest_;
+      }
+      if (self.Counts()) self.owner_->parts_.listener->OnCommitted(key.term, key.epoch);
+    });
+  }
+  void OnGoodbye(const v1::Goodbye& goodbye) override {
+    Tell([goodbye](SecondaryListener& to) { to.OnSecondaryGoodbye(goodbye); });
+  }
+  void OnClosed(const absl::Status& why) override {
+    Post([why](Inbound& self) {
+      if (self.accepted_ && self.Counts()) self.owner_->parts_.listener->OnInboundClosed(why);
+      self.owner_->Forget(self.shared_from_this());
+    });
+  }
+
+ private:
+  void Post(std::function<void(Inbound&)> what) {
+    owner_->parts_.control->Post(
+        [self = shared_from_this(), what = std::move(what)] { what(*self); });
+  }
+  // Only the stream that was accepted last has anything to say. Control loop.
+  bool Counts() const { return owner_->current().get() == this; }
+  void Tell(std::function<void(SecondaryListener&)> what) {
+    Post([what = std::move(what)](Inbound& self) {
+      if (self.Counts()) what(*self.owner_->parts_.listener);
+    });
+  }
+
+  Secondary* const owner_;
+  const std::shared_ptr<replica::ReplicaStore> store_;
+  const std::string peer_;
+  std::atomic<bool> accepted_{false};
+  std::atomic<bool> commit_told_{false};
+  std::mutex newest_mutex_;
+  replica::EpochKey newest_;
+  replica::Session session_;
+  std::shared_ptr<wire::Link> link_;
+};
+
+// What failover::Promote() needs of the machine made ahead.
+class Secondary::Prepared final : public failover::PreparedGuest {
+ public:
+  Prepared(GuestHost* host, const replica::PromotableEpoch* taken) : host_(host), taken_(taken) {}
+  absl::Status Restore(state::MachineState machine) override {
+    return host_->Restore(std::move(machine), taken_->console_offset, taken_->console_tail);
+  }
+  absl::Status Start() override { return host_->Start(); }
+
+ private:
+  GuestHost* host_;
+  const replica::PromotableEpoch* taken_;
+};
+
+Secondary::Secondary(const SecondaryParts& parts, HelloFacts facts, HostFacts host)
+    : parts_(parts), host_(std::move(host)), facts_(std::move(facts)) {}
+
+absl::StatusOr<std::unique_ptr<Secondary>> Secondary::Listen(const SecondaryParts& parts,
+                                                             const std::string& address,
+                                                             HelloFacts facts) {
+  ROMULUS_ASSIGN_OR_RETURN(HostFacts host, HostFactsOf(*parts.guest.system));
+  std::unique_ptr<Secondary> secondary(new Secondary(parts, std::move(facts), std::move(host)));
+  ROMULUS_RETURN_IF_ERROR(secondary->NewReplica());
+  ROMULUS_ASSIGN_OR_RETURN(
+      secondary->server_,
+      wire::GrpcLinkServer::Listen(address, wire::GrpcLinkOptions{}, secondary.get()));
+  secondary->Heartbeat();
+  return secondary;
+}
+
+Secondary::~Secondary() { Shutdown(); }
+
+void Secondary::Shutdown() {
+  if (server_ != nullptr) server_->Shutdown();
+  heartbeats_.Stop();
+  worker_.Stop();
+  std::set<std::shared_ptr<Inbound>> streams;
+  {
+    std::lock_guard lock(mutex_);
+    streams.swap(streams_);
+    current_.reset();
+  }
+  for (const auto& stream : streams) stream->DestroyLink();
+}
+
+void Secondary::SetFacts(HelloFacts facts) {
+  std::lock_guard lock(mutex_);
+  facts_ = std::move(facts);
+}
+
+absl::Status Secondary::NewReplica() {
+  const romulus::v1::Config& config = *parts_.guest.config;
+  ROMULUS_ASSIGN_OR_RETURN(const memory::MemoryLayout layout,
+                           memory::MemoryLayout::ForMib(config.guest().memory_mib()));
+  ROMULUS_ASSIGN_OR_RETURN(std::shared_ptr<memory::GuestMemory> memory,
+                           memory::GuestMemory::Create(layout));
+  replica::StoreOptions options;
+  options.staging_cap_bytes = uint64_t{config.limits().replica_staging_mib()} << 20;
+  auto fresh = std::make_shared<replica::ReplicaStore>(memory, options, /*console=*/nullptr);
+  worker_.Post([this] {
+    prepared_.reset();
+    prepared_cpuid_.clear();
+  });
+  std::lock_guard lock(mutex_);
+  if (store_ != nullptr) fresh->NoteTerm(store_->known_term());
+  store_ = std::move(fresh);
+  memory_ = std::move(memory);
+  return absl::OkStatus();
+}
+
+std::shared_ptr<replica::ReplicaStore> Secondary::store() const {
+  std::lock_guard lock(mutex_);
+  return store_;
+}
+
+std::shared_ptr<Secondary::Inbound> Secondary::current() const {
+  std::lock_guard lock(mutex_);
+  return current_;
+}
+
+replica::ReplicaStatus Secondary::replica_status() const { return store()->status(); }
+
+wire::LinkListener* Secondary::Accept(std::unique_ptr<wire::Link> link, absl::string_view peer) {
+  auto inbound = std::make_shared<Inbound>(this, store(), std::string(peer));
+  {
+    std::lock_guard lock(mutex_);
+    if (streams_.size() >= kMaxStreams) return nullptr;
+    streams_.insert(inbound);
+  }
+  inbound->Attach(std::move(link));
+  return &inbound->session();
+}
+
+romulus::v1::HelloReply Secondary::Judge(const romulus::v1::Hello& hello) {
+  HelloFacts facts;
+  {
+    std::lock_guard lock(mutex_);
+    facts = facts_;
+  }
+  return JudgeHello(hello, *parts_.guest.config, facts, host_);
+}
+
+void Secondary::Accepted(const std::shared_ptr<Inbound>& inbound, const romulus::v1::Hello& hello) {
+  {
+    std::lock_guard lock(mutex_);
+    current_ = inbound;
+  }
+  PrepareAhead(CpuidOf(hello));
+}
+
+void Secondary::Forget(const std::shared_ptr<Inbound>& inbound) {
+  {
+    std::lock_guard lock(mutex_);
+    streams_.erase(inbound);
+    if (current_ == inbound) current_.reset();
+  }
+  worker_.Post([inbound] { inbound->DestroyLink(); });
+}
+
+void Secondary::PrepareAhead(std::vector<arch::CpuidEntry> cpuid) {
+  worker_.Post([this, cpuid = std::move(cpuid)]() mutable {
+    if (prepared_ != nullptr && prepared_cpuid_ == cpuid) return;
+    prepared_.reset();
+    std::shared_ptr<memory::GuestMemory> memory;
+    {
+      std::lock_guard lock(mutex_);
+      memory = memory_;
+    }
+    absl::StatusOr<std::unique_ptr<GuestHost>> made =
+        GuestHost::Prepare(parts_.guest, std::move(memory), cpuid);
+    prepare_status_ = made.status();
+    if (made.ok()) {
+      prepared_ = *std::move(made);
+      prepared_cpuid_ = std::move(cpuid);
+      return;
+    }
+    parts_.control->Post([this, why = made.status()] { parts_.listener->OnPrepareFailed(why); });
+  });
+}
+
+void Secondary::Promote(Term term, uint64_t decided_ns) {
+  worker_.Post([this, term, decided_ns] {
+    auto promoted =
+        std::make_shared<absl::StatusOr<PromotedGuest>>(PromoteOnWorker(term, decided_ns));
+    parts_.control->Post([this, promoted] { parts_.listener->OnPromotion(std::move(*promoted)); });
+  });
+}
+
+absl::StatusOr<PromotedGuest> Secondary::PromoteOnWorker(Term term, uint64_t decided_ns) {
+  if (prepared_ == nullptr) {
+    ROMULUS_RETURN_IF_ERROR(prepare_status_);
+    return absl::FailedPreconditionError("no machine was prepared: no primary was ever accepted");
+  }
+  const std::shared_ptr<replica::ReplicaStore> from = store();
+  replica::PromotableEpoch taken;
+  const auto seal = [&]() -> absl::StatusOr<failover::SealedEpoch> {
+    ROMULUS_ASSIGN_OR_RETURN(taken, from->TakeForPromotion(term));
+    return failover::SealedEpoch{taken.key.term, taken.key.epoch, std::move(taken.machine)};
+  };
+  Prepared guest(prepared_.get(), &taken);
+  PromotedGuest promoted;
+  ROMULUS_ASSIGN_OR_RETURN(promoted.promotion,
+                           failover::Promote(*parts_.guest.clock, decided_ns, seal, guest));
+  promoted.host = std::move(prepared_);
+  promoted.console_offset = taken.console_offset;
+  prepared_cpuid_.clear();
+  return promoted;
+}
+
+void Secondary::CloseStream(romulus::v1::Goodbye::Reason reason, Term term,
+                            const std::string& detail) {
+  const std::shared_ptr<Inbound> stream = current();
+  if (stream == nullptr) return;
+  heartbeats_.Post(
+      [stream, reason, term, detail] { stream->session().SayGoodbye(reason, term, detail); });
+}
+
+void Secondary::Heartbeat() {
+  if (const std::shared_ptr<Inbound> stream = current()) {
+    stream->session().SendHeartbeat().IgnoreError();  // a stream that ended says so itself
+  }
+  const uint64_t interval_ns =
+      uint64_t{parts_.guest.config->failover().heartbeat_interval_ms()} * 1'000'000;
+  heartbeats_.PostAfter(interval_ns, [this] { Heartbeat(); });
+}
+
+}  // namespace romulus::daemon

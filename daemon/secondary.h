@@ -1,0 +1,125 @@
+// The node's door for a primary, open in both roles: a secondary takes the stream into its replica,
+// a node that runs the guest refuses and says which term it is. Keeps a machine ready on the
+// replica's memory, so that a promotion only restores state and runs.
+//
+// Methods on the control loop. Streams are heard on the links' threads; preparing and promoting run
+// on one worker; heartbeats have a thread of their own, because sending may wait.
+#ifndef ROMULUS_DAEMON_SECONDARY_H_
+#define ROMULUS_DAEMON_SECONDARY_H_
+
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <set>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "base/clock.h"
+#include "daemon/asio_executor.h"
+#include "daemon/guest_host.h"
+#include "daemon/hello_facts.h"
+#include "daemon/signs_of_life.h"
+#include "failover/promoter.h"
+#include "replica/counters.h"
+#include "replica/replica_store.h"
+#include "romulus/v1/replication.pb.h"
+#include "wire/grpc_server.h"
+
+namespace romulus::daemon {
+
+struct PromotedGuest {
+  std::shared_ptr<GuestHost> host;
+  failover::Promotion promotion;
+  uint64_t console_offset = 0;  // where its output goes on
+};
+
+// On the control loop.
+class SecondaryListener {
+ public:
+  virtual ~SecondaryListener() = default;
+  // A Hello was answered; `peer` is where it came from.
+  virtual void OnHello(const romulus::v1::Hello& hello, const romulus::v1::HelloReply& reply,
+                       const std::string& peer) = 0;
+  virtual void OnReplicaSync(uint64_t pages_done, uint64_t pages_total, bool complete) = 0;
+  // Told by the newest; several commits may be one call.
+  virtual void OnCommitted(Term term, EpochId epoch) = 0;
+  virtual void OnSecondaryGoodbye(const romulus::v1::Goodbye& goodbye) = 0;
+  // An accepted stream ended.
+  virtual void OnInboundClosed(const absl::Status& why) = 0;
+  // The machine could not be made ahead: this node could not promote.
+  virtual void OnPrepareFailed(const absl::Status& why) = 0;
+  virtual void OnPromotion(absl::StatusOr<PromotedGuest> promoted) = 0;
+};
+
+struct SecondaryParts {
+  GuestHostOptions guest;
+  base::Executor* control = nullptr;
+  SignsOfLife* signs = nullptr;
+  SecondaryListener* listener = nullptr;
+};
+
+class Secondary final : private wire::LinkAcceptor {
+ public:
+  // Listens on `address`. Errors: GrpcLinkServer::Listen's.
+  static absl::StatusOr<std::unique_ptr<Secondary>> Listen(const SecondaryParts& parts,
+                                                           const std::string& address,
+                                                           HelloFacts facts);
+  ~Secondary() override;
+
+  // What Hellos are judged by from now on.
+  void SetFacts(HelloFacts facts);
+  // An empty replica, ready for a full sync; the old one and its machine are gone.
+  absl::Status NewReplica();
+  // Seals the replica and runs it in `term`; OnPromotion follows.
+  void Promote(Term term, uint64_t decided_ns);
+  // Ends the accepted stream, if any, after a goodbye.
+  void CloseStream(romulus::v1::Goodbye::Reason reason, Term term, const std::string& detail);
+  // Accepts nothing more and ends all streams. Blocks; idempotent.
+  void Shutdown();
+
+  replica::ReplicaStatus replica_status() const;
+  const replica::ReplicaCounters& counters() const { return counters_; }
+
+ private:
+  class Inbound;
+  class Prepared;
+
+  Secondary(const SecondaryParts& parts, HelloFacts facts, HostFacts host);
+
+  wire::LinkListener* Accept(std::unique_ptr<wire::Link> link, absl::string_view peer) override;
+  romulus::v1::HelloReply Judge(const romulus::v1::Hello& hello);
+  // Control loop: the stream whose Hello was just accepted becomes the one that counts.
+  void Accepted(const std::shared_ptr<Inbound>& inbound, const romulus::v1::Hello& hello);
+  void PrepareAhead(std::vector<arch::CpuidEntry> cpuid);
+  absl::StatusOr<PromotedGuest> PromoteOnWorker(Term term, uint64_t decided_ns);
+  void Heartbeat();
+  std::shared_ptr<replica::ReplicaStore> store() const;
+  std::shared_ptr<Inbound> current() const;
+  void Forget(const std::shared_ptr<Inbound>& inbound);
+
+  const SecondaryParts parts_;
+  const HostFacts host_;
+  replica::ReplicaCounters counters_;
+
+  mutable std::mutex mutex_;
+  HelloFacts facts_;
+  std::shared_ptr<replica::ReplicaStore> store_;
+  std::shared_ptr<memory::GuestMemory> memory_;
+  std::set<std::shared_ptr<Inbound>> streams_;  // alive until their link is closed
+  std::shared_ptr<Inbound> current_;            // accepted last
+
+  // Worker only.
+  std::shared_ptr<GuestHost> prepared_;
+  std::vector<arch::CpuidEntry> prepared_cpuid_;
+  absl::Status prepare_status_;
+
+  AsioExecutor worker_{/*own_thread=*/true};
+  AsioExecutor heartbeats_{/*own_thread=*/true};
+  std::unique_ptr<wire::GrpcLinkServer> server_;
+};
+
+}  // namespace romulus::daemon
+
+#endif  // ROMULUS_DAEMON_SECONDARY_H_
