@@ -48,8 +48,9 @@ struct CpuidSpec {
   bool tsc_deadline_timer = false;  // KVM_CAP_TSC_DEADLINE_TIMER: KVM does not put it into the list
 };
 
-// The list for vCPU `vcpu` (its APIC id is `vcpu`). Errors: InvalidArgument for a vCPU count out of
-// range; FailedPrecondition if the host's list lacks leaf 0 or 1.
+// The list for vCPU `vcpu` (its APIC id is `vcpu`). `supported` may also be what this function gave
+// for another vCPU, here or on the primary: masking twice changes nothing. Errors: InvalidArgument
+// for a vCPU count out of range; FailedPrecondition if the host's list lacks leaf 0 or 1.
 absl::StatusOr<std::vector<CpuidEntry>> BuildGuestCpuid(std::span<const CpuidEntry> supported,
                                                         const CpuidSpec& spec, int vcpu);
 
