@@ -105,8 +105,7 @@ PageEncoding AppendPage(Gfn gfn, PageBytes now, const std::byte* before, std::st
     }
   }
   AppendHead(gfn, PageEncoding::kRaw, body);
-  // SAFETY: char may alias anything; append() copies exactly the page's bytes.
-  body->append(reinterpret_cast<const char*>(now.data()), kPageSize);
+  body->append(static_cast<const char*>(static_cast<const void*>(now.data())), kPageSize);
   return PageEncoding::kRaw;
 }
 
