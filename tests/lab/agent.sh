@@ -2,7 +2,7 @@
 # lab.control; each request runs in its own process group, any number at once.
 #
 #   run ID host|init STREAM BASE64  run the script in the machine's root (host) or in the initramfs
-#                                   (init); STREAM is - or the number of a port that takes its output
+#                                   (init); STREAM is - or the number of a port for its output
 #   kill ID SIGNAL                  signal the process group of a request
 #
 # Answers: "hello", and for each run, when it has ended, "done ID STATUS OUT ERR" followed by that

@@ -1,9 +1,9 @@
 """The cable between two lab hosts, and the ways in which it can fail.
 
-Each end is a UDP socket on the loopback interface, connected to the other end and handed to one QEMU,
-one Ethernet frame a datagram. The lab keeps a descriptor of both. So the cable outlives a killed host
-(a frame to it is lost, as on a real network, not refused), needs no port agreed on in advance, and is
-cut by a socket filter: at once, in one direction or both, also while a host is frozen.
+Each end is a UDP socket on the loopback interface, connected to the other end and handed to one
+QEMU, one Ethernet frame a datagram. The lab keeps a descriptor of both. So the cable outlives a
+killed host (a frame to it is lost, as on a real network, not refused), needs no port agreed on in
+advance, and is cut by a socket filter: at once, one way or both, also while a host is frozen.
 """
 
 import ctypes
@@ -43,7 +43,7 @@ class Cable:
         self.ends[1].connect(self.ends[0].getsockname())
 
     def lose(self, towards, fraction):
-        """Loses that fraction (0 to 1) of the frames that travel towards end 0 or 1, without a trace."""
+        """Loses that fraction (0 to 1) of the frames towards end 0 or 1, without a trace."""
         end = self.ends[towards]
         if fraction <= 0:
             try:

@@ -1,13 +1,13 @@
 #!/bin/busybox sh
-# First process of the Linux guest. It shows on its console whether it is the machine it believes to be:
+# First process of the Linux guest. Its console shows whether it is the machine it believes to be:
 #
 #   tick 000017 sum <md5> ok t=12.34
 #
-# A tree of files in tmpfs holds the state. Tick n first verifies every file against the sum that was
-# noted when it was written, then rewrites file n mod FILES with the text "n <sum of tick n-1>" again
-# and again; the sum of tick n is the md5 over the whole tree. So each sum depends on all of memory
-# since the boot, and whoever reads the console can compute what it must be (guest_initramfs.py).
-# A verification that fails turns "ok" into "BAD". t is the guest's own uptime.
+# A tree of files in tmpfs holds the state. Tick n first verifies every file against the sum noted
+# when it was written, then rewrites file n mod FILES with the text "n <sum of tick n-1>" again and
+# again; the sum of tick n is the md5 over the whole tree. So each sum depends on all of memory
+# since the boot, and whoever reads the console can compute what it must be (guest_initramfs.py). A
+# verification that fails turns "ok" into "BAD". t is the guest's own uptime.
 #
 # Kernel command line (from 'romulus.' on):
 #   romulus.period_cs=N  centiseconds of guest time from tick to tick (default 20)

@@ -39,8 +39,8 @@ def expected_sums(count, files=8, kib=16):
 def check(lines, files=8, kib=16):
     """(ticks, faults): how many ticks the lines hold, and what is wrong with them, as texts.
 
-    The lines are one released console, also over a failover: ticks 1, 2, 3... without gap or repeat,
-    each verified by the guest, each with the sum that it must have.
+    The lines are one released console, also over a failover: ticks 1, 2, 3... without gap or
+    repeat, each verified by the guest, each with the sum that it must have.
     """
     ticks, faults = [], []
     for line in lines:

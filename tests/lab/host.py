@@ -19,7 +19,7 @@ _CONSOLE_TAIL = 15  # lines shown with an error
 
 
 class LabError(Exception):
-    """Something in the lab failed or was late. The text names the host and ends with its console."""
+    """Something failed or was late. The text names the host and ends with its console."""
 
 
 @dataclasses.dataclass
@@ -147,7 +147,8 @@ class Host:
             "-no-reboot", "-accel", "tcg,thread=multi", "-cpu", "max,+svm,+npt",
             "-smp", self._cpus, "-m", self._memory_mib,
             "-kernel", images.kernel("host"), "-initrd", self._initramfs, "-append",
-            f"console=ttyS0 panic=-1 mitigations=off lab.name={self.name} lab.scratch={self.scratch}",
+            f"console=ttyS0 panic=-1 mitigations=off lab.name={self.name} "
+            f"lab.scratch={self.scratch}",
             "-chardev", f"socket,id=console,fd={fds['console']},"
                         f"logfile={self.scratch}/{self.name}.console.log,logappend=on",
             "-serial", "chardev:console",
@@ -161,7 +162,8 @@ class Host:
                         "-device", f"virtio-9p-pci,fsdev={tag},mount_tag={tag}"]
         for peer, (end, mac, _) in self.nics.items():
             command += ["-netdev", f"dgram,id=to-{peer},local.type=fd,local.str={end.fileno()}",
-                        "-device", f"virtio-net-pci,netdev=to-{peer},id=nic-{peer},mac={mac},romfile="]
+                        "-device",
+                        f"virtio-net-pci,netdev=to-{peer},id=nic-{peer},mac={mac},romfile="]
         return command
 
     def ready(self, timeout=120):
@@ -212,8 +214,8 @@ class Host:
     def execute(self, command, follow=False, inside="host"):
         """Starts a command (a string is a /bin/sh script) and returns its Job.
 
-        inside "host": in the machine's root, read-only but for /run and the scratch folder, which is
-        the working folder; what the machine lacks comes from busybox. "init": in the initramfs.
+        inside "host": in the machine's root, read-only but for /run and the scratch folder, which
+        is the working folder; what the machine lacks comes from busybox. "init": in the initramfs.
         follow=True gives it lines that arrive while it runs, and no Result.out.
         """
         if not isinstance(command, str):
@@ -259,7 +261,7 @@ class Host:
             job.lines.add(line)
 
     def _release_stream(self, job):
-        """Once the agent has closed the port (its mark came) and has forgotten the job (so did done)."""
+        """Once the agent has closed the port (its mark came) and forgotten the job (done came)."""
         with self._lock:
             if (job.lines and job.lines.ended() and not job.running()
                     and self._stream_jobs.get(job.stream) is job):

@@ -1,6 +1,6 @@
 #!/bin/busybox sh
-# First process of a lab host. Loads the modules, mounts the machine's files over 9p, starts agent.sh.
-# Kernel command line: lab.name=NAME, lab.scratch=PATH (shared folder, writable, same path everywhere).
+# First process of a lab host. Loads modules, mounts the machine's files over 9p, starts agent.sh.
+# Kernel command line: lab.name=NAME, lab.scratch=PATH (shared writable folder, same everywhere).
 
 /bin/busybox mkdir -p /bin /sbin /proc /sys /dev /root /host /tmp /etc
 /bin/busybox --install -s /bin
@@ -30,8 +30,8 @@ while read -r module; do
   insmod "/modules/$module" || die "insmod $module"
 done </modules/order
 
-# The machine's root is read-only and does not change under us, so the host may cache it. The scratch
-# folder is written from all sides: no cache.
+# The machine's root is read-only and does not change under us, so the host may cache it. The
+# scratch folder is written from all sides: no cache.
 options=trans=virtio,version=9p2000.L,msize=512000
 mount -t 9p -o "ro,$options,cache=loose" root /host || die "mount root"
 mount -t tmpfs -o mode=755 tmpfs /host/run || die "mount run"

@@ -9,7 +9,8 @@ import tempfile
 HERE = pathlib.Path(__file__).resolve().parent
 
 # What a lab host needs; what these depend on is found in modules.dep.
-HOST_MODULES = ("9p", "9pnet_virtio", "virtio_pci", "virtio_console", "kvm-amd", "virtio_net", "tun")
+HOST_MODULES = (
+    "9p", "9pnet_virtio", "virtio_pci", "virtio_console", "kvm-amd", "virtio_net", "tun")
 
 
 class ImageError(Exception):

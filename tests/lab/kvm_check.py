@@ -19,7 +19,8 @@ def main():
     except OSError as error:
         print(f"error=/dev/kvm: {error.strerror}")
         return 1
-    values = {name: fcntl.ioctl(fd, _KVM_CHECK_EXTENSION, cap) for name, cap in _CAPABILITIES.items()}
+    values = {name: fcntl.ioctl(fd, _KVM_CHECK_EXTENSION, capability)
+              for name, capability in _CAPABILITIES.items()}
     print(f"api={fcntl.ioctl(fd, _KVM_GET_API_VERSION, 0)}")
     for name, value in values.items():
         print(f"{name}={value}")

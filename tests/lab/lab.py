@@ -35,9 +35,9 @@ _PREFIX = "romulus-lab-"
 class Lab:
     """Hosts host1..hostN, each with a cable to each other, at 10.99.0.1..N. Use it with `with`.
 
-    scratch is a folder that all hosts and this machine see at the same path; it goes away at the end,
-    except after an exception (then the consoles are in it) or with keep=True. All ends with the
-    `with`; on SIGTERM too (from the main thread), and the hosts also when this process is killed.
+    scratch is a folder that all hosts and this machine see at the same path; it goes away at the
+    end, except after an exception (then the consoles are in it) or with keep=True. All ends with
+    the `with`; on SIGTERM too (from the main thread), and the hosts also when this process is killed.
     """
 
     def __init__(self, hosts=2, memory_mib=1024, cpus=2, keep=False):
@@ -77,7 +77,7 @@ class Lab:
         return self._undo.__exit__(*exception)
 
     def boot(self, host):
-        """Powers a killed host on again and waits for it. Its cables are in, and cut or whole as before."""
+        """Powers a killed host on again and waits for it. What was cut stays cut."""
         for (a, b), cable in self._cables.items():
             if host in (a, b):
                 cable.drain(0 if host is a else 1)

@@ -12,8 +12,8 @@ from lab import Lab, LabError
 class Shell(cmd.Cmd):
     """One command a line; errors are shown and leave the lab as it is."""
 
-    intro = ("The lab is up. A host's number and a command runs it there (1 uname -a), all runs it\n"
-             "everywhere; help lists the rest; quit ends the lab.")
+    intro = ("The lab is up. A host's number and a command runs it there (1 uname -a), all runs\n"
+             "it everywhere; help lists the rest; quit ends the lab.")
     prompt = "lab> "
 
     def __init__(self, lab):

@@ -40,7 +40,7 @@ class Lines:
             return self._lines[since:]
 
     def wait_for(self, pattern, timeout, since=0):
-        """The first re.Match in lines `since` that many. LineTimeout when late, EOFError at the end."""
+        """The first re.Match after `since` lines. LineTimeout when late, EOFError at the end."""
         wanted = re.compile(pattern)
         deadline = time.monotonic() + timeout
         at = since
@@ -69,7 +69,7 @@ class Lines:
 
 
 def read_lines(sock, on_line, on_end):
-    """Starts a thread that calls on_line(text) for each line from a socket, and on_end() at its end."""
+    """Starts a thread that calls on_line(text) for each line from a socket, then on_end()."""
 
     def read():
         with sock.makefile("rb") as file:

@@ -9,8 +9,8 @@ import subprocess
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 _libc = ctypes.CDLL(None, use_errno=True)
 
-# PR_SET_PDEATHSIG fires when the *thread* that forked ends, not its process (prctl(2)). So every child
-# is forked by this one thread, which lives as long as the process, wherever the caller runs.
+# PR_SET_PDEATHSIG fires when the *thread* that forked ends, not its process (prctl(2)). So every
+# child is forked by this one thread, which lives as long as the process, wherever the caller runs.
 _launcher = concurrent.futures.ThreadPoolExecutor(max_workers=1, thread_name_prefix="launcher")
 
 

@@ -13,7 +13,7 @@ class Report:
 
     @contextlib.contextmanager
     def check(self, name, required=False):
-        """Body of a check: it fails by any exception, and may append to the list it gets, as remarks."""
+        """Body of a check: any exception fails it; what it appends to its list are remarks."""
         remarks = []
         start = time.monotonic()
         try:
@@ -21,8 +21,8 @@ class Report:
         except Exception as error:  # whatever went wrong belongs into the table
             self.failed += 1
             self._row("FAIL", name, start, remarks)
-            print("\n".join("       " + line for line in f"{type(error).__name__}: {error}".splitlines()),
-                  flush=True)
+            for line in f"{type(error).__name__}: {error}".splitlines():
+                print("       " + line, flush=True)
             if required:
                 raise
         else:

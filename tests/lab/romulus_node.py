@@ -8,6 +8,7 @@ import os
 import pathlib
 
 SOCKET = "unix:///run/romulus/vm.sock"  # each lab host has a /run of its own
+_UUID = "5c3f9a52-7a0e-4f0b-9d0c-2f6b1c7f1e11"
 
 
 class Binaries:
@@ -21,21 +22,31 @@ class Binaries:
         return all(os.access(path, os.X_OK) for path in (self.romulusd, self.romulusctl))
 
 
-def config(host, peer, kernel, initrd, command_line, memory_mib, console):
-    """The textproto for the node on a host. PROVISIONAL: field names follow once they are settled."""
+def console_file(folder, host):
+    """Where the node on a host writes the guest's console, byte k of the stream as byte k."""
+    return folder / f"{host.name}.guest"
+
+
+def config(hosts, folder, kernel, initrd, command_line, memory_mib):
+    """The textproto that both nodes read, with timeouts that suit an emulated host."""
+    nodes = "".join(f"""\
+nodes {{
+  name: "{host.name}"
+  replication_address: "{host.address}:7100"
+  control_address: "{SOCKET}"
+}}
+""" for host in hosts)
     return f"""\
-vm {{
-  name: "linux"
+name: "linux"
+uuid: "{_UUID}"
+{nodes}guest {{
   kernel: "{kernel}"
   initrd: "{initrd}"
   command_line: "{command_line}"
   memory_mib: {memory_mib}
-  vcpus: 1
-  console {{ file: "{console}" }}
 }}
-node {{ name: "{host.name}" replication_address: "{host.address}:7100" }}
-peer {{ name: "{peer.name}" replication_address: "{peer.address}:7100" }}
-control_address: "{SOCKET}"
+console {{ file: "{folder}/{{node}}.guest" }}
+failover {{ heartbeat_interval_ms: 500 heartbeat_timeout_ms: 5000 }}
 """
 
 
@@ -51,18 +62,20 @@ class Node:
     def start(self, role):
         self.host.run("mkdir -p /run/romulus")
         self.daemon = self.host.execute(
-            [self._binaries.romulusd, "run", "--config", self._config_file, "--role", role],
+            [self._binaries.romulusd, "run", "--config", self._config_file,
+             "--node", self.host.name, "--role", role],
             follow=True)
 
-    def control(self, *words, timeout=60):
-        """Standard output of romulusctl."""
-        return self.host.run([self._binaries.romulusctl, "--address", SOCKET, *words], timeout).out
-
     def status(self):
-        return json.loads(self.control("status", "--json"))
+        """GetStatusResponse of proto/romulus/v1/control.proto; empty while nobody answers yet."""
+        result = self.host.run([self._binaries.romulusctl, "--address", SOCKET, "status", "--json"],
+                               check=False)
+        return json.loads(result.out) if result.status == 0 else {}
 
     def is_protected(self):
-        return self.status().get("state") == "protected"
+        return self.status().get("mode") == "MODE_PROTECTED"
 
     def failover(self):
-        self.control("failover")
+        """Whether the node promoted itself: it refuses as long as it may still hear the primary."""
+        return self.host.run([self._binaries.romulusctl, "--address", SOCKET, "failover"],
+                             check=False).status == 0

@@ -220,7 +220,8 @@ def check_leftovers(report):
                 tempfile.TemporaryDirectory() as folder:
             lab = subprocess.Popen(
                 [sys.executable, "-c", "from lab import Lab\nwith Lab(hosts=2) as lab:\n"
-                 " print('up', *(h.pid for h in lab.hosts), flush=True)\n lab.hosts[0].run('sleep 999', 999)"],
+                 " print('up', *(h.pid for h in lab.hosts), flush=True)\n"
+                 " lab.hosts[0].run('sleep 999', 999)"],
                 cwd=images.HERE, env={**os.environ, "TMPDIR": folder}, stdout=subprocess.PIPE,
                 text=True)
             try:
