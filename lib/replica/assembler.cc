@@ -163,6 +163,7 @@ absl::StatusOr<AssembledEpoch> Assembler::Complete(const codec::Frame& frame) {
   }
   AssembledEpoch epoch;
   epoch.key = current_;
+  epoch.page_count = page_count_;
   epoch.pages = std::move(staged_);
   staged_ = StagedPages();
   epoch.machine = *std::move(machine);

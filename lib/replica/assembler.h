@@ -24,6 +24,7 @@ namespace romulus::replica {
 // One epoch, complete and verified.
 struct AssembledEpoch {
   EpochKey key;
+  uint64_t page_count = 0;  // also of pages that were written with equal bytes, not in `pages`
   StagedPages pages;
   state::MachineState machine;
   uint64_t console_offset = 0;  // of console_bytes[0] in the guest's console stream

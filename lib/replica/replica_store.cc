@@ -249,7 +249,7 @@ absl::StatusOr<CommitResult> ReplicaStore::Commit(StreamId stream, const codec::
   CommitResult result;
   result.key = epoch->key;
   result.sent_monotonic_ns = epoch->sent_monotonic_ns;
-  result.page_count = epoch->pages.pages().size();
+  result.page_count = epoch->page_count;
   pending_ = *std::move(epoch);
   PublishLocked();
   return result;

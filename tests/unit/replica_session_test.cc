@@ -1,0 +1,240 @@
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <string>
+
+#include "replica/fault.h"
+#include "replica/session.h"
+#include "unit/replica_rig.h"
+#include "unit/replica_session_rig.h"
+
+namespace romulus::replica {
+namespace {
+
+using codec::FrameKind;
+using testing::HasSubstr;
+
+constexpr Term kTerm(3);
+
+void Protect(ModelPrimary* primary, SessionRig* rig) {
+  rig->Feed(primary->StartStream(kTerm));
+  rig->Feed(primary->FullSync(kTerm));
+  rig->Feed(primary->RandomEpoch(kTerm, EpochId(1), 30));
+  ASSERT_EQ(rig->LastAck(), EpochId(1)) << rig->listener.why;
+}
+
+TEST(SessionTest, AnswersHelloAndAcksEpochs) {
+  ModelPrimary primary;
+  SessionRig rig;
+  Protect(&primary, &rig);
+  const std::vector<Reply> replies = rig.Replies();
+  ASSERT_EQ(replies.size(), 2u);
+  EXPECT_EQ(replies[0].kind, FrameKind::kHelloReply);
+  v1::HelloReply hello;
+  ASSERT_TRUE(hello.ParseFromString(replies[0].body));
+  EXPECT_TRUE(hello.accepted());
+  EXPECT_EQ(hello.term(), kTerm.value());
+  EXPECT_EQ(hello.max_frame_bytes(), codec::kDefaultMaxBodyBytes);
+  EXPECT_EQ(replies[1].kind, FrameKind::kAck);
+  EXPECT_EQ(replies[1].term, kTerm);
+  v1::Ack ack;
+  ASSERT_TRUE(ack.ParseFromString(replies[1].body));
+  EXPECT_EQ(ack.echo_monotonic_ns(), 1001u);
+  EXPECT_TRUE(rig.listener.sync_complete);
+  EXPECT_EQ(rig.listener.sync_done, 1024u);
+  EXPECT_GT(rig.listener.traffic, 3);
+  EXPECT_EQ(rig.counters.pages_committed, 30u);
+  EXPECT_EQ(rig.counters.streams_opened, 1u);
+}
+
+TEST(SessionTest, SeveralCommitsInOneMessageGetOneAck) {
+  ModelPrimary primary;
+  SessionRig rig;
+  Protect(&primary, &rig);
+  std::string message;
+  for (uint64_t epoch = 2; epoch < 7; ++epoch) {
+    message += Join(primary.RandomEpoch(kTerm, EpochId(epoch), 5));
+  }
+  rig.Feed({message});
+  EXPECT_EQ(rig.LastAck(), EpochId(6));
+  EXPECT_EQ(rig.counters.acks_sent, 2u);
+  EXPECT_EQ(rig.counters.epochs_committed, 6u);
+  EXPECT_EQ(rig.listener.committed.back(), (EpochKey{kTerm, EpochId(6)}));
+  EXPECT_EQ(primary.Difference(*rig.memory), "");
+}
+
+TEST(SessionTest, WhatCameBeforeABadFrameIsAcked) {
+  ModelPrimary primary;
+  SessionRig rig;
+  Protect(&primary, &rig);
+  rig.Feed({Join(primary.RandomEpoch(kTerm, EpochId(2), 5)) + "garbage"});
+  EXPECT_EQ(rig.LastAck(), EpochId(2));
+  EXPECT_EQ(primary.Difference(*rig.memory), "");
+  EXPECT_EQ(rig.SentGoodbye().reason(), v1::Goodbye::REASON_PROTOCOL);
+  EXPECT_THAT(rig.SentGoodbye().detail(), HasSubstr("truncated"));
+  EXPECT_TRUE(rig.link->closed());
+  EXPECT_EQ(rig.listener.closed, 1);
+  EXPECT_EQ(rig.counters.frame_faults[static_cast<size_t>(codec::FrameFault::kTruncated)], 1u);
+  const int traffic = rig.listener.traffic;
+  rig.Feed(primary.RandomEpoch(kTerm, EpochId(3), 5));
+  EXPECT_EQ(rig.store.status().newest.epoch, EpochId(2));
+  EXPECT_EQ(rig.listener.traffic, traffic) << "garbage is no sign of life";
+}
+
+TEST(SessionTest, HelloComesFirstAndOnce) {
+  ModelPrimary primary;
+  {
+    SessionRig rig;
+    primary.StartStream(kTerm);
+    primary.writer().Reset();
+    rig.Feed(primary.FullSync(kTerm));
+    EXPECT_EQ(rig.FaultCount(Fault::kUnexpected), 1u);
+    EXPECT_EQ(rig.store.status().state, ReplicaState::kEmpty);
+  }
+  {
+    SessionRig rig;
+    rig.Feed(primary.StartStream(kTerm));
+    rig.Feed({primary.Control(FrameKind::kHello, kTerm, EpochId(), v1::Hello())});
+    EXPECT_EQ(rig.FaultCount(Fault::kUnexpected), 1u);
+  }
+  for (const FrameKind kind : {FrameKind::kHelloReply, FrameKind::kAck}) {
+    SessionRig rig;
+    rig.Feed(primary.StartStream(kTerm));
+    rig.Feed({primary.Control(kind, kTerm, EpochId(), v1::Ack())});
+    EXPECT_EQ(rig.FaultCount(Fault::kUnexpected), 1u);
+  }
+  {
+    SessionRig rig;
+    rig.Feed({""});
+    EXPECT_EQ(rig.FaultCount(Fault::kFraming), 1u);
+  }
+}
+
+TEST(SessionTest, FramesOutOfPlaceAreRefused) {
+  v1::SyncEnd end;
+  v1::EpochCommit commit;
+  commit.set_machine_digest(codec::HashBytes(""));
+  ModelPrimary primary;
+  for (const bool is_end : {true, false}) {
+    SessionRig rig;
+    rig.Feed(primary.StartStream(kTerm));
+    rig.Feed({is_end ? primary.Control(FrameKind::kSyncEnd, kTerm, EpochId(), end)
+                     : primary.Control(FrameKind::kEpochCommit, kTerm, EpochId(1), commit)});
+    EXPECT_EQ(rig.FaultCount(Fault::kUnexpected), 1u);
+    EXPECT_TRUE(rig.link->closed());
+    EXPECT_EQ(rig.LastAck(), EpochId());
+  }
+}
+
+TEST(SessionTest, ARefusedHelloIsAnsweredAndClosed) {
+  ModelPrimary primary;
+  SessionRig rig;
+  v1::Hello hello;
+  hello.set_vm_name("another");
+  rig.Feed({primary.Control(FrameKind::kHello, kTerm, EpochId(), hello)});
+  ASSERT_EQ(rig.Replies().size(), 1u);
+  v1::HelloReply reply;
+  ASSERT_TRUE(reply.ParseFromString(rig.Replies()[0].body));
+  EXPECT_FALSE(reply.accepted());
+  EXPECT_EQ(reply.reason(), v1::REFUSAL_REASON_VM);
+  EXPECT_TRUE(rig.link->closed());
+  EXPECT_THAT(std::string(rig.listener.why.message()), HasSubstr("another"));
+  EXPECT_FALSE(rig.session->SendHeartbeat().ok());
+}
+
+TEST(SessionTest, OlderTermsAreRefusedAndTold) {
+  ModelPrimary primary;
+  SessionRig rig;
+  Protect(&primary, &rig);
+  rig.store.NoteTerm(Term(5));
+  rig.Feed(primary.RandomEpoch(kTerm, EpochId(2), 5));
+  EXPECT_EQ(rig.SentGoodbye().reason(), v1::Goodbye::REASON_PROMOTED);
+  EXPECT_EQ(rig.SentGoodbye().term(), 5u);
+  EXPECT_EQ(rig.store.status().newest.epoch, EpochId(1));
+  EXPECT_EQ(rig.LastAck(), EpochId(1));
+  rig.Connect();
+  rig.Feed(primary.StartStream(kTerm));
+  EXPECT_FALSE(rig.listener.hello.accepted());
+  EXPECT_EQ(rig.listener.hello.reason(), v1::REFUSAL_REASON_TERM);
+  EXPECT_EQ(rig.listener.hello.term(), 5u);
+  rig.Connect();
+  rig.Feed(primary.StartStream(Term(5)));
+  EXPECT_TRUE(rig.listener.hello.accepted());
+}
+
+TEST(SessionTest, HeartbeatsOfOlderTermsAreRefused) {
+  ModelPrimary primary;
+  SessionRig rig;
+  Protect(&primary, &rig);
+  rig.store.NoteTerm(Term(5));
+  rig.Feed({primary.Control(FrameKind::kHeartbeat, kTerm, EpochId(), v1::Heartbeat())});
+  EXPECT_EQ(rig.SentGoodbye().reason(), v1::Goodbye::REASON_PROMOTED);
+}
+
+TEST(SessionTest, HeartbeatsEcho) {
+  ModelPrimary primary;
+  SessionRig rig;
+  Protect(&primary, &rig);
+  v1::Heartbeat heartbeat;
+  heartbeat.set_sent_monotonic_ns(4711);
+  rig.Feed({primary.Control(FrameKind::kHeartbeat, kTerm, EpochId(), heartbeat)});
+  ASSERT_TRUE(rig.session->SendHeartbeat().ok());
+  const Reply reply = rig.Replies().back();
+  ASSERT_EQ(reply.kind, FrameKind::kHeartbeat);
+  v1::Heartbeat sent;
+  ASSERT_TRUE(sent.ParseFromString(reply.body));
+  EXPECT_EQ(sent.echo_monotonic_ns(), 4711u);
+  EXPECT_EQ(sent.sequence(), 1u);
+  EXPECT_GT(sent.sent_monotonic_ns(), 0u);
+}
+
+TEST(SessionTest, PromotionIsToldOnceAndFramesAfterItChangeNothing) {
+  ModelPrimary primary;
+  SessionRig rig;
+  Protect(&primary, &rig);
+  const std::vector<std::byte> committed = primary.memory();
+  ASSERT_TRUE(rig.store.TakeForPromotion(Term(4)).ok());
+  rig.Feed(primary.RandomEpoch(kTerm, EpochId(2), 5));
+  EXPECT_EQ(rig.LastAck(), EpochId(1));
+  EXPECT_EQ(ModelPrimary::DifferenceFrom(committed, *rig.memory), "");
+  EXPECT_EQ(rig.SentGoodbye().reason(), v1::Goodbye::REASON_PROMOTED);
+  EXPECT_EQ(rig.SentGoodbye().term(), 4u);
+  EXPECT_EQ(rig.counters.frames_after_seal, 1u);
+  const size_t replies = rig.Replies().size();
+  rig.session->SayGoodbye(v1::Goodbye::REASON_PROMOTED, Term(4), "promoted");
+  EXPECT_EQ(rig.Replies().size(), replies);
+  // Nor does anyone get in again.
+  rig.Connect();
+  rig.Feed(primary.StartStream(kTerm));
+  EXPECT_FALSE(rig.listener.hello.accepted());
+}
+
+TEST(SessionTest, SayGoodbyeReachesThePrimary) {
+  ModelPrimary primary;
+  SessionRig rig;
+  Protect(&primary, &rig);
+  ASSERT_TRUE(rig.store.TakeForPromotion(Term(4)).ok());
+  rig.session->SayGoodbye(v1::Goodbye::REASON_PROMOTED, Term(4), "promoted");
+  EXPECT_EQ(rig.SentGoodbye().reason(), v1::Goodbye::REASON_PROMOTED);
+  EXPECT_EQ(rig.SentGoodbye().term(), 4u);
+  EXPECT_TRUE(rig.link->closed());
+  EXPECT_EQ(rig.listener.closed, 1);
+}
+
+TEST(SessionTest, BodiesThatDoNotParseAreCounted) {
+  for (const FrameKind kind :
+       {FrameKind::kHeartbeat, FrameKind::kSyncBegin, FrameKind::kSyncEnd, FrameKind::kEpochAbort,
+        FrameKind::kEpochCommit, FrameKind::kGoodbye}) {
+    ModelPrimary primary;
+    SessionRig rig;
+    Protect(&primary, &rig);
+    std::string message;
+    primary.writer().Append(kind, kTerm, EpochId(2), absl::string_view("\xff\xff\xff"), &message);
+    rig.Feed({message});
+    EXPECT_EQ(rig.FaultCount(Fault::kBody), 1u) << codec::FrameKindName(kind);
+    EXPECT_TRUE(rig.store.TakeForPromotion(Term(4)).ok());
+  }
+}
+
+}  // namespace
+}  // namespace romulus::replica
