@@ -1,12 +1,11 @@
 // What the encoder writes, seen from the frames. That replicas made from it are exact is shown in
 // replica_store_test.cc.
-#include "codec/epoch_encoder.h"
-
 #include <gtest/gtest.h>
 
 #include <string>
 #include <vector>
 
+#include "codec/epoch_encoder.h"
 #include "unit/replica_rig.h"
 
 namespace romulus::codec {
@@ -220,8 +219,7 @@ TEST_F(EpochEncoderTest, OtherFramesFitBetweenCalls) {
     ASSERT_TRUE(primary.encoder()
                     .AddSyncPage(Gfn(gfn), PageBytes(primary.page(Gfn(gfn)), kPageSize), send)
                     .ok());
-    messages.push_back(
-        primary.Control(FrameKind::kHeartbeat, Term(1), EpochId(), v1::Heartbeat()));
+    messages.push_back(primary.Control(FrameKind::kHeartbeat, Term(1), EpochId(), v1::Heartbeat()));
   }
   ASSERT_TRUE(primary.encoder().EndSync(1, send).ok());
   EXPECT_GT(ReadFrames(messages, &reader_).size(), 1030u);

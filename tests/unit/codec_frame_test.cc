@@ -1,11 +1,10 @@
-#include "codec/frame.h"
-
 #include <gtest/gtest.h>
 
 #include <cstring>
 #include <string>
 #include <vector>
 
+#include "codec/frame.h"
 #include "romulus/v1/replication.pb.h"
 
 namespace romulus::codec {
@@ -67,12 +66,13 @@ TEST(FrameTest, HeaderBytesArePermanent) {
   writer.Append(FrameKind::kEpochAbort, Term(0x0102), EpochId(0x0304), absl::string_view("abc"),
                 &message);
   ASSERT_EQ(message.size(), kFrameHeaderBytes + 3);
-  const std::string want("RMLF\x01\x00\x09\x00"
-                         "\x02\x01\x00\x00\x00\x00\x00\x00"
-                         "\x04\x03\x00\x00\x00\x00\x00\x00"
-                         "\x01\x00\x00\x00\x00\x00\x00\x00"
-                         "\x03\x00\x00\x00\x00\x00\x00\x00",
-                         40);
+  const std::string want(
+      "RMLF\x01\x00\x09\x00"
+      "\x02\x01\x00\x00\x00\x00\x00\x00"
+      "\x04\x03\x00\x00\x00\x00\x00\x00"
+      "\x01\x00\x00\x00\x00\x00\x00\x00"
+      "\x03\x00\x00\x00\x00\x00\x00\x00",
+      40);
   EXPECT_EQ(message.substr(0, 40), want);
   EXPECT_EQ(message.substr(48), "abc");
 }

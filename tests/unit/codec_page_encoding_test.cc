@@ -1,5 +1,3 @@
-#include "codec/page_encoding.h"
-
 #include <gtest/gtest.h>
 
 #include <cstring>
@@ -7,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "codec/page_encoding.h"
 #include "memory/memory_layout.h"
 
 namespace romulus::codec {
@@ -180,8 +179,8 @@ TEST_F(PageEncodingTest, HostileRecordsAreRefused) {
   const std::string raw = Head(3, 2) + std::string(kPageSize, 'x');
   EXPECT_TRUE(ReadAll(raw).ok());
   EXPECT_TRUE(ReadAll(Head(3, 1)).ok());
-  const std::string delta = Head(3, 3) + Number(1ull << 63 | 1, 8) + "\x01\x03" +
-                            std::string(3 * 8, 'w');
+  const std::string delta =
+      Head(3, 3) + Number(1ull << 63 | 1, 8) + "\x01\x03" + std::string(3 * 8, 'w');
   EXPECT_TRUE(ReadAll(delta).ok());
   for (const std::string& good : {raw, delta, Head(3, 5) + Number(2, 4)}) {
     for (size_t size = 1; size < good.size(); ++size) {

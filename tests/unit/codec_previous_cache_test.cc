@@ -1,10 +1,10 @@
-#include "codec/previous_cache.h"
-
 #include <gtest/gtest.h>
 
 #include <cstring>
 #include <map>
 #include <random>
+
+#include "codec/previous_cache.h"
 
 namespace romulus::codec {
 namespace {
