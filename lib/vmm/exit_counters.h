@@ -16,7 +16,9 @@ class ExitCounters {
  public:
   static constexpr size_t kKinds = kvm::kExitNames.size();
 
-  void Count(const kvm::Exit& exit) { counts_[exit.index()].fetch_add(1, std::memory_order_relaxed); }
+  void Count(const kvm::Exit& exit) {
+    counts_[exit.index()].fetch_add(1, std::memory_order_relaxed);
+  }
   std::array<uint64_t, kKinds> Read() const {
     std::array<uint64_t, kKinds> values;
     for (size_t i = 0; i < kKinds; ++i) values[i] = counts_[i].load(std::memory_order_relaxed);

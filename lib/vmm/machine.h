@@ -5,9 +5,9 @@
 //   Restore  both steps at once
 //
 // Threads: one per vCPU, owned here. Pause(), and what it returns, from one checkpoint thread at a
-// time; Start(), Stop(), RestoreState() and SetDirtyLogging() from one controlling thread, never from
-// a vCPU thread; WakeThrottled(), exit_counts() and the constant getters from any thread.
-// Owns everything but what MachineSpec points to, which must outlive it.
+// time; Start(), Stop(), RestoreState() and SetDirtyLogging() from one controlling thread, never
+// from a vCPU thread; WakeThrottled(), exit_counts() and the constant getters from any thread. Owns
+// everything but what MachineSpec points to, which must outlive it.
 #ifndef ROMULUS_VMM_MACHINE_H_
 #define ROMULUS_VMM_MACHINE_H_
 
@@ -67,8 +67,8 @@ class Machine final : public Guest {
                                                        const MachineSpec& spec);
 
   // Everything that can be done before the state is known. Dirty logging is off until
-  // SetDirtyLogging(true), or at once for the ring. Errors: InvalidArgument for a bad spec,
-  // FailedPrecondition naming capabilities that the host lacks, else the ioctl that failed.
+  // SetDirtyLogging(true). Errors: InvalidArgument for a bad spec, FailedPrecondition naming what
+  // the host or its CPU lacks, else the ioctl that failed.
   static absl::StatusOr<std::unique_ptr<Machine>> Prepare(const kvm::System& system,
                                                           const MachineSpec& spec);
   // Prepare() and RestoreState().

@@ -1,0 +1,40 @@
+#include "vmm/kick_signal.h"
+
+#include <pthread.h>
+#include <signal.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <cerrno>
+
+#include "base/status.h"
+
+namespace romulus::vmm {
+namespace {
+
+// Real-time, because glibc and libraries keep away from these; not the first, which glibc's users
+// like to take.
+int SignalNumber() { return SIGRTMIN + 5; }
+
+}  // namespace
+
+absl::Status InstallKickSignal() {
+  struct sigaction action {};
+  action.sa_handler = [](int) {};
+  // No SA_RESTART: a blocking system call of the kicked thread is to end as well.
+  if (::sigaction(SignalNumber(), &action, nullptr) != 0) {
+    return base::ErrnoStatus(errno, "installing the signal that stops vCPUs");
+  }
+  return absl::OkStatus();
+}
+
+void UnblockKickSignal() {
+  sigset_t set;
+  sigemptyset(&set);
+  sigaddset(&set, SignalNumber());
+  ::pthread_sigmask(SIG_UNBLOCK, &set, nullptr);
+}
+
+void Kick(pid_t tid) { ::syscall(SYS_tgkill, ::getpid(), tid, SignalNumber()); }
+
+}  // namespace romulus::vmm

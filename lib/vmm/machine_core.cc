@@ -1,0 +1,392 @@
+#include "vmm/machine_core.h"
+
+#include <algorithm>
+#include <thread>
+#include <utility>
+#include <variant>
+
+#include "absl/strings/str_cat.h"
+#include "arch/memory_map.h"
+#include "base/check.h"
+#include "base/status.h"
+#include "vmm/cpuid.h"
+#include "vmm/msr_list.h"
+
+namespace romulus::vmm {
+namespace {
+
+constexpr uint32_t kVersion = 1;
+// KVM's own tsc_tolerance_ppm: within it KVM does not scale either (arch/x86/kvm/x86.c).
+constexpr uint64_t kTscTolerancePpm = 250;
+// As far apart as KVM still takes two TSC writes for an attempt to make vCPUs agree, in seconds.
+constexpr uint64_t kTscSyncSeconds = 1;
+
+template <typename... Fs>
+struct Overloaded : Fs... {
+  using Fs::operator()...;
+};
+template <typename... Fs>
+Overloaded(Fs...) -> Overloaded<Fs...>;
+
+// A thread that waits for another one spins only while a CPU is left for that one.
+std::chrono::nanoseconds SpinFor(int vcpu_count) {
+  const unsigned cpus = std::max(1u, std::thread::hardware_concurrency());
+  return std::chrono::microseconds(static_cast<unsigned>(vcpu_count) < cpus ? 100 : 10);
+}
+
+}  // namespace
+
+// A line that cannot be set is a GSI that does not exist: the machine's own mistake.
+void GsiLine::Set(bool high) { ROMULUS_CHECK(vm_.SetIrqLine(gsi_, high).ok()); }
+
+MachineCore::MachineCore(const kvm::System& system, const MachineSpec& spec,
+                         std::unique_ptr<kvm::Vm> vm)
+    : system_(system),
+      spec_(spec),
+      vm_(std::move(vm)),
+      serial_irq_(*vm_, arch::kSerialGsi),
+      sci_(*vm_, arch::kSciGsi),
+      stop_spin_(SpinFor(spec.vcpu_count)),
+      resume_spin_(SpinFor(spec.vcpu_count)) {}
+
+MachineCore::~MachineCore() { Stop(); }
+
+absl::Status MachineCore::CreateChips() {
+  ROMULUS_RETURN_IF_ERROR(vm_->SetIdentityMapAddress(Gpa(arch::kKvmIdentityMap.start)));
+  ROMULUS_RETURN_IF_ERROR(vm_->SetTssAddress(Gpa(arch::kKvmTss.start)));
+  ROMULUS_RETURN_IF_ERROR(vm_->CreateIrqChip());
+  return vm_->CreatePit();
+}
+
+absl::Status MachineCore::CreateDevices() {
+  const devices::WallClock& clock = spec_.clock != nullptr ? *spec_.clock : system_clock_;
+  platform_ = std::make_unique<devices::Platform>(
+      devices::PlatformParts{*spec_.console, *this, clock, serial_irq_, sci_});
+  return platform_->MapPorts(pio_, {.serial = arch::kSerialPorts.start,
+                                    .cmos = arch::kCmosPorts.start,
+                                    .keyboard_data = arch::kKeyboardDataPort.start,
+                                    .keyboard_command = arch::kKeyboardCommandPort.start,
+                                    .pm = arch::kPmPorts.start,
+                                    .reset = arch::kResetPort.start});
+}
+
+absl::Status MachineCore::EnableDirtyTracking() {
+  switch (spec_.dirty_log) {
+    case DirtyLogMode::kNone:
+      return absl::OkStatus();
+    case DirtyLogMode::kRing:
+      return vm_->EnableDirtyRing(spec_.ring_entries);
+    case DirtyLogMode::kBitmap:
+      return vm_->EnableManualDirtyLogProtect();
+  }
+  return absl::InvalidArgumentError("unknown dirty log mode");
+}
+
+absl::Status MachineCore::MapMemory(bool log_dirty) {
+  uint32_t slot = 0;
+  for (const memory::Region& region : spec_.memory->layout().regions()) {
+    ROMULUS_RETURN_IF_ERROR(vm_->SetMemorySlot(slot++, region.gpa, region.size_bytes,
+                                               spec_.memory->HostAddress(region),
+                                               {.log_dirty = log_dirty}));
+  }
+  dirty_logging_ = log_dirty;
+  return absl::OkStatus();
+}
+
+absl::Status MachineCore::CreateVcpus() {
+  for (int i = 0; i < spec_.vcpu_count; ++i) {
+    ROMULUS_ASSIGN_OR_RETURN(std::unique_ptr<kvm::Vcpu> vcpu,
+                             vm_->CreateVcpu(static_cast<uint32_t>(i)));
+    vcpus_.push_back(std::move(vcpu));
+  }
+  ROMULUS_ASSIGN_OR_RETURN(tsc_khz_, vcpus_[0]->GetTscKhz());
+  for (int i = 0; i < spec_.vcpu_count; ++i) {
+    ROMULUS_ASSIGN_OR_RETURN(std::vector<arch::CpuidEntry> entries,
+                             GuestCpuid(system_, spec_, tsc_khz_, i));
+    ROMULUS_RETURN_IF_ERROR(vcpu(i).SetCpuid(ToKvm(entries)));
+    if (i == 0) cpuid_ = std::move(entries);
+  }
+  ROMULUS_ASSIGN_OR_RETURN(const std::vector<uint32_t> msrs, FindStateMsrs(system_, *vcpus_[0]));
+  for (const std::unique_ptr<kvm::Vcpu>& vcpu : vcpus_) {
+    states_.push_back(
+        std::make_unique<VcpuState>(msrs, vcpu->xsave_bytes(), system_.capabilities().sregs2));
+  }
+  return absl::OkStatus();
+}
+
+void MachineCore::StartThreads() {
+  VcpuHost& host = *this;
+  for (size_t i = 0; i < vcpus_.size(); ++i) {
+    threads_.push_back(std::make_unique<VcpuThread>(*vcpus_[i], *states_[i], host,
+                                                    vcpus_.size() == 1, resume_spin_));
+  }
+}
+
+absl::Status MachineCore::Start() {
+  absl::MutexLock lock(&mutex_);
+  if (life_ != Life::kNew && life_ != Life::kRestored) {
+    return absl::FailedPreconditionError("the machine has run already");
+  }
+  life_ = Life::kStarted;
+  if (!paused_) ResumeThreads();
+  return absl::OkStatus();
+}
+
+void MachineCore::ResumeThreads() {
+  for (const std::unique_ptr<VcpuThread>& thread : threads_) thread->Post(VcpuCommand::kRun);
+}
+
+void MachineCore::Stop() {
+  {
+    absl::MutexLock lock(&mutex_);
+    life_ = Life::kDead;
+  }
+  for (const std::unique_ptr<VcpuThread>& thread : threads_) thread->End();
+  for (const std::unique_ptr<VcpuThread>& thread : threads_) thread->Join();
+}
+
+// --- exits ---------------------------------------------------------------------------------------
+
+AfterExit MachineCore::HandleExit(const kvm::Exit& exit) {
+  exits_.Count(exit);
+  return std::visit(
+      Overloaded{
+          [this](const kvm::ExitIo& io) {
+            // A string instruction's repetitions are single accesses to the device.
+            for (size_t at = 0; io.size_bytes > 0 && at + io.size_bytes <= io.data.size();
+                 at += io.size_bytes) {
+              const std::span<std::byte> data = io.data.subspan(at, io.size_bytes);
+              if (io.is_write) {
+                pio_.Write(io.port, data);
+              } else {
+                pio_.Read(io.port, data);
+              }
+            }
+            return AfterIo();
+          },
+          [this](const kvm::ExitMmio& mmio) {
+            if (mmio.is_write) {
+              mmio_.Write(mmio.gpa, mmio.data);
+            } else {
+              mmio_.Read(mmio.gpa, mmio.data);
+            }
+            return AfterIo();
+          },
+          [](const kvm::ExitInterrupted&) { return AfterExit::kReenter; },
+          [this](const kvm::ExitDirtyRingFull&) {
+            spec_.listener->OnDirtyRingFull();
+            return AfterExit::kStayOut;
+          },
+          [this](const kvm::ExitShutdown&) {
+            return StopGuest(GuestStop::kTripleFault, absl::AbortedError("triple fault"));
+          },
+          [this](const kvm::ExitSystemEvent& event) {
+            switch (event.type) {
+              case KVM_SYSTEM_EVENT_SHUTDOWN:
+                return StopGuest(GuestStop::kPowerOff, absl::OkStatus());
+              case KVM_SYSTEM_EVENT_RESET:
+                return StopGuest(GuestStop::kReset, absl::OkStatus());
+              default:
+                return StopGuest(GuestStop::kError,
+                                 absl::AbortedError(absl::StrCat("KVM system event ", event.type)));
+            }
+          },
+          [this](const kvm::ExitHlt&) {
+            return StopGuest(GuestStop::kError,
+                             absl::InternalError("HLT exit in spite of the in-kernel irqchip"));
+          },
+          [this](const kvm::ExitInternalError& error) {
+            std::string text = absl::StrCat("KVM internal error, suberror ", error.suberror);
+            for (uint32_t i = 0; i < error.data_count; ++i) {
+              absl::StrAppend(&text, i == 0 ? ", data" : "", " 0x", absl::Hex(error.data[i]));
+            }
+            return StopGuest(GuestStop::kError, absl::InternalError(text));
+          },
+          [this](const kvm::ExitFailEntry& error) {
+            return StopGuest(GuestStop::kError,
+                             absl::InternalError(absl::StrCat("guest entry failed, reason 0x",
+                                                              absl::Hex(error.hardware_reason))));
+          },
+          [this](const kvm::ExitUnknown& unknown) {
+            return StopGuest(GuestStop::kError, absl::UnimplementedError(absl::StrCat(
+                                                    "unknown KVM exit ", unknown.reason)));
+          },
+      },
+      exit);
+}
+
+AfterExit MachineCore::AfterIo() {
+  const int noted = noted_stop_.load(std::memory_order_relaxed);
+  if (noted == 0) return AfterExit::kReenter;
+  return StopGuest(static_cast<GuestStop>(noted - 1), absl::OkStatus());
+}
+
+void MachineCore::OnRunFailed(const absl::Status& status) { StopGuest(GuestStop::kError, status); }
+
+AfterExit MachineCore::StopGuest(GuestStop reason, const absl::Status& detail) {
+  if (!guest_stopped_.exchange(true)) {
+    for (const std::unique_ptr<VcpuThread>& thread : threads_) thread->Interrupt();
+    spec_.listener->OnGuestStopped(reason, detail);
+  }
+  return AfterExit::kStayOut;
+}
+
+bool MachineCore::MustThrottle() const {
+  return spec_.throttle != nullptr && spec_.throttle->MustWait();
+}
+
+void MachineCore::WakeThrottled() {
+  for (const std::unique_ptr<VcpuThread>& thread : threads_) thread->Wake();
+}
+
+// --- pause ---------------------------------------------------------------------------------------
+
+absl::Status MachineCore::BeginPause(const PauseOptions& options) {
+  ROMULUS_RETURN_IF_ERROR(AskToStop(options));
+  stopping_.Wait(stop_spin_);
+
+  size_t quiet = 0;
+  absl::Status status;
+  for (devices::Device* device : platform_->devices()) {
+    if (status = device->Quiesce(); !status.ok()) break;
+    ++quiet;
+  }
+  if (!status.ok()) LetRun(quiet);
+  return status;
+}
+
+absl::Status MachineCore::AskToStop(const PauseOptions& options) {
+  absl::MutexLock lock(&mutex_);
+  if (paused_) return absl::FailedPreconditionError("the guest is paused already");
+  if (life_ == Life::kDead) return absl::FailedPreconditionError("the guest was stopped");
+  paused_ = true;
+  pause_options_ = options;
+  state_taken_ = false;
+  const uint32_t count = static_cast<uint32_t>(threads_.size());
+  stopping_.Set(count);
+  capturing_.Set(options.capture_state ? count : 0);
+  const VcpuCommand command =
+      options.capture_state ? VcpuCommand::kParkAndCapture : VcpuCommand::kPark;
+  for (const std::unique_ptr<VcpuThread>& thread : threads_) {
+    if (!thread->Post(command)) {
+      stopping_.CountDown();
+      if (options.capture_state) capturing_.CountDown();
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<state::MachineState> MachineCore::TakeState() {
+  if (!pause_options_.capture_state) {
+    return absl::FailedPreconditionError("this pause was asked for without capturing state");
+  }
+  if (std::exchange(state_taken_, true)) {
+    return absl::FailedPreconditionError("this pause's state was taken already");
+  }
+  state::MachineState out;
+  out.PutStruct("vm.vcpus", 0, kVersion, static_cast<uint32_t>(vcpus_.size()));
+  out.PutStruct("vm.tsc_khz", 0, kVersion, tsc_khz_);
+  // The vCPUs' own threads read theirs meanwhile.
+  ROMULUS_RETURN_IF_ERROR(vm_state_.Capture(*vm_));
+  vm_state_.Put(out);
+  for (const devices::Device* device : platform_->devices()) {
+    ROMULUS_RETURN_IF_ERROR(device->Save(out));
+  }
+  capturing_.Wait(stop_spin_);
+  for (size_t i = 0; i < vcpus_.size(); ++i) {
+    ROMULUS_RETURN_IF_ERROR(threads_[i]->capture_status());
+    states_[i]->Put(out, static_cast<uint32_t>(i));
+  }
+  return out;
+}
+
+void MachineCore::EndPause() { LetRun(platform_->devices().size()); }
+
+void MachineCore::LetRun(size_t quiet_devices) {
+  capturing_.Wait(stop_spin_);
+  const std::vector<devices::Device*> devices = platform_->devices();
+  for (size_t i = 0; i < quiet_devices; ++i) devices[i]->Resume();
+  absl::MutexLock lock(&mutex_);
+  ROMULUS_CHECK(paused_);
+  paused_ = false;
+  if (life_ == Life::kStarted) ResumeThreads();
+}
+
+absl::Status MachineCore::SetDirtyLogging(bool enabled) {
+  if (enabled == dirty_logging_) return absl::OkStatus();
+  if (enabled && spec_.dirty_log == DirtyLogMode::kNone) {
+    return absl::FailedPreconditionError("the machine was made without a dirty log");
+  }
+  ROMULUS_RETURN_IF_ERROR(BeginPause({.capture_state = false}));
+  absl::Status status = MapMemory(enabled);
+  EndPause();
+  return status;
+}
+
+// --- restore -------------------------------------------------------------------------------------
+
+// The order: first all sections are taken and checked, so that a malformed state changes nothing;
+// then vCPUs, VM, devices. vCPUs before the VM's chips: see VmState::Restore. Devices after the
+// chips, since they raise their interrupt lines anew.
+absl::Status MachineCore::RestoreState(state::MachineState state) {
+  {
+    absl::MutexLock lock(&mutex_);
+    if (life_ != Life::kNew || paused_) {
+      return absl::FailedPreconditionError("only a new machine can be restored, and only once");
+    }
+    life_ = Life::kDead;  // until all of it has succeeded
+  }
+  ROMULUS_RETURN_IF_ERROR(DoRestoreState(std::move(state)));
+  absl::MutexLock lock(&mutex_);
+  life_ = Life::kRestored;
+  return absl::OkStatus();
+}
+
+absl::Status MachineCore::DoRestoreState(state::MachineState state) {
+  ROMULUS_ASSIGN_OR_RETURN(const uint32_t vcpu_count,
+                           state.TakeStruct<uint32_t>("vm.vcpus", 0, kVersion));
+  if (vcpu_count != vcpus_.size()) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("the state has ", vcpu_count, " vCPUs, this machine ", vcpus_.size()));
+  }
+  ROMULUS_ASSIGN_OR_RETURN(const uint32_t saved_khz,
+                           state.TakeStruct<uint32_t>("vm.tsc_khz", 0, kVersion));
+  ROMULUS_RETURN_IF_ERROR(vm_state_.Take(state));
+  for (uint32_t i = 0; i < vcpu_count; ++i) ROMULUS_RETURN_IF_ERROR(states_[i]->Take(state, i));
+
+  ROMULUS_RETURN_IF_ERROR(CheckTscFrequency(saved_khz));
+  // vCPUs were read one after the other; those whose TSCs ran together go on with the latest of the
+  // values, since one that went on with less could see time that another has seen already go by
+  // again.
+  uint64_t latest = 0;
+  for (const std::unique_ptr<VcpuState>& vcpu : states_) latest = std::max(latest, vcpu->tsc());
+  const uint64_t together = kTscSyncSeconds * 1000 * saved_khz;
+  for (size_t i = 0; i < vcpus_.size(); ++i) {
+    if (latest - states_[i]->tsc() <= together) states_[i]->set_tsc(latest);
+    ROMULUS_RETURN_IF_ERROR(
+        base::Annotate(states_[i]->Restore(*vcpus_[i]), absl::StrCat("restoring vCPU ", i)));
+    threads_[i]->ForgetSyncRegs();
+  }
+  ROMULUS_RETURN_IF_ERROR(base::Annotate(vm_state_.Restore(*vm_), "restoring the VM"));
+  for (devices::Device* device : platform_->devices()) {
+    ROMULUS_RETURN_IF_ERROR(device->Restore(state));
+  }
+  return state.ExpectEmpty();
+}
+
+absl::Status MachineCore::CheckTscFrequency(uint32_t saved_khz) {
+  const uint64_t difference = saved_khz > tsc_khz_ ? saved_khz - tsc_khz_ : tsc_khz_ - saved_khz;
+  if (difference * 1'000'000 <= uint64_t{tsc_khz_} * kTscTolerancePpm) return absl::OkStatus();
+  if (!system_.capabilities().tsc_control) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("the guest's TSC runs at ", saved_khz, " kHz, this host's at ", tsc_khz_,
+                     " kHz, and KVM here cannot scale it (KVM_CAP_TSC_CONTROL)"));
+  }
+  for (const std::unique_ptr<kvm::Vcpu>& vcpu : vcpus_) {
+    ROMULUS_RETURN_IF_ERROR(vcpu->SetTscKhz(saved_khz));
+  }
+  tsc_khz_ = saved_khz;
+  return absl::OkStatus();
+}
+
+}  // namespace romulus::vmm

@@ -1,0 +1,54 @@
+#include "vmm/msr_list.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/status.h"
+
+namespace romulus::vmm {
+namespace {
+
+// Intel SDM vol. 4, table 2-2; KVM reads and writes them (arch/x86/kvm/mtrr.c, x86.c) without
+// listing them.
+std::vector<uint32_t> UnlistedMsrs() {
+  std::vector<uint32_t> msrs = {kMsrMtrrDefType, 0x250, 0x258, 0x259};
+  for (uint32_t msr = 0x268; msr <= 0x26f; ++msr) msrs.push_back(msr);  // fixed 4 KiB ranges
+  for (uint32_t msr = 0x200; msr <= 0x20f; ++msr) msrs.push_back(msr);  // eight variable ranges
+  for (uint32_t bank = 0; bank < 32; ++bank) msrs.push_back(0x400 + 4 * bank);  // MCi_CTL
+  return msrs;
+}
+
+// https://learn.microsoft.com/virtualization/hyper-v-on-windows/tlfs : synthetic MSRs.
+bool IsHyperV(uint32_t msr) { return msr >= 0x40000000 && msr <= 0x400001ff; }
+
+int Rank(uint32_t msr) { return msr == kMsrTsc ? 0 : msr == kMsrTscDeadline ? 2 : 1; }
+
+}  // namespace
+
+absl::StatusOr<std::vector<uint32_t>> FindStateMsrs(const kvm::System& system, kvm::Vcpu& vcpu) {
+  ROMULUS_ASSIGN_OR_RETURN(std::vector<uint32_t> candidates, system.MsrIndexList());
+  const std::vector<uint32_t> unlisted = UnlistedMsrs();
+  candidates.insert(candidates.end(), unlisted.begin(), unlisted.end());
+  std::stable_sort(candidates.begin(), candidates.end(), [](uint32_t a, uint32_t b) {
+    return std::pair(Rank(a), a) < std::pair(Rank(b), b);
+  });
+  candidates.erase(std::unique(candidates.begin(), candidates.end()), candidates.end());
+
+  std::vector<uint32_t> found;
+  for (const uint32_t msr : candidates) {
+    if (IsHyperV(msr)) continue;
+    absl::StatusOr<uint64_t> value = vcpu.GetMsr(msr);
+    if (absl::IsNotFound(value.status())) continue;
+    if (!value.ok()) return value.status();
+    // Writing the TSC back would not change a thing, but it takes part in KVM's TSC
+    // synchronization.
+    if (msr != kMsrTsc && !vcpu.SetMsr(msr, *value).ok()) {
+      absl::StatusOr<uint64_t> again = vcpu.GetMsr(msr);
+      if (!again.ok() || *again != *value) continue;
+    }
+    if (found.size() < kMaxMsrs) found.push_back(msr);
+  }
+  return found;
+}
+
+}  // namespace romulus::vmm

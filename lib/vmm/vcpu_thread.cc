@@ -1,0 +1,190 @@
+#include "vmm/vcpu_thread.h"
+
+#include <pthread.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <string>
+#include <utility>
+#include <variant>
+
+#include "absl/strings/str_cat.h"
+#include "base/status.h"
+#include "vmm/kick_signal.h"
+
+namespace romulus::vmm {
+namespace {
+
+// The command word: bit 0 is "end", bits 1-2 the command, the rest a generation, so that two
+// equal commands in a row are two words.
+constexpr uint32_t kEndBit = 1;
+constexpr unsigned kCommandShift = 1;
+constexpr uint32_t kCommandMask = 3;
+constexpr unsigned kGenerationShift = 3;
+
+VcpuCommand CommandOf(uint32_t word) {
+  return static_cast<VcpuCommand>((word >> kCommandShift) & kCommandMask);
+}
+
+uint32_t NextWord(uint32_t word, VcpuCommand command) {
+  return (((word >> kGenerationShift) + 1) << kGenerationShift) |
+         (static_cast<uint32_t>(command) << kCommandShift);
+}
+
+}  // namespace
+
+VcpuThread::VcpuThread(kvm::Vcpu& vcpu, VcpuState& state, VcpuHost& host, bool alone,
+                       std::chrono::nanoseconds resume_spin)
+    : vcpu_(vcpu), state_(state), host_(host), alone_(alone), resume_spin_(resume_spin) {
+  thread_ = std::thread([this] { Main(); });
+  WaitFor(tid_, std::chrono::nanoseconds(0), [](uint32_t tid) { return tid != 0; });
+}
+
+VcpuThread::~VcpuThread() {
+  End();
+  Join();
+}
+
+void VcpuThread::Join() {
+  if (thread_.joinable()) thread_.join();
+}
+
+bool VcpuThread::Post(VcpuCommand command) {
+  uint32_t word = command_.load(std::memory_order_seq_cst);
+  do {
+    if ((word & kEndBit) != 0) return false;
+  } while (
+      !command_.compare_exchange_weak(word, NextWord(word, command), std::memory_order_seq_cst));
+  if (command == VcpuCommand::kRun) {
+    Wake();
+  } else {
+    Interrupt();
+  }
+  return true;
+}
+
+void VcpuThread::End() {
+  command_.fetch_or(kEndBit, std::memory_order_seq_cst);
+  Interrupt();
+}
+
+void VcpuThread::Wake() {
+  wakeups_.fetch_add(1, std::memory_order_seq_cst);
+  wakeups_.notify_all();
+}
+
+// immediate_exit before the signal: a signal that arrives before KVM_RUN is entered would be lost
+// without it. The thread clears it only before it looks at what it has to obey (RunGuest), so it
+// cannot clear ours and miss the reason for it.
+void VcpuThread::Interrupt() {
+  Wake();
+  vcpu_.SetImmediateExit(true);
+  if (phase() == VcpuPhase::kRunning) {
+    Kick(static_cast<pid_t>(tid_.load(std::memory_order_relaxed)));
+  }
+}
+
+void VcpuThread::Main() {
+  UnblockKickSignal();
+  ::pthread_setname_np(::pthread_self(), absl::StrCat("vcpu", vcpu_.id()).c_str());
+  tid_.store(static_cast<uint32_t>(::syscall(SYS_gettid)), std::memory_order_release);
+  tid_.notify_all();
+
+  uint32_t obeyed = 0;
+  for (;;) {
+    uint32_t word = command_.load(std::memory_order_seq_cst);
+    if (word == obeyed) {
+      const uint32_t seen = wakeups_.load(std::memory_order_seq_cst);
+      if ((word = command_.load(std::memory_order_seq_cst)) == obeyed) {
+        WaitFor(wakeups_, resume_spin_, [seen](uint32_t now) { return now != seen; });
+        continue;
+      }
+    }
+    if ((word & kEndBit) != 0) {
+      // A pause that asked before the end still waits for an answer.
+      if ((word & ~kEndBit) != obeyed && CommandOf(word) != VcpuCommand::kRun) {
+        capture_status_ = absl::FailedPreconditionError("the guest was stopped");
+        host_.OnStopped();
+        if (CommandOf(word) == VcpuCommand::kParkAndCapture) host_.OnCaptured();
+      }
+      return;
+    }
+    obeyed = word;
+    if (CommandOf(word) == VcpuCommand::kRun) {
+      RunGuest(word);
+    } else {
+      Park(CommandOf(word));
+    }
+  }
+}
+
+void VcpuThread::RunGuest(uint32_t command_word) {
+  phase_.store(VcpuPhase::kRunning, std::memory_order_seq_cst);
+  vcpu_.SetImmediateExit(false);
+  while (!Superseded(command_word)) {
+    if (host_.GuestStopped()) {
+      phase_.store(VcpuPhase::kFinished, std::memory_order_seq_cst);
+      return StayOut(command_word, [] { return false; });
+    }
+    if (host_.MustThrottle()) {
+      StayOut(command_word, [this] { return host_.GuestStopped() || !host_.MustThrottle(); });
+      continue;
+    }
+    absl::StatusOr<kvm::Exit> exit = vcpu_.Run();
+    if (!exit.ok()) {
+      io_pending_ = false;
+      host_.OnRunFailed(exit.status());
+      continue;
+    }
+    NoteExit(*exit);
+    if (host_.HandleExit(*exit) == AfterExit::kStayOut) {
+      StayOut(command_word, [this] { return host_.GuestStopped(); });
+    }
+  }
+}
+
+void VcpuThread::NoteExit(const kvm::Exit& exit) {
+  sync_regs_fresh_ = true;
+  io_pending_ =
+      std::holds_alternative<kvm::ExitIo>(exit) || std::holds_alternative<kvm::ExitMmio>(exit);
+}
+
+template <typename Until>
+void VcpuThread::StayOut(uint32_t command_word, Until until) {
+  for (;;) {
+    const uint32_t seen = wakeups_.load(std::memory_order_seq_cst);
+    if (Superseded(command_word) || until()) return;
+    WaitFor(wakeups_, std::chrono::nanoseconds(0), [seen](uint32_t now) { return now != seen; });
+  }
+}
+
+// An access that KVM split into several exits comes back with its next part; each is handled.
+absl::Status VcpuThread::CompleteIo() {
+  vcpu_.SetImmediateExit(true);
+  while (io_pending_) {
+    absl::StatusOr<kvm::Exit> exit = vcpu_.Run();
+    if (!exit.ok()) return exit.status();
+    sync_regs_fresh_ = true;
+    io_pending_ =
+        std::holds_alternative<kvm::ExitIo>(*exit) || std::holds_alternative<kvm::ExitMmio>(*exit);
+    // What else it says (a power-off, a full ring) comes up again when the vCPU runs on.
+    host_.HandleExit(*exit);
+  }
+  return absl::OkStatus();
+}
+
+void VcpuThread::Park(VcpuCommand command) {
+  absl::Status status = CompleteIo();
+  if (phase() == VcpuPhase::kRunning) {
+    phase_.store(VcpuPhase::kPaused, std::memory_order_seq_cst);
+  }
+  host_.OnStopped();
+  if (command != VcpuCommand::kParkAndCapture) return;
+  if (status.ok()) {
+    status = state_.Capture(vcpu_, sync_regs_fresh_, alone_, *this);
+  }
+  capture_status_ = base::Annotate(status, absl::StrCat("capturing vCPU ", vcpu_.id()));
+  host_.OnCaptured();
+}
+
+}  // namespace romulus::vmm

@@ -1,0 +1,116 @@
+// One vCPU's thread, as an explicit state machine:
+//
+//      +--------- kRun ---------+
+//      v                        |
+//   Running -- kPark[Capture] -> Paused
+//      |
+//      +-- the guest has stopped -> Finished: obeys kPark, never runs again
+//
+// Running includes waiting outside the guest, on a full ring or a closed throttle gate. Commands
+// are words with a generation: a thread that missed one obeys the latest. End() ends the thread
+// itself, in any state.
+//
+// Post() from one thread at a time; the other calls from any thread, this one too. The thread owns
+// nothing; VcpuHost, Vcpu and state must outlive it.
+#ifndef ROMULUS_VMM_VCPU_THREAD_H_
+#define ROMULUS_VMM_VCPU_THREAD_H_
+
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <thread>
+
+#include "absl/status/status.h"
+#include "kvm/exit.h"
+#include "kvm/vcpu.h"
+#include "vmm/vcpu_state.h"
+#include "vmm/wait.h"
+
+namespace romulus::vmm {
+
+// What to do after an exit was handled.
+enum class AfterExit : uint8_t {
+  kReenter,
+  kStayOut,  // until the next pause has come and gone
+};
+
+// The machine, as a vCPU thread sees it. Called from all vCPU threads at once.
+class VcpuHost {
+ public:
+  virtual ~VcpuHost() = default;
+  virtual AfterExit HandleExit(const kvm::Exit& exit) = 0;
+  // KVM_RUN failed: the guest has stopped for good.
+  virtual void OnRunFailed(const absl::Status& status) = 0;
+  virtual bool GuestStopped() const = 0;
+  virtual bool MustThrottle() const = 0;
+  // This vCPU is out of the guest, its I/O complete (or its thread ends).
+  virtual void OnStopped() = 0;
+  virtual void AwaitAllStopped() = 0;
+  // After OnStopped(), if a capture was asked for.
+  virtual void OnCaptured() = 0;
+};
+
+enum class VcpuCommand : uint32_t { kPark = 0, kParkAndCapture = 1, kRun = 2 };
+enum class VcpuPhase : uint32_t { kPaused, kRunning, kFinished };
+
+class VcpuThread final : private VcpuCaptureHooks {
+ public:
+  // Starts the thread, Paused. `alone`: the machine has no other vCPU.
+  VcpuThread(kvm::Vcpu& vcpu, VcpuState& state, VcpuHost& host, bool alone,
+             std::chrono::nanoseconds resume_spin);
+  // Ends and joins.
+  ~VcpuThread();
+
+  // False if the thread ends: it will not obey, nor report to the host.
+  bool Post(VcpuCommand command);
+  void End();
+  void Join();
+  // Makes it look again whether it must throttle.
+  void Wake();
+  // Makes it leave the guest and look again whether the guest has stopped.
+  void Interrupt();
+
+  VcpuPhase phase() const { return phase_.load(std::memory_order_acquire); }
+  // Of the last capture; valid after the host's OnCaptured().
+  const absl::Status& capture_status() const { return capture_status_; }
+  // State was written to the vCPU from outside: what kvm_run holds is stale.
+  void ForgetSyncRegs() { sync_regs_fresh_ = false; }
+
+ private:
+  void Main();
+  void RunGuest(uint32_t command_word);
+  void Park(VcpuCommand command);
+  absl::Status CompleteIo();
+  void NoteExit(const kvm::Exit& exit);
+  bool Superseded(uint32_t command_word) const {
+    return command_.load(std::memory_order_seq_cst) != command_word;
+  }
+  // Waits outside the guest until the command changes, or `until()` holds after a Wake().
+  template <typename Until>
+  void StayOut(uint32_t command_word, Until until);
+
+  void AwaitAllStopped() override { host_.AwaitAllStopped(); }
+
+  kvm::Vcpu& vcpu_;
+  VcpuState& state_;
+  VcpuHost& host_;
+  const bool alone_;
+  const std::chrono::nanoseconds resume_spin_;
+
+  // {generation, command, end bit}; see the .cc.
+  std::atomic<uint32_t> command_{0};
+  std::atomic<uint32_t> tid_{0};
+  std::atomic<VcpuPhase> phase_{VcpuPhase::kPaused};
+  std::atomic<uint32_t> wakeups_{0};  // changes with each command and each Wake()
+
+  // The thread's own:
+  bool io_pending_ = false;
+  bool sync_regs_fresh_ = false;
+  absl::Status capture_status_;
+
+  std::thread thread_;  // last: it uses all of the above
+};
+
+}  // namespace romulus::vmm
+
+#endif  // ROMULUS_VMM_VCPU_THREAD_H_
