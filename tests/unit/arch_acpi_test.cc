@@ -1,8 +1,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <cstdlib>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <map>
 #include <memory>
@@ -168,9 +170,10 @@ TEST(Aml, EncodesAsTheSpecificationSays) {
 TEST(AcpiDisassembly, IaslReadsTheDsdt) {
   if (std::system("iasl -v >/dev/null 2>&1") != 0) GTEST_SKIP() << "no iasl (acpica-tools)";
   auto tables = Walk(BuildAcpiTables(FullSpec()).value());
-  const std::string stem = ::testing::TempDir() + "romulus_acpi_" + std::to_string(::getpid());
+  const std::string folder = ::testing::TempDir() + "romulus_acpi_" + std::to_string(::getpid());
+  std::filesystem::create_directory(folder);
   for (const char* signature : {"DSDT", "FACP", "APIC", "FACS"}) {
-    const std::string path = stem + "_" + signature;
+    const std::string path = folder + "/" + signature;
     std::ofstream(path + ".aml", std::ios::binary) << tables[signature];
     const std::string command = "iasl -d " + path + ".aml >" + path + ".log 2>&1";
     EXPECT_EQ(std::system(command.c_str()), 0) << signature;
@@ -189,6 +192,7 @@ TEST(AcpiDisassembly, IaslReadsTheDsdt) {
       EXPECT_EQ(std::system(compile.c_str()), 0) << "does not compile again";
     }
   }
+  std::filesystem::remove_all(folder);
 }
 
 }  // namespace
