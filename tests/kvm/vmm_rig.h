@@ -1,0 +1,193 @@
+// A Machine with the ledger guest, and what a test needs around it: a console to wait on, a
+// listener, copies of memory. Used by one test thread; the machine's own threads call the sinks.
+#ifndef ROMULUS_TESTS_KVM_VMM_RIG_H_
+#define ROMULUS_TESTS_KVM_VMM_RIG_H_
+
+#include <cstring>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "kvm/system.h"
+#include "memory/guest_memory.h"
+#include "vmm/machine.h"
+
+namespace romulus::testing {
+
+#define ROMULUS_TEST_CONCAT_INNER(a, b) a##b
+#define ROMULUS_TEST_CONCAT(a, b) ROMULUS_TEST_CONCAT_INNER(a, b)
+#define ASSERT_OK(expression)                                     \
+  do {                                                            \
+    const absl::Status romulus_test_status = (expression);        \
+    ASSERT_TRUE(romulus_test_status.ok()) << romulus_test_status; \
+  } while (false)
+#define ASSERT_OK_AND_ASSIGN(lhs, expression) \
+  ASSERT_OK_AND_ASSIGN_IMPL(ROMULUS_TEST_CONCAT(romulus_test_or_, __LINE__), lhs, expression)
+#define ASSERT_OK_AND_ASSIGN_IMPL(tmp, lhs, expression) \
+  auto tmp = (expression);                              \
+  ASSERT_TRUE(tmp.ok()) << tmp.status();                \
+  lhs = *std::move(tmp)
+
+// So long nothing here takes unless it hangs; no test passes because of it.
+inline constexpr absl::Duration kPatience = absl::Seconds(60);
+
+// Console and listener of one machine.
+class Witness final : public devices::ConsoleSink, public vmm::GuestListener {
+ public:
+  void WriteConsole(std::span<const std::byte> bytes) override {
+    absl::MutexLock lock(&mutex_);
+    for (const std::byte b : bytes) {
+      text_.push_back(static_cast<char>(b));
+      if (b == std::byte{'\n'}) ++lines_;
+    }
+  }
+  void OnDirtyRingFull() override {
+    absl::MutexLock lock(&mutex_);
+    ++ring_full_;
+  }
+  void OnGuestStopped(vmm::GuestStop reason, const absl::Status& detail) override {
+    absl::MutexLock lock(&mutex_);
+    ++stops_;
+    stop_ = reason;
+    detail_ = detail;
+  }
+
+  std::string text() const {
+    absl::MutexLock lock(&mutex_);
+    return text_;
+  }
+  int ring_full() const {
+    absl::MutexLock lock(&mutex_);
+    return ring_full_;
+  }
+  int stops() const {
+    absl::MutexLock lock(&mutex_);
+    return stops_;
+  }
+  std::optional<vmm::GuestStop> stop() const {
+    absl::MutexLock lock(&mutex_);
+    return stop_;
+  }
+  absl::Status detail() const {
+    absl::MutexLock lock(&mutex_);
+    return detail_;
+  }
+  // False if it did not happen, or the guest stopped before.
+  bool AwaitLines(size_t lines) const {
+    absl::MutexLock lock(&mutex_);
+    auto there = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+      return lines_ >= lines || stops_ > 0;
+    };
+    return mutex_.AwaitWithTimeout(absl::Condition(&there), kPatience) && lines_ >= lines;
+  }
+  bool AwaitStop() const {
+    absl::MutexLock lock(&mutex_);
+    auto there = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return stops_ > 0; };
+    return mutex_.AwaitWithTimeout(absl::Condition(&there), kPatience);
+  }
+  bool AwaitRingFull(int count) const {
+    absl::MutexLock lock(&mutex_);
+    auto there = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+      return ring_full_ >= count || stops_ > 0;
+    };
+    return mutex_.AwaitWithTimeout(absl::Condition(&there), kPatience) && ring_full_ >= count;
+  }
+
+ private:
+  mutable absl::Mutex mutex_;
+  std::string text_ ABSL_GUARDED_BY(mutex_);
+  size_t lines_ ABSL_GUARDED_BY(mutex_) = 0;
+  int ring_full_ ABSL_GUARDED_BY(mutex_) = 0;
+  int stops_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::optional<vmm::GuestStop> stop_ ABSL_GUARDED_BY(mutex_);
+  absl::Status detail_ ABSL_GUARDED_BY(mutex_);
+};
+
+inline std::shared_ptr<memory::GuestMemory> NewMemory(uint64_t memory_mib = 16) {
+  auto memory = memory::GuestMemory::Create(*memory::MemoryLayout::ForMib(memory_mib));
+  EXPECT_TRUE(memory.ok()) << memory.status();
+  return *std::move(memory);
+}
+
+inline std::shared_ptr<memory::GuestMemory> CopyOf(const memory::GuestMemory& source) {
+  auto copy = memory::GuestMemory::Create(source.layout());
+  EXPECT_TRUE(copy.ok()) << copy.status();
+  for (const memory::Region& region : source.layout().regions()) {
+    const auto from = source.ReadableSpan(region.gpa, region.size_bytes);
+    const auto to = (*copy)->WritableSpan(region.gpa, region.size_bytes);
+    EXPECT_TRUE(from.ok() && to.ok());
+    std::memcpy(to->data(), from->data(), from->size());
+  }
+  return *std::move(copy);
+}
+
+// Page writes of the first `vcpus` vCPUs, from the ledger's progress pages.
+inline uint64_t LedgerWrites(const memory::GuestMemory& memory, int vcpus) {
+  uint64_t writes = 0;
+  for (int i = 0; i < vcpus; ++i) {
+    writes +=
+        *memory.ReadObject<uint64_t>(Gpa(0x200000 + static_cast<uint64_t>(i) * kPageSize + 0x18));
+  }
+  return writes;
+}
+
+// Checks a ledger console: the steps rise by one from 1, nothing is corrupt; the last one is
+// `done`.
+inline ::testing::AssertionResult LedgerIsIntact(const std::string& console, uint64_t steps) {
+  uint64_t last = 0;
+  bool done = false;
+  for (absl::string_view line : absl::StrSplit(console, '\n', absl::SkipEmpty())) {
+    const std::vector<absl::string_view> words = absl::StrSplit(line, ' ');
+    if (words.size() > 2 && words[0] == "step") {
+      uint64_t step = 0;
+      if (!absl::SimpleAtoi(words[1], &step) || step != last + 1 || words.back() != "ok") {
+        return ::testing::AssertionFailure() << "after step " << last << ": " << line;
+      }
+      last = step;
+    } else if (words.size() > 2 && words[0] == "ledger:" && words[1] == "done") {
+      done = words.back() == "ok";
+    } else if (words[0] != "ledger:") {
+      return ::testing::AssertionFailure() << "after step " << last << ": " << line;
+    }
+  }
+  if (!done || last != steps) {
+    return ::testing::AssertionFailure() << "last step " << last << ", done " << done << "\n"
+                                         << console;
+  }
+  return ::testing::AssertionSuccess();
+}
+
+class VmmTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    auto system = kvm::System::Open();
+    ASSERT_TRUE(system.ok()) << system.status();
+    system_ = *std::move(system);
+  }
+
+  vmm::MachineSpec Spec(Witness& witness, int vcpus, absl::string_view options) {
+    vmm::MachineSpec spec;
+    spec.vcpu_count = vcpus;
+    spec.memory = NewMemory();
+    spec.boot.kernel_path = LEDGER_ELF;
+    spec.boot.command_line = absl::StrCat("vcpus=", vcpus, " ", options);
+    spec.console = &witness;
+    spec.listener = &witness;
+    return spec;
+  }
+
+  std::unique_ptr<kvm::System> system_;
+};
+
+}  // namespace romulus::testing
+
+#endif  // ROMULUS_TESTS_KVM_VMM_RIG_H_
