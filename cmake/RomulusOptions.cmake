@@ -29,3 +29,9 @@ if(ROMULUS_SANITIZE_FLAGS)
   target_compile_options(romulus_flags INTERFACE $<$<COMPILE_LANGUAGE:CXX>:${ROMULUS_SANITIZE_FLAGS}>)
   target_link_options(romulus_flags INTERFACE ${ROMULUS_SANITIZE_FLAGS})
 endif()
+
+# libFuzzer is guided by the coverage of our own code, so all of it is instrumented.
+if(ROMULUS_BUILD_FUZZERS)
+  target_compile_options(romulus_flags INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-fsanitize=fuzzer-no-link>)
+  target_link_options(romulus_flags INTERFACE -fsanitize=fuzzer-no-link)
+endif()

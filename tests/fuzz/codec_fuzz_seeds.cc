@@ -1,0 +1,96 @@
+// Writes seed inputs: codec_fuzz_seeds <fuzzer> <folder>. What the real encoder makes of a small
+// model.
+#include <cstdio>
+#include <fstream>
+#include <string>
+
+#include "codec/page_encoding.h"
+#include "fuzz/replica_script.h"
+#include "unit/replica_rig.h"
+
+namespace romulus::replica {
+namespace {
+
+void Write(const std::string& folder, const std::string& name, const std::string& content) {
+  std::ofstream(folder + "/seed_" + name, std::ios::binary) << content;
+}
+
+// Messages as a script. Headers are taken apart by hand: a piece of a stream starts at any sequence
+// number, which a reader would refuse.
+std::string Script(const Messages& messages) {
+  std::string script;
+  for (const std::string& message : messages) {
+    absl::string_view rest = message;
+    while (rest.size() >= codec::kFrameHeaderBytes) {
+      codec::Frame frame;
+      uint32_t body_bytes;
+      uint64_t term, epoch;
+      std::memcpy(&frame.kind, rest.data() + 6, 1);
+      std::memcpy(&term, rest.data() + 8, 8);
+      std::memcpy(&epoch, rest.data() + 16, 8);
+      std::memcpy(&body_bytes, rest.data() + 32, 4);
+      frame.term = Term(term);
+      frame.epoch = EpochId(epoch);
+      frame.body = rest.substr(codec::kFrameHeaderBytes, body_bytes);
+      AppendScriptFrame(frame, &script);
+      rest.remove_prefix(codec::kFrameHeaderBytes + body_bytes);
+    }
+  }
+  return script;
+}
+
+int Main(const std::string& fuzzer, const std::string& folder) {
+  constexpr Term kTerm(1);
+  codec::EncoderOptions options;
+  options.page_body_bytes = 4096;
+  ModelPrimary primary(4, options);
+  std::memset(primary.page(Gfn(0)), 0, primary.layout().size_bytes());
+  Messages stream = primary.StartStream(kTerm);
+  const Messages sync = primary.FullSync(kTerm);
+  stream.insert(stream.end(), sync.begin(), sync.end());
+  for (uint64_t epoch = 1; epoch < 6; ++epoch) {
+    Messages messages;
+    if (epoch == 3) {
+      messages = primary.AbortedEpoch(kTerm, EpochId(epoch), primary.MutateSome(2));
+    } else {
+      messages = primary.Epoch(kTerm, EpochId(epoch), primary.MutateSome(3), "console", 0);
+    }
+    stream.insert(stream.end(), messages.begin(), messages.end());
+    if (fuzzer == "replica_session_fuzzer") {
+      Write(folder, "epoch" + std::to_string(epoch), "\x01" + Script(messages));
+    }
+  }
+  if (fuzzer == "codec_frame_fuzzer") Write(folder, "stream", Join(stream));
+  if (fuzzer == "replica_session_fuzzer") {
+    Write(folder, "stream", std::string(1, '\0') + Script(stream));
+    Write(folder, "raw", "\x02" + Join(stream));
+  }
+  if (fuzzer == "codec_machine_state_fuzzer") {
+    Write(folder, "machine", primary.Machine(EpochId(1)).Serialize());
+  }
+  if (fuzzer == "codec_page_fuzzer") {
+    std::string body(1, '\0');
+    codec::AppendZeroRun(Gfn(1), 5, &body);
+    for (uint64_t gfn = 0; gfn < 20; ++gfn) {
+      const std::vector<std::byte> before(primary.page(Gfn(gfn)),
+                                          primary.page(Gfn(gfn)) + kPageSize);
+      primary.Mutate(Gfn(gfn));
+      codec::AppendPage(Gfn(gfn), codec::PageBytes(primary.page(Gfn(gfn)), kPageSize),
+                        before.data(), &body);
+    }
+    Write(folder, "records", body);
+    Write(folder, "pages", "\x01" + body);
+  }
+  return 0;
+}
+
+}  // namespace
+}  // namespace romulus::replica
+
+int main(int argc, char** argv) {
+  if (argc != 3) {
+    std::fprintf(stderr, "usage: codec_fuzz_seeds <fuzzer> <folder>\n");
+    return 2;
+  }
+  return romulus::replica::Main(argv[1], argv[2]);
+}
