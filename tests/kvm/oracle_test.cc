@@ -29,12 +29,13 @@ struct OracleResult {
 };
 
 // Runs `epochs` checkpoints and compares after each, with the guest still paused.
-OracleResult RunOracle(MachineRig& rig, int epochs) {
+OracleResult RunOracle(MachineRig& rig, int epochs, bool idle = false) {
   OracleResult result;
   InProcessReplica replica(rig.memory->layout());
   RecordingSink sink;
   epoch::Checkpoint checkpoint(rig.Parts());
-  result.status = replica.FullSync(*rig.memory, Term(1), *rig.staging);
+  result.status = rig.machine->SetDirtyLogging(true);
+  result.status.Update(replica.FullSync(*rig.memory, Term(1)));
   if (!result.status.ok()) return result;
   absl::Status compared;
   checkpoint.SetObserver([&](const epoch::StagedEpoch& staged) {
@@ -45,8 +46,11 @@ OracleResult RunOracle(MachineRig& rig, int epochs) {
   // Device-like writes of the VMM go where the guest never does: the last MiB.
   const uint64_t vmm_first = rig.memory->layout().size_bytes() - (1 << 20);
   result.status = rig.machine->Start();
+  // Until the guest works: before that it reads its pages, and a page that was only read can be lost
+  // without a difference.
+  rig.AwaitProgress(1);
   for (int i = 1; result.status.ok() && i <= epochs; ++i) {
-    rig.AwaitProgress(random() % 200);
+    rig.AwaitProgress(idle ? 0 : random() % 200);
     const uint64_t vmm_writes = random() % 4;
     for (uint64_t w = 0; w < vmm_writes; ++w) {
       result.status.Update(rig.memory->WriteObject<uint64_t>(
@@ -69,7 +73,7 @@ OracleResult RunOracle(MachineRig& rig, int epochs) {
 std::string CommandLine(const std::string& workload, int vcpus) {
   // report_every keeps the console talking now and then; idle reports by time.
   return absl::StrCat("vcpus=", vcpus, " workload=", workload, " pages=", kDataPages,
-                      workload == "idle" ? "" : " report_every=5000", " lsr=0");
+                      workload == "idle" ? " report_ms=1" : " report_every=5000", " lsr=0");
 }
 
 class OracleTest
@@ -82,10 +86,12 @@ TEST_P(OracleTest, P4_TheReplicaEqualsThePrimaryAfterEveryEpoch) {
                                  .vcpus = vcpus,
                                  .ring_entries = ring_entries});
   ASSERT_TRUE(rig.ok()) << rig.status();
-  const OracleResult result = RunOracle(**rig, kEpochs);
+  const OracleResult result = RunOracle(**rig, kEpochs, workload == "idle");
   EXPECT_TRUE(result.status.ok()) << "after epoch " << result.epochs << ": " << result.status;
   EXPECT_EQ(result.epochs, kEpochs);
-  EXPECT_GT(result.guest_pages, result.vmm_pages) << "the guest wrote nothing";
+  if (workload != "idle") {
+    EXPECT_GT(result.guest_pages, result.vmm_pages) << "the guest wrote nothing";
+  }
   RecordProperty("pages", static_cast<int>(result.guest_pages));
 }
 
@@ -93,25 +99,27 @@ INSTANTIATE_TEST_SUITE_P(
     Ring, OracleTest,
     ::testing::Combine(::testing::Values("uniform", "hotcold", "sequential"),
                        ::testing::Values(1, 2, 4), ::testing::Values(256u, 1024u, 65536u)),
-    [](const auto& info) {
-      return absl::StrCat(std::get<0>(info.param), "_", std::get<1>(info.param), "vcpu_",
-                          std::get<2>(info.param));
+    [](const auto& test) {
+      return absl::StrCat(std::get<0>(test.param), "_", std::get<1>(test.param), "vcpu_",
+                          std::get<2>(test.param));
     });
 
 INSTANTIATE_TEST_SUITE_P(Idle, OracleTest,
                          ::testing::Combine(::testing::Values("idle"), ::testing::Values(1, 2),
                                             ::testing::Values(256u)),
-                         [](const auto& info) {
-                           return absl::StrCat("idle_", std::get<1>(info.param), "vcpu");
+                         [](const auto& test) {
+                           return absl::StrCat("idle_", std::get<1>(test.param), "vcpu");
                          });
 
 TEST(OracleBrokenTest, P4_ADroppedPageIsNoticed) {
   auto rig = MachineRig::Create(
       {.kernel = LEDGER_ELF, .command_line = CommandLine("sequential", 1)});
   ASSERT_TRUE(rig.ok()) << rig.status();
-  (*rig)->failpoints.Arm("tracker.drop_one_page", 1, /*skip=*/20);
+  // One page of one epoch, again and again: an entry may come before its write (or without one), so a
+  // single loss can be harmless, but not every one.
+  (*rig)->failpoints.Arm("tracker.drop_one_page", kEpochs, /*skip=*/20);
   const OracleResult result = RunOracle(**rig, kEpochs);
-  EXPECT_EQ((*rig)->failpoints.Fired("tracker.drop_one_page"), 1u);
+  EXPECT_LT((*rig)->failpoints.Fired("tracker.drop_one_page"), 20u) << "noticed too late";
   EXPECT_EQ(result.status.code(), absl::StatusCode::kDataLoss) << result.status;
 }
 

@@ -69,16 +69,17 @@ class MachineRig : public vmm::GuestListener {
   epoch::CheckpointParts Parts() {
     return {machine.get(), memory.get(), tracker.get(), staging.get(), gate.get(), &clock, &failpoints};
   }
-  // Page writes of all vCPUs so far, from the guest's progress pages; it never goes back.
+  // Steps and page writes of all vCPUs so far, from the guest's progress pages; it never goes back.
   uint64_t Progress() const {
-    uint64_t writes = 0;
+    uint64_t sum = 0;
     for (int vcpu = 0; vcpu < options.vcpus; ++vcpu) {
-      const Gpa counter(kProgress + static_cast<uint64_t>(vcpu) * kPageSize + 0x18);
-      writes += memory->ReadObject<uint64_t>(counter).value_or(0);
+      const uint64_t page = kProgress + static_cast<uint64_t>(vcpu) * kPageSize;
+      sum += memory->ReadObject<uint64_t>(Gpa(page + 0x10)).value_or(0);
+      sum += memory->ReadObject<uint64_t>(Gpa(page + 0x18)).value_or(0);
     }
-    return writes;
+    return sum;
   }
-  // Lets the guest run until it has made `writes` more writes, wants its ring emptied, or ended.
+  // Lets the guest run until it has made so many more writes, wants its ring emptied, or ended.
   void AwaitProgress(uint64_t writes) {
     const uint64_t goal = Progress() + writes;
     while (Progress() < goal && !ring_full && !stopped) std::this_thread::yield();
@@ -149,27 +150,22 @@ class InProcessReplica {
         encoder_(*codec::EpochEncoder::Create(layout.gfn_end(), &writer_, {})) {}
 
   // All memory of a guest that stands still.
-  absl::Status FullSync(const memory::GuestMemory& source, Term term, epoch::StagingPool& staging) {
+  absl::Status FullSync(const memory::GuestMemory& source, Term term) {
     ROMULUS_ASSIGN_OR_RETURN(stream_, store_.OpenStream(term));
     encoder_->StartStream(codec::kDefaultMaxBodyBytes);
+    const auto send = [this](std::string message) { return Deliver(message); };
     const uint64_t pages = source.layout().page_count();
-    ROMULUS_RETURN_IF_ERROR(encoder_->BeginSync(term, pages, Sender()));
-    for (uint64_t first = 0; first < pages; first += epoch::StagingChunk::kPages) {
-      ROMULUS_ASSIGN_OR_RETURN(epoch::StagingChunk chunk, staging.Acquire(absl::Seconds(10)));
-      epoch::PageBatch batch{{}, std::move(chunk)};
-      for (uint64_t i = first; i < std::min(pages, first + epoch::StagingChunk::kPages); ++i) {
-        const Gfn gfn = source.layout().GfnAt(i);
-        std::memcpy(batch.chunk.data() + batch.gfns.size() * kPageSize, source.Page(gfn).data(),
-                    kPageSize);
-        batch.gfns.push_back(gfn);
-      }
-      ROMULUS_RETURN_IF_ERROR(encoder_->AddSyncPages(term, batch, Sender()));
+    ROMULUS_RETURN_IF_ERROR(encoder_->BeginSync(term, pages, send));
+    for (uint64_t i = 0; i < pages; ++i) {
+      const Gfn gfn = source.layout().GfnAt(i);
+      ROMULUS_RETURN_IF_ERROR(encoder_->AddSyncPage(gfn, source.Page(gfn), send));
     }
-    return encoder_->EndSync(term, 1, Sender());
+    return encoder_->EndSync(1, send);
   }
 
   absl::Status Commit(const epoch::StagedEpoch& staged) {
-    ROMULUS_RETURN_IF_ERROR(encoder_->Finish(staged, 0, staged.console_released, Sender()));
+    ROMULUS_RETURN_IF_ERROR(encoder_->Finish(staged, 0, staged.console_released,
+                                             [this](std::string m) { return Deliver(m); }));
     if (store_.status().newest.epoch != staged.epoch) return absl::InternalError("not committed");
     return absl::OkStatus();
   }
@@ -197,15 +193,13 @@ class InProcessReplica {
   codec::EncodeStats TakeStats() { return encoder_->TakeStats(); }
 
  private:
-  auto Sender() {
-    return [this](std::string message) -> absl::Status {
-      absl::string_view rest = message;
-      while (!rest.empty()) {
-        ROMULUS_ASSIGN_OR_RETURN(const codec::Frame frame, reader_.Next(&rest));
-        ROMULUS_RETURN_IF_ERROR(Take(frame));
-      }
-      return absl::OkStatus();
-    };
+  absl::Status Deliver(const std::string& message) {
+    absl::string_view rest = message;
+    while (!rest.empty()) {
+      ROMULUS_ASSIGN_OR_RETURN(const codec::Frame frame, reader_.Next(&rest));
+      ROMULUS_RETURN_IF_ERROR(Take(frame));
+    }
+    return absl::OkStatus();
   }
   absl::Status Take(const codec::Frame& frame) {
     switch (frame.kind) {
