@@ -9,10 +9,10 @@
 namespace romulus::daemon {
 namespace {
 
-using codec::PageEncoding;
-using codec::PageEncodingName;
+// 0 is no encoding.
+constexpr size_t kFirstEncoding = 1;
 
-std::string Name(PageEncoding encoding) { return std::string(PageEncodingName(encoding)); }
+std::string Name(size_t encoding) { return std::string(codec::kPageEncodingNames[encoding]); }
 
 uint64_t Percentile(std::vector<uint64_t>& values, double share) {
   if (values.empty()) return 0;
@@ -44,7 +44,7 @@ void EpochRecords::Submitted(const epoch::StagedEpoch& staged) {
                 .pages = staged.page_count,
                 .interval_ns = staged.interval_ns,
                 .phases = staged.phases,
-                .sent = {},
+                .encoded = {},
                 .ack_latency_ns = 0};
   absl::MutexLock lock(&mutex_);
   ++by_reason_[static_cast<size_t>(staged.reason)];
@@ -53,23 +53,22 @@ void EpochRecords::Submitted(const epoch::StagedEpoch& staged) {
 }
 
 void EpochRecords::Sent(const wire::EpochSent& sent) {
-  metrics_->Encoded(static_cast<size_t>(PageEncoding::kZero), sent.pages_zero, sent.bytes_zero);
-  metrics_->Encoded(static_cast<size_t>(PageEncoding::kRaw), sent.pages_raw, sent.bytes_raw);
-  metrics_->Encoded(static_cast<size_t>(PageEncoding::kDelta), sent.pages_delta, sent.bytes_delta);
-  metrics_->Sent(sent.bytes_total);
+  const codec::EncodeStats& encoded = sent.encoded;
+  for (size_t i = kFirstEncoding; i < codec::kPageEncodingEnd; ++i) {
+    if (encoded.pages[i] != 0) metrics_->Encoded(i, encoded.pages[i], encoded.bytes[i]);
+  }
+  metrics_->Sent(encoded.message_bytes);
   Record record;
   {
     absl::MutexLock lock(&mutex_);
-    sent_.pages_zero += sent.pages_zero;
-    sent_.pages_raw += sent.pages_raw;
-    sent_.pages_delta += sent.pages_delta;
-    sent_.bytes_zero += sent.bytes_zero;
-    sent_.bytes_raw += sent.bytes_raw;
-    sent_.bytes_delta += sent.bytes_delta;
-    sent_.bytes_total += sent.bytes_total;
+    for (size_t i = kFirstEncoding; i < codec::kPageEncodingEnd; ++i) {
+      sum_.pages[i] += encoded.pages[i];
+      sum_.bytes[i] += encoded.bytes[i];
+    }
+    sum_.message_bytes += encoded.message_bytes;
     Record* found = Find(sent.term, sent.epoch);
     if (found == nullptr) return;
-    found->sent = sent;
+    found->encoded = encoded;
     record = *found;
   }
   metrics_->EpochCut({.cut_reason = static_cast<size_t>(record.reason),
@@ -99,9 +98,9 @@ std::vector<romulus::v1::EpochRecord> EpochRecords::Last(size_t count) const {
     out.set_reason(std::string(epoch::CutReasonName(record.reason)));
     out.set_pages(record.pages);
     auto& bytes = *out.mutable_bytes_by_encoding();
-    bytes[Name(PageEncoding::kZero)] = record.sent.bytes_zero;
-    bytes[Name(PageEncoding::kRaw)] = record.sent.bytes_raw;
-    bytes[Name(PageEncoding::kDelta)] = record.sent.bytes_delta;
+    for (size_t e = kFirstEncoding; e < codec::kPageEncodingEnd; ++e) {
+      if (record.encoded.bytes[e] != 0) bytes[Name(e)] = record.encoded.bytes[e];
+    }
     for (size_t phase = 0; phase < epoch::kPhaseCount; ++phase) {
       romulus::v1::PhaseTime& time = *out.add_phases();
       time.set_phase(std::string(epoch::kPhaseNames[phase]));
@@ -137,18 +136,14 @@ void EpochRecords::FillCounters(romulus::v1::Counters& counters) const {
   absl::MutexLock lock(&mutex_);
   counters.set_epochs_acked(acked_);
   counters.set_pages(pages_acked_);
-  counters.set_bytes_sent(sent_.bytes_total);
+  counters.set_bytes_sent(sum_.message_bytes);
   for (size_t i = 0; i < by_reason_.size(); ++i) {
     (*counters.mutable_epochs_by_reason())[std::string(epoch::kCutReasonNames[i])] = by_reason_[i];
   }
-  auto& pages = *counters.mutable_pages_by_encoding();
-  pages[Name(PageEncoding::kZero)] = sent_.pages_zero;
-  pages[Name(PageEncoding::kRaw)] = sent_.pages_raw;
-  pages[Name(PageEncoding::kDelta)] = sent_.pages_delta;
-  auto& bytes = *counters.mutable_bytes_by_encoding();
-  bytes[Name(PageEncoding::kZero)] = sent_.bytes_zero;
-  bytes[Name(PageEncoding::kRaw)] = sent_.bytes_raw;
-  bytes[Name(PageEncoding::kDelta)] = sent_.bytes_delta;
+  for (size_t e = kFirstEncoding; e < codec::kPageEncodingEnd; ++e) {
+    (*counters.mutable_pages_by_encoding())[Name(e)] = sum_.pages[e];
+    (*counters.mutable_bytes_by_encoding())[Name(e)] = sum_.bytes[e];
+  }
 }
 
 void RecordingSink::StagePages(Term term, EpochId epoch, epoch::PageBatch batch) {

@@ -10,6 +10,7 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
+#include "codec/epoch_encoder.h"
 #include "epoch/staged_epoch.h"
 #include "metrics/metrics.h"
 #include "romulus/v1/control.pb.h"
@@ -40,7 +41,7 @@ class EpochRecords {
     uint64_t pages = 0;
     uint64_t interval_ns = 0;
     epoch::PhaseTimes phases;
-    wire::EpochSent sent;
+    codec::EncodeStats encoded;
     uint64_t ack_latency_ns = 0;
   };
   // Epochs of a term follow each other, so a record is found by subtraction.
@@ -51,7 +52,7 @@ class EpochRecords {
   mutable absl::Mutex mutex_;
   std::deque<Record> records_ ABSL_GUARDED_BY(mutex_);
   std::vector<uint64_t> by_reason_ ABSL_GUARDED_BY(mutex_);
-  wire::EpochSent sent_ ABSL_GUARDED_BY(mutex_);  // sums
+  codec::EncodeStats sum_ ABSL_GUARDED_BY(mutex_);
   uint64_t acked_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t pages_acked_ ABSL_GUARDED_BY(mutex_) = 0;
 };

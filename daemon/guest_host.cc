@@ -2,7 +2,7 @@
 
 #include <utility>
 
-#include "base/check.h"
+#include "base/bytes.h"
 #include "base/status.h"
 #include "memory/memory_layout.h"
 #include "tracker/bitmap_source.h"
@@ -134,7 +134,11 @@ absl::Status GuestHost::Start() {
 
 void GuestHost::Stop() {
   if (loop_ != nullptr) loop_->Stop();
-  if (machine_ != nullptr) machine_->Stop();
+  if (guest_ != nullptr) {
+    guest_->Stop();
+  } else if (machine_ != nullptr) {
+    machine_->Stop();
+  }
 }
 
 absl::Status GuestHost::SetDirtyLogging(bool enabled) { return guest_->SetDirtyLogging(enabled); }

@@ -51,10 +51,10 @@ struct GuestHostOptions {
   GuestHostListener* listener = nullptr;
 };
 
-class GuestHost final : private devices::ConsoleSink,
-                        private vmm::GuestListener,
-                        private vmm::ThrottleGate,
-                        private epoch::CheckpointListener {
+class GuestHost final : public devices::ConsoleSink,
+                        public vmm::GuestListener,
+                        public vmm::ThrottleGate,
+                        public epoch::CheckpointListener {
  public:
   // A new guest, ready to Start(). Errors: of memory, Machine::Boot, the staging pool.
   static absl::StatusOr<std::unique_ptr<GuestHost>> Boot(const GuestHostOptions& options);

@@ -100,7 +100,7 @@ absl::Status Primary::Stream::Open(wire::HelloInput hello, const std::string& ad
   options.sender.max_unacked_epochs = config.checkpoint().max_unacked_epochs() + 1;
   options.sender.heartbeat_interval_ns =
       uint64_t{config.failover().heartbeat_interval_ms()} * 1'000'000;
-  options.sender.encoder_cache_bytes = uint64_t{config.checkpoint().previous_cache_mib()} << 20;
+  options.encoder.previous_cache_bytes = uint64_t{config.checkpoint().previous_cache_mib()} << 20;
   options.sync.term = term;
   options.sync.on_progress = [this](const wire::SyncProgress& progress) {
     Tell([progress](PrimaryListener& to) { to.OnSyncProgress(progress); });

@@ -1,7 +1,9 @@
 #include "daemon/secondary.h"
 
 #include <atomic>
+#include <chrono>
 #include <functional>
+#include <future>
 #include <utility>
 
 #include "base/status.h"
@@ -11,6 +13,7 @@
 namespace romulus::daemon {
 namespace {
 
+constexpr std::chrono::milliseconds kGoodbyeTime{500};
 constexpr size_t kMaxStreams = 16;  // a primary has one; more are leftovers or strangers
 
 }  // namespace
@@ -31,6 +34,9 @@ class Secondary::Inbound final : public replica::HelloPolicy,
   void Attach(std::shared_ptr<wire::Link> link) {
     link_ = link;
     session_.Attach(std::move(link));
+  }
+  void CloseLink(const absl::Status& why) {
+    if (link_ != nullptr) link_->Close(why);
   }
   // Destroys the link, which waits until the session has heard its end. Worker.
   void DestroyLink() { link_.reset(); }
@@ -130,6 +136,12 @@ absl::StatusOr<std::unique_ptr<Secondary>> Secondary::Listen(const SecondaryPart
 Secondary::~Secondary() { Shutdown(); }
 
 void Secondary::Shutdown() {
+  if (std::exchange(shut_down_, true)) return;
+  // A goodbye under way gets a moment to leave.
+  auto said = std::make_shared<std::promise<void>>();
+  std::future<void> done = said->get_future();
+  heartbeats_.Post([said] { said->set_value(); });
+  done.wait_for(kGoodbyeTime);
   if (server_ != nullptr) server_->Shutdown();
   heartbeats_.Stop();
   worker_.Stop();
@@ -266,12 +278,14 @@ absl::StatusOr<PromotedGuest> Secondary::PromoteOnWorker(Term term, uint64_t dec
   return promoted;
 }
 
-void Secondary::CloseStream(romulus::v1::Goodbye::Reason reason, Term term,
+void Secondary::CloseStream(std::optional<romulus::v1::Goodbye::Reason> reason, Term term,
                             const std::string& detail) {
   const std::shared_ptr<Inbound> stream = current();
   if (stream == nullptr) return;
-  heartbeats_.Post(
-      [stream, reason, term, detail] { stream->session().SayGoodbye(reason, term, detail); });
+  heartbeats_.Post([stream, reason, term, detail] {
+    if (reason) stream->session().SayGoodbye(*reason, term, detail);
+    stream->CloseLink(absl::CancelledError(detail));
+  });
 }
 
 void Secondary::Heartbeat() {

@@ -74,8 +74,9 @@ class Secondary final : private wire::LinkAcceptor {
   absl::Status NewReplica();
   // Seals the replica and runs it in `term`; OnPromotion follows.
   void Promote(Term term, uint64_t decided_ns);
-  // Ends the accepted stream, if any, after a goodbye.
-  void CloseStream(romulus::v1::Goodbye::Reason reason, Term term, const std::string& detail);
+  // Ends the accepted stream, if any, after a goodbye if one is given.
+  void CloseStream(std::optional<romulus::v1::Goodbye::Reason> reason, Term term,
+                   const std::string& detail);
   // Accepts nothing more and ends all streams. Blocks; idempotent.
   void Shutdown();
 
@@ -100,6 +101,7 @@ class Secondary final : private wire::LinkAcceptor {
   void Forget(const std::shared_ptr<Inbound>& inbound);
 
   const SecondaryParts parts_;
+  bool shut_down_ = false;
   const HostFacts host_;
   replica::ReplicaCounters counters_;
 

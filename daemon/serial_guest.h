@@ -24,7 +24,10 @@ class SerialGuest final : public vmm::Guest {
     return std::make_unique<Paused>(std::move(lock), *std::move(paused));
   }
   absl::Status Start() override { return machine_->Start(); }
-  void Stop() override { machine_->Stop(); }
+  void Stop() override {
+    std::lock_guard<std::mutex> lock(mutex_);
+    machine_->Stop();
+  }
   int vcpu_count() const override { return machine_->vcpu_count(); }
 
   absl::Status SetDirtyLogging(bool enabled) {

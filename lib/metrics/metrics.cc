@@ -15,6 +15,12 @@ void SetState(const Labelled<prometheus::Gauge>& states, size_t current) {
   states.at(current).Set(1);
 }
 
+// One thread does this, so that reading and adding need not be one step.
+void RaiseTo(prometheus::Counter& counter, uint64_t total) {
+  const double more = Number(total) - counter.Value();
+  if (more > 0) counter.Increment(more);
+}
+
 }  // namespace
 
 Metrics::Metrics(absl::string_view vm, absl::string_view node, Labels labels)
@@ -46,18 +52,7 @@ void Metrics::Encoded(size_t encoding, uint64_t pages, uint64_t bytes) {
   impl_->instruments.encoded_bytes.at(encoding).Increment(Number(bytes));
 }
 
-void Metrics::FrameError(size_t kind) { impl_->instruments.frame_errors.at(kind).Increment(); }
-
 void Metrics::Sent(uint64_t bytes) { impl_->instruments.sent_bytes->Increment(Number(bytes)); }
-
-void Metrics::Received(uint64_t bytes) {
-  impl_->instruments.received_bytes->Increment(Number(bytes));
-}
-
-void Metrics::EpochCommitted(uint64_t pages) {
-  impl_->instruments.epochs_committed->Increment();
-  impl_->instruments.pages_committed->Increment(Number(pages));
-}
 
 void Metrics::SetRole(size_t role) { SetState(impl_->instruments.role, role); }
 void Metrics::SetMode(size_t mode) { SetState(impl_->instruments.mode, mode); }
@@ -92,11 +87,16 @@ void Metrics::SetConsoleReleased(uint64_t offset_bytes) {
 }
 
 void Metrics::SetExits(size_t kind, uint64_t total) {
-  // Only the control loop sets exits, so that reading and adding need not be one step.
-  prometheus::Counter& counter = impl_->instruments.exits.at(kind);
-  const double more = Number(total) - counter.Value();
-  if (more > 0) counter.Increment(more);
+  RaiseTo(impl_->instruments.exits.at(kind), total);
 }
+void Metrics::SetFrameErrors(size_t kind, uint64_t total) {
+  RaiseTo(impl_->instruments.frame_errors.at(kind), total);
+}
+void Metrics::SetCommitted(uint64_t epochs, uint64_t pages) {
+  RaiseTo(*impl_->instruments.epochs_committed, epochs);
+  RaiseTo(*impl_->instruments.pages_committed, pages);
+}
+void Metrics::SetReceived(uint64_t bytes) { RaiseTo(*impl_->instruments.received_bytes, bytes); }
 
 void Metrics::Failover(bool by_operator, uint64_t detect_ns, uint64_t activate_ns) {
   impl_->instruments.failovers.at(by_operator ? 1 : 0).Increment();

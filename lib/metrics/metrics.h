@@ -51,12 +51,7 @@ class Metrics {
   void EpochAcked(uint64_t ack_latency_ns);
   void EpochAborted();
   void Encoded(size_t encoding, uint64_t pages, uint64_t bytes);
-  void FrameError(size_t kind);
-  // Bytes on the replication stream, as sent (primary) or received (secondary).
-  void Sent(uint64_t bytes);
-  void Received(uint64_t bytes);
-  // A secondary committed an epoch.
-  void EpochCommitted(uint64_t pages);
+  void Sent(uint64_t bytes);  // of frames
 
   // State sets: exactly one of the labels is 1.
   void SetRole(size_t role);
@@ -70,8 +65,12 @@ class Metrics {
   void FullSyncCompleted();
   void SetPeerConnected(bool connected);
   void SetConsoleReleased(uint64_t offset_bytes);
-  // Exits are counted by the machine itself; this sets the total so far of one kind (never lower).
+  // These are counted where they happen; the control loop, and only it, hands over the totals so
+  // far. A total that falls changes nothing.
   void SetExits(size_t kind, uint64_t total);
+  void SetFrameErrors(size_t kind, uint64_t total);
+  void SetCommitted(uint64_t epochs, uint64_t pages);
+  void SetReceived(uint64_t bytes);
   // detect_ns is 0 when an operator asked.
   void Failover(bool by_operator, uint64_t detect_ns, uint64_t activate_ns);
 

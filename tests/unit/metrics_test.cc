@@ -111,7 +111,7 @@ TEST(Metrics, ExactlyOneRoleAndOneMode) {
 
 TEST(Metrics, AnIndexBeyondTheLabelsIsOther) {
   Metrics metrics("vm1", "alpha", TestLabels());
-  metrics.FrameError(99);
+  metrics.SetFrameErrors(99, 1);
   EXPECT_EQ(ValueOf(metrics, "romulus_frame_errors_total", "kind=\"other\""), "1");
 }
 

@@ -1,0 +1,227 @@
+#include "daemon/control_service.h"
+
+#include <grpcpp/ext/proto_server_reflection_plugin.h>
+#include <grpcpp/grpcpp.h>
+#include <sys/stat.h>
+
+#include <chrono>
+#include <condition_variable>
+#include <mutex>
+#include <optional>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
+#include "base/status.h"
+#include "daemon/console_socket.h"
+#include "romulus/v1/control.grpc.pb.h"
+
+namespace romulus::daemon {
+namespace {
+
+namespace v1 = romulus::v1;
+using std::chrono::steady_clock;
+
+// Longer than a promotion or a flush ever takes; a client's own deadline is usually shorter.
+constexpr std::chrono::seconds kAnswerTimeout{30};
+constexpr std::chrono::milliseconds kCancelPoll{100};
+constexpr std::chrono::milliseconds kShutdownGrace{500};
+
+grpc::Status ToGrpc(const absl::Status& status) {
+  // The codes are the same numbers (absl/status/status.h, grpc/impl/codegen/status.h).
+  return grpc::Status(static_cast<grpc::StatusCode>(status.code()), std::string(status.message()));
+}
+
+// Where an answer is waited for. Shared with the answer, which may come after the caller has gone.
+template <typename T>
+class Waiter {
+ public:
+  Answer<T> MakeAnswer(std::shared_ptr<Waiter> self) {
+    return [self = std::move(self)](absl::StatusOr<T> value) {
+      std::lock_guard lock(self->mutex_);
+      self->value_.emplace(std::move(value));
+      self->changed_.notify_all();
+    };
+  }
+  absl::StatusOr<T> Wait(const grpc::ServerContext& context) {
+    const auto give_up = steady_clock::now() + kAnswerTimeout;
+    std::unique_lock lock(mutex_);
+    while (!changed_.wait_for(lock, kCancelPoll, [this] { return value_.has_value(); })) {
+      if (context.IsCancelled()) return absl::CancelledError("the caller has gone");
+      if (steady_clock::now() > give_up) return absl::DeadlineExceededError("no answer in time");
+    }
+    return *std::move(value_);
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::optional<absl::StatusOr<T>> value_;
+};
+
+class Service final : public v1::Control::Service {
+ public:
+  explicit Service(ControlBackend* backend) : backend_(backend) {}
+
+  grpc::Status GetStatus(grpc::ServerContext* context, const v1::GetStatusRequest*,
+                         v1::GetStatusResponse* response) override {
+    return Ask<v1::GetStatusResponse>(*context, response,
+                                      [this](auto answer) { backend_->GetStatus(answer); });
+  }
+  grpc::Status WatchStatus(grpc::ServerContext* context, const v1::WatchStatusRequest* request,
+                           grpc::ServerWriter<v1::GetStatusResponse>* writer) override;
+  grpc::Status Failover(grpc::ServerContext* context, const v1::FailoverRequest* request,
+                        v1::FailoverResponse* response) override {
+    return Ask<v1::FailoverResponse>(
+        *context, response,
+        [this, force = request->force()](auto answer) { backend_->Failover(force, answer); });
+  }
+  grpc::Status Pause(grpc::ServerContext* context, const v1::PauseRequest*,
+                     v1::PauseResponse* response) override {
+    return Ask<v1::PauseResponse>(*context, response,
+                                  [this](auto answer) { backend_->Pause(answer); });
+  }
+  grpc::Status Resume(grpc::ServerContext* context, const v1::ResumeRequest*,
+                      v1::ResumeResponse* response) override {
+    return Ask<v1::ResumeResponse>(*context, response,
+                                   [this](auto answer) { backend_->Resume(answer); });
+  }
+  grpc::Status Unprotect(grpc::ServerContext* context, const v1::UnprotectRequest*,
+                         v1::UnprotectResponse*) override {
+    bool done = false;
+    return Ask<bool>(*context, &done,
+                     [this](auto answer) { backend_->SetProtection(false, answer); });
+  }
+  grpc::Status Protect(grpc::ServerContext* context, const v1::ProtectRequest*,
+                       v1::ProtectResponse*) override {
+    bool done = false;
+    return Ask<bool>(*context, &done,
+                     [this](auto answer) { backend_->SetProtection(true, answer); });
+  }
+  grpc::Status ListEpochs(grpc::ServerContext* context, const v1::ListEpochsRequest* request,
+                          v1::ListEpochsResponse* response) override {
+    return Ask<v1::ListEpochsResponse>(
+        *context, response,
+        [this, last = request->last()](auto answer) { backend_->ListEpochs(last, answer); });
+  }
+  grpc::Status Set(grpc::ServerContext* context, const v1::SetRequest* request,
+                   v1::SetResponse* response) override {
+    return Ask<v1::SetResponse>(*context, response, [this, request](auto answer) {
+      backend_->Set(request->tunables(), answer);
+    });
+  }
+
+  void NotifyChanged() {
+    std::lock_guard lock(mutex_);
+    ++version_;
+    changed_.notify_all();
+  }
+  void Stop() {
+    std::lock_guard lock(mutex_);
+    stopping_ = true;
+    changed_.notify_all();
+  }
+
+ private:
+  template <typename T, typename Call>
+  grpc::Status Ask(const grpc::ServerContext& context, T* response, const Call& call) {
+    auto waiter = std::make_shared<Waiter<T>>();
+    call(waiter->MakeAnswer(waiter));
+    absl::StatusOr<T> answer = waiter->Wait(context);
+    if (!answer.ok()) return ToGrpc(answer.status());
+    *response = *std::move(answer);
+    return grpc::Status::OK;
+  }
+
+  ControlBackend* const backend_;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  uint64_t version_ = 0;
+  bool stopping_ = false;
+};
+
+grpc::Status Service::WatchStatus(grpc::ServerContext* context,
+                                  const v1::WatchStatusRequest* request,
+                                  grpc::ServerWriter<v1::GetStatusResponse>* writer) {
+  const std::chrono::milliseconds period(request->min_period_ms() == 0 ? 1000
+                                                                       : request->min_period_ms());
+  std::unique_lock lock(mutex_);
+  while (!stopping_ && !context->IsCancelled()) {
+    const uint64_t seen = version_;
+    const auto next = steady_clock::now() + period;
+    lock.unlock();
+    v1::GetStatusResponse status;
+    const grpc::Status asked = Ask<v1::GetStatusResponse>(
+        *context, &status, [this](auto answer) { backend_->GetStatus(answer); });
+    if (!asked.ok()) return asked;
+    if (!writer->Write(status)) return grpc::Status::OK;
+    lock.lock();
+    while (!stopping_ && !context->IsCancelled() &&
+           (version_ == seen || steady_clock::now() < next)) {
+      changed_.wait_for(lock, kCancelPoll);
+    }
+  }
+  return grpc::Status::OK;
+}
+
+class ControlServerImpl final : public ControlServer {
+ public:
+  explicit ControlServerImpl(ControlBackend* backend) : service_(backend) {}
+  ~ControlServerImpl() override { Shutdown(); }
+
+  absl::Status Start(const std::string& address);
+  void NotifyChanged() override { service_.NotifyChanged(); }
+  void Shutdown() override {
+    if (server_ == nullptr) return;
+    service_.Stop();
+    server_->Shutdown(std::chrono::system_clock::now() + kShutdownGrace);
+    server_->Wait();
+    server_.reset();
+  }
+
+ private:
+  Service service_;
+  std::unique_ptr<grpc::Server> server_;
+};
+
+absl::Status ControlServerImpl::Start(const std::string& address) {
+  absl::string_view path = address;
+  const bool is_unix = absl::ConsumePrefix(&path, "unix:");
+  absl::ConsumePrefix(&path, "//");
+  // gRPC would take the socket away from a daemon that still listens on it.
+  if (is_unix) {
+    ROMULUS_RETURN_IF_ERROR(
+        base::Annotate(RemoveStaleSocket(std::string(path)), "control address"));
+  }
+  grpc::EnableDefaultHealthCheckService(true);
+  grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+  grpc::ServerBuilder builder;
+  // With SO_REUSEPORT two daemons would share a port in silence.
+  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
+  builder.SetMaxReceiveMessageSize(64 << 10);
+  int port = 0;
+  builder.AddListeningPort(address, grpc::InsecureServerCredentials(), &port);
+  builder.RegisterService(&service_);
+  server_ = builder.BuildAndStart();
+  if (server_ == nullptr || (!is_unix && port == 0)) {
+    server_.reset();
+    return absl::AlreadyExistsError(absl::StrCat("control address ", address,
+                                                 " cannot be bound: in use by another process, or "
+                                                 "not an address of this host"));
+  }
+  if (is_unix && ::chmod(std::string(path).c_str(), 0600) != 0) {
+    return base::ErrnoStatus(errno, absl::StrCat("control address ", address));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<ControlServer>> ControlServer::Listen(const std::string& address,
+                                                                     ControlBackend* backend) {
+  auto server = std::make_unique<ControlServerImpl>(backend);
+  ROMULUS_RETURN_IF_ERROR(server->Start(address));
+  return server;
+}
+
+}  // namespace romulus::daemon

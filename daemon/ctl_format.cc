@@ -1,0 +1,153 @@
+#include "daemon/ctl_format.h"
+
+#include <algorithm>
+#include <cstdint>
+#include <ctime>
+#include <vector>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "daemon/table.h"
+
+namespace romulus::daemon {
+namespace {
+
+namespace v1 = romulus::v1;
+
+// "MODE_PROTECTED" -> "protected"
+std::string Word(const std::string& name, absl::string_view prefix) {
+  return absl::AsciiStrToLower(absl::string_view(name).substr(prefix.size()));
+}
+
+std::string Us(uint64_t ns) { return absl::StrFormat("%.1f us", static_cast<double>(ns) / 1e3); }
+std::string Ms(uint64_t ns) { return absl::StrFormat("%.1f ms", static_cast<double>(ns) / 1e6); }
+
+std::string When(uint64_t unix_ms) {
+  const std::time_t seconds = static_cast<std::time_t>(unix_ms / 1000);
+  std::tm utc{};
+  ::gmtime_r(&seconds, &utc);
+  char text[32];
+  std::strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%SZ", &utc);
+  return text;
+}
+
+template <typename Map>
+std::string Counts(const Map& map) {
+  std::vector<std::pair<std::string, uint64_t>> sorted(map.begin(), map.end());
+  std::sort(sorted.begin(), sorted.end());
+  std::string text;
+  for (const auto& [name, value] : sorted) {
+    if (value != 0) absl::StrAppend(&text, text.empty() ? "" : ", ", name, " ", value);
+  }
+  return text.empty() ? "none" : text;
+}
+
+void AddPrimaryRows(const v1::GetStatusResponse& status, TableRows& rows) {
+  const v1::Counters& counters = status.counters();
+  rows.emplace_back("epochs cut / acked",
+                    absl::StrCat(status.epoch_cut(), " / ", status.epoch_acked(), " (",
+                                 counters.unacked_epochs(), " under way)"));
+  rows.emplace_back("epochs by reason", Counts(counters.epochs_by_reason()));
+  rows.emplace_back("pause p50 / p99",
+                    absl::StrCat(Us(status.pause().p50_ns()), " / ", Us(status.pause().p99_ns())));
+  rows.emplace_back("ack latency p50 / p99",
+                    absl::StrCat(Us(status.pause().ack_latency_p50_ns()), " / ",
+                                 Us(status.pause().ack_latency_p99_ns())));
+  rows.emplace_back("pages by encoding", Counts(counters.pages_by_encoding()));
+  rows.emplace_back("bytes sent", absl::StrCat(counters.bytes_sent()));
+  rows.emplace_back("held output", absl::StrCat(counters.held_output_bytes(), " bytes"));
+  rows.emplace_back("console", absl::StrCat("released to byte ", status.console().released()));
+  rows.emplace_back("exits", Counts(counters.exits()));
+  rows.emplace_back("tracker",
+                    absl::StrCat(status.machine().tracker(), " ", status.machine().ring_entries()));
+}
+
+}  // namespace
+
+std::string FormatStatus(const v1::GetStatusResponse& status) {
+  const v1::Peer& peer = status.peer();
+  TableRows rows = {
+      {"vm", absl::StrCat(status.vm_name(), " ", status.vm_uuid())},
+      {"node", status.node_name()},
+      {"role", Word(v1::Role_Name(status.role()), "ROLE_")},
+      {"mode", absl::StrCat(Word(v1::Mode_Name(status.mode()), "MODE_"), " since ",
+                            When(status.since_unix_ms()))},
+      {"reason", status.reason()},
+      {"term", absl::StrCat(status.term())},
+  };
+  if (status.guest_paused()) rows.emplace_back("guest", "paused by an operator");
+  if (!peer.node_name().empty()) {
+    rows.emplace_back("peer", absl::StrCat(peer.node_name(), " at ", peer.address(),
+                                           peer.connected() ? ", connected" : ", not connected"));
+    if (peer.heard()) rows.emplace_back("peer heard", absl::StrCat(peer.heard_ms_ago(), " ms ago"));
+    if (!peer.detail().empty()) rows.emplace_back("peer detail", peer.detail());
+  }
+  if (status.sync().active()) {
+    rows.emplace_back(
+        "full sync", absl::StrCat("round ", status.sync().round(), ", ", status.sync().pages_done(),
+                                  " of ", status.sync().pages_total(), " pages"));
+  }
+  if (status.role() == v1::ROLE_PRIMARY) {
+    AddPrimaryRows(status, rows);
+  } else {
+    rows.emplace_back("epoch held", absl::StrCat(status.epoch_acked()));
+    rows.emplace_back("epochs committed", absl::StrCat(status.counters().epochs_acked()));
+  }
+  if (!status.counters().frame_errors().empty()) {
+    rows.emplace_back("frame errors", Counts(status.counters().frame_errors()));
+  }
+  if (status.has_last_failover()) {
+    const v1::LastFailover& last = status.last_failover();
+    rows.emplace_back(
+        "last failover",
+        absl::StrCat(When(last.at_unix_ms()), last.by_operator() ? " by an operator" : "",
+                     ", from epoch ", last.epoch(), " of term ", last.from_term(), ", detected in ",
+                     Ms(last.detect_ns()), ", active in ", Ms(last.activate_ns())));
+  }
+  rows.emplace_back("guest", absl::StrCat(status.machine().vcpus(), " vCPUs, ",
+                                          status.machine().memory_mib(), " MiB"));
+  rows.emplace_back("daemon", absl::StrCat(status.build(), ", pid ", status.pid()));
+  return FormatTable(rows);
+}
+
+std::string FormatFailover(const v1::FailoverResponse& response) {
+  return absl::StrCat("this node runs the guest in term ", response.term(), ", from epoch ",
+                      response.epoch(), ", active in ", Ms(response.activate_ns()), "\n");
+}
+
+std::string FormatPause(const v1::PauseResponse& response) {
+  if (response.epoch() == 0) return "paused; not protected, so no epoch was cut\n";
+  return absl::StrCat("paused; epoch ", response.epoch(), " is acked\n");
+}
+
+std::string FormatEpochs(const v1::ListEpochsResponse& response) {
+  if (response.epochs().empty()) return "no epochs yet\n";
+  std::string text = absl::StrFormat("%6s %9s %-9s %7s %10s %10s", "term", "epoch", "reason",
+                                     "pages", "ran us", "pause us");
+  for (const v1::PhaseTime& phase : response.epochs(0).phases()) {
+    absl::StrAppendFormat(&text, " %8s", phase.phase());
+  }
+  absl::StrAppendFormat(&text, " %10s\n", "ack us");
+  for (const v1::EpochRecord& record : response.epochs()) {
+    absl::StrAppendFormat(&text, "%6d %9d %-9s %7d %10d %10d", record.term(), record.epoch(),
+                          record.reason(), record.pages(), record.interval_ns() / 1000,
+                          record.pause_ns() / 1000);
+    for (const v1::PhaseTime& phase : record.phases()) {
+      absl::StrAppendFormat(&text, " %8d", phase.ns() / 1000);
+    }
+    absl::StrAppendFormat(
+        &text, " %10s\n",
+        record.ack_latency_ns() == 0 ? "-" : absl::StrCat(record.ack_latency_ns() / 1000));
+  }
+  return text;
+}
+
+std::string FormatTunables(const v1::SetResponse& response) {
+  const v1::Tunables& tunables = response.tunables();
+  return FormatTable({{"max_dirty_pages", absl::StrCat(tunables.max_dirty_pages())},
+                      {"max_interval_us", absl::StrCat(tunables.max_interval_us())},
+                      {"min_interval_us", absl::StrCat(tunables.min_interval_us())}});
+}
+
+}  // namespace romulus::daemon

@@ -1,0 +1,95 @@
+#include "daemon/metric_labels.h"
+
+#include "codec/frame.h"
+#include "codec/page_encoding.h"
+#include "epoch/phases.h"
+#include "kvm/exit.h"
+#include "replica/fault.h"
+
+namespace romulus::daemon {
+namespace {
+
+template <typename Names>
+std::vector<std::string> Strings(const Names& names) {
+  return std::vector<std::string>(names.begin(), names.end());
+}
+
+}  // namespace
+
+std::vector<std::string> FrameErrorNames() {
+  std::vector<std::string> names;
+  for (size_t i = 1; i < codec::kFrameFaultCount; ++i) {
+    names.push_back(std::string(codec::kFrameFaultNames[i]));
+  }
+  // kNone and kFraming say nothing that the names above do not say.
+  for (size_t i = 2; i < replica::kFaultCount; ++i) {
+    names.push_back(std::string(replica::kFaultNames[i]));
+  }
+  return names;
+}
+
+std::vector<uint64_t> FrameErrorCounts(const replica::ReplicaCounters& counters) {
+  std::vector<uint64_t> counts;
+  for (size_t i = 1; i < codec::kFrameFaultCount; ++i) counts.push_back(counters.frame_faults[i]);
+  for (size_t i = 2; i < replica::kFaultCount; ++i) counts.push_back(counters.faults[i]);
+  return counts;
+}
+
+metrics::Labels MetricLabels() {
+  metrics::Labels labels;
+  labels.phases = Strings(epoch::kPhaseNames);
+  labels.cut_reasons = Strings(epoch::kCutReasonNames);
+  labels.encodings = Strings(codec::kPageEncodingNames);
+  labels.exit_kinds = Strings(kvm::kExitNames);
+  labels.frame_errors = FrameErrorNames();
+  for (const failover::Role role : {failover::Role::kPrimary, failover::Role::kSecondary}) {
+    labels.roles.push_back(std::string(failover::RoleName(role)));
+  }
+  for (size_t mode = 0; mode <= static_cast<size_t>(failover::Mode::kFinished); ++mode) {
+    labels.modes.push_back(std::string(failover::ModeName(static_cast<failover::Mode>(mode))));
+  }
+  return labels;
+}
+
+romulus::v1::Mode ModeToProto(failover::Mode mode) {
+  switch (mode) {
+    case failover::Mode::kSolo:
+      return romulus::v1::MODE_SOLO;
+    case failover::Mode::kSyncing:
+      return romulus::v1::MODE_SYNCING;
+    case failover::Mode::kProtected:
+      return romulus::v1::MODE_PROTECTED;
+    case failover::Mode::kDegraded:
+      return romulus::v1::MODE_DEGRADED;
+    case failover::Mode::kStandby:
+      return romulus::v1::MODE_STANDBY;
+    case failover::Mode::kPromoting:
+      return romulus::v1::MODE_PROMOTING;
+    case failover::Mode::kFenced:
+      return romulus::v1::MODE_FENCED;
+    case failover::Mode::kFinished:
+      return romulus::v1::MODE_FINISHED;
+  }
+  return romulus::v1::MODE_UNSPECIFIED;
+}
+
+romulus::v1::Goodbye::Reason GoodbyeToProto(failover::GoodbyeReason reason) {
+  using Goodbye = romulus::v1::Goodbye;
+  switch (reason) {
+    case failover::GoodbyeReason::kShutdown:
+      return Goodbye::REASON_SHUTDOWN;
+    case failover::GoodbyeReason::kGuestFinished:
+      return Goodbye::REASON_GUEST_FINISHED;
+    case failover::GoodbyeReason::kProtocol:
+      return Goodbye::REASON_PROTOCOL;
+    case failover::GoodbyeReason::kPromoted:
+      return Goodbye::REASON_PROMOTED;
+    case failover::GoodbyeReason::kUnprotect:
+      return Goodbye::REASON_UNPROTECT;
+    case failover::GoodbyeReason::kCap:
+      return Goodbye::REASON_CAP;
+  }
+  return Goodbye::REASON_UNSPECIFIED;
+}
+
+}  // namespace romulus::daemon

@@ -1,0 +1,393 @@
+#include "daemon/node.h"
+
+#include <algorithm>
+#include <chrono>
+#include <csignal>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/status.h"
+#include "daemon/metric_labels.h"
+
+namespace romulus::daemon {
+namespace {
+
+constexpr uint64_t kMillisecond = 1'000'000;  // in nanoseconds
+constexpr uint64_t kMetricsPeriodNs = 500 * kMillisecond;
+constexpr absl::Duration kFlushTimeout = absl::Seconds(5);
+
+uint64_t UnixMs() {
+  return static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::milliseconds>(
+                                   std::chrono::system_clock::now().time_since_epoch())
+                                   .count());
+}
+
+failover::Policy PolicyFrom(const romulus::v1::Config& config) {
+  const romulus::v1::Failover& from = config.failover();
+  failover::Policy policy;
+  policy.auto_failover = from.auto_failover();
+  switch (from.on_secondary_lost()) {
+    case romulus::v1::Failover::ON_SECONDARY_LOST_SOLO:
+      policy.on_secondary_lost = failover::OnSecondaryLost::kSolo;
+      break;
+    case romulus::v1::Failover::ON_SECONDARY_LOST_HOLD:
+      policy.on_secondary_lost = failover::OnSecondaryLost::kHold;
+      break;
+    default:
+      policy.on_secondary_lost = failover::DefaultOnSecondaryLost(policy.auto_failover);
+  }
+  for (int i = 0; i < config.nodes_size(); ++i) {
+    if (config.nodes(i).name() == config.node_name()) policy.node_index = static_cast<uint64_t>(i);
+  }
+  return policy;
+}
+
+failover::FailureDetectorOptions DetectorFrom(const romulus::v1::Failover& from) {
+  failover::FailureDetectorOptions options;
+  options.interval_ns = from.heartbeat_interval_ms() * kMillisecond;
+  options.threshold_ns = from.heartbeat_timeout_ms() * kMillisecond;
+  options.tick_ns = std::min(options.interval_ns, 10 * kMillisecond);
+  return options;
+}
+
+}  // namespace
+
+Node::Node(NodeOptions options, std::unique_ptr<kvm::System> system)
+    : options_(std::move(options)),
+      config_(options_.config.config),
+      system_(std::move(system)),
+      log_(config_.log_level(), config_.name(), config_.node_name()),
+      metrics_(config_.name(), config_.node_name(), MetricLabels()),
+      records_(config_.limits().epoch_records(), &metrics_),
+      signs_(&clock_),
+      role_(PolicyFrom(config_)),
+      detector_(DetectorFrom(config_.failover())),
+      helper_(std::make_unique<AsioExecutor>(/*own_thread=*/true)),
+      signals_(control_.io(), SIGTERM, SIGINT),
+      since_unix_ms_(UnixMs()) {}
+
+absl::StatusOr<std::unique_ptr<Node>> Node::Create(NodeOptions options,
+                                                   std::unique_ptr<kvm::System> system) {
+  std::unique_ptr<Node> node(new Node(std::move(options), std::move(system)));
+  ROMULUS_RETURN_IF_ERROR(failover::Validate(node->role_.policy()));
+  ROMULUS_RETURN_IF_ERROR(failover::Validate(DetectorFrom(node->config_.failover())));
+  ROMULUS_RETURN_IF_ERROR(node->Open());
+  return node;
+}
+
+Node::~Node() {
+  // Whoever may call us from a thread of its own goes first; the guest after those who use it.
+  if (server_ != nullptr) server_->Shutdown();
+  helper_.reset();
+  if (host_ != nullptr && host_->assembled()) host_->loop().Halt();
+  primary_.reset();
+  if (secondary_ != nullptr) secondary_->Shutdown();
+  if (host_ != nullptr) host_->Stop();
+  exposer_.reset();
+  host_.reset();
+  secondary_.reset();
+  console_.reset();
+}
+
+absl::Status Node::Open() {
+  const romulus::v1::Node& self = options_.config.self();
+  const romulus::v1::Node* peer = options_.config.peer();
+  ROMULUS_ASSIGN_OR_RETURN(server_, ControlServer::Listen(self.control_address(), this));
+  if (self.has_metrics_address()) {
+    ROMULUS_ASSIGN_OR_RETURN(exposer_, metrics::Exposer::Listen(self.metrics_address(), metrics_));
+  }
+  ConsoleEvents events;
+  events.on_error = [this](const absl::Status& why) {
+    log_.Error("console_failed", {{"why", why}});
+  };
+  events.on_room = [this] {
+    control_.Post([this] {
+      if (host_ != nullptr) host_->OnConsoleRoom();
+    });
+  };
+  ROMULUS_ASSIGN_OR_RETURN(console_, Console::Open(config_.console(), std::move(events)));
+
+  const GuestHostOptions guest{.system = system_.get(),
+                               .config = &config_,
+                               .console = console_.get(),
+                               .clock = &clock_,
+                               .listener = this};
+  if (peer != nullptr) {
+    HelloFacts facts = Facts();
+    facts.plays_secondary = !options_.start_as_primary;
+    ROMULUS_ASSIGN_OR_RETURN(
+        secondary_, Secondary::Listen(
+                        {.guest = guest, .control = &control_, .signs = &signs_, .listener = this},
+                        self.replication_address(), std::move(facts)));
+    primary_ = std::make_unique<Primary>(PrimaryParts{.config = &config_,
+                                                      .peer_address = peer->replication_address(),
+                                                      .control = &control_,
+                                                      .clock = &clock_,
+                                                      .records = &records_,
+                                                      .signs = &signs_,
+                                                      .listener = this});
+  }
+  if (options_.start_as_primary) {
+    ROMULUS_ASSIGN_OR_RETURN(host_, GuestHost::Boot(guest));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Node::Run() {
+  signals_.async_wait([this](const boost::system::error_code& error, int number) {
+    if (error) return;
+    log_.Info("signal", {{"number", number}});
+    BeginShutdown();
+  });
+  log_.Info("started", {{"build", BuildName()},
+                        {"control", options_.config.self().control_address()},
+                        {"vcpus", config_.guest().vcpus()},
+                        {"memory_mib", config_.guest().memory_mib()}});
+  failover::Event event{};
+  event.kind = failover::EventKind::kStartSecondary;
+  if (host_ != nullptr) {
+    ROMULUS_RETURN_IF_ERROR(base::Annotate(host_->Start(), "starting the guest"));
+    log_.Info("guest_started", {{"tracker", host_->tracker_name()}});
+    event.kind = failover::EventKind::kStartPrimary;
+  }
+  Handle(std::move(event)).IgnoreError();
+  Tick();
+  ExportMetrics();
+  while (!exit_) {
+    if (control_.io().run_one() == 0) break;
+  }
+  log_.Info("ended", {{"status", exit_status_}});
+  return exit_status_;
+}
+
+absl::Status Node::Handle(failover::Event event) {
+  const failover::RoleState before = role_.state();
+  const std::string name(failover::EventName(event.kind));
+  const std::vector<failover::Action> actions = role_.Handle(event, clock_.NowNs());
+  absl::Status refused;
+  // The facts first: a Hello that comes while the actions run is judged by the new role.
+  if (secondary_ != nullptr) secondary_->SetFacts(Facts());
+  if (!(before == role_.state())) StateChanged(before, name);
+  for (const failover::Action& action : actions) {
+    if (action.kind == failover::ActionKind::kRefuse) {
+      refused = action.status;
+    } else {
+      log_.Debug("action", {{"name", failover::ActionName(action.kind)}, {"for", name}});
+      Execute(action);
+    }
+  }
+  return refused;
+}
+
+void Node::StateChanged(const failover::RoleState& before, const std::string& event) {
+  const failover::RoleState& now = role_.state();
+  if (before.role != now.role || before.mode != now.mode) {
+    since_unix_ms_ = UnixMs();
+    log_.Info("mode", {{"role", failover::RoleName(now.role)},
+                       {"mode", failover::ModeName(now.mode)},
+                       {"was", failover::ModeName(before.mode)},
+                       {"term", now.term.value()},
+                       {"cause", event},
+                       {"reason", now.reason}});
+    UpdateMetrics();
+    server_->NotifyChanged();
+  } else if (before.peer_connected != now.peer_connected || before.reason != now.reason) {
+    server_->NotifyChanged();
+  }
+}
+
+void Node::Execute(const failover::Action& action) {
+  using failover::ActionKind;
+  switch (action.kind) {
+    case ActionKind::kConnect:
+      connecting_ = true;
+      backoff_ms_ = 0;
+      ++connect_generation_;
+      Connect();
+      return;
+    case ActionKind::kStopConnecting:
+      connecting_ = false;
+      ++connect_generation_;
+      return;
+    case ActionKind::kStartSync:
+      sync_.set_active(true);
+      sync_.set_started_unix_ms(UnixMs());
+      if (primary_ != nullptr && host_ != nullptr) primary_->StartSync(host_, action.term);
+      return;
+    case ActionKind::kOpenOutput:
+      if (host_ != nullptr) host_->gate().Open();
+      return;
+    case ActionKind::kHoldOutput:
+      if (host_ != nullptr) host_->gate().Hold();
+      return;
+    case ActionKind::kDiscardOutput:
+      if (host_ != nullptr) host_->gate().Discard();
+      return;
+    case ActionKind::kStopGuest:
+      if (host_ != nullptr) host_->Stop();
+      return;
+    case ActionKind::kPauseGuest:
+      return SetPaused(true);
+    case ActionKind::kResumeGuest:
+      return SetPaused(false);
+    case ActionKind::kStopEpochs:
+      sync_.set_active(false);
+      if (primary_ != nullptr) primary_->StopEpochs(host_);
+      return;
+    case ActionKind::kCloseLink:
+      return CloseLinks(action);
+    case ActionKind::kPromote:
+      return Promote(action.term);
+    case ActionKind::kDropReplica:
+      if (secondary_ == nullptr) return;
+      if (absl::Status dropped = secondary_->NewReplica(); !dropped.ok()) {
+        log_.Error("replica_failed", {{"why", dropped}});
+      }
+      return;
+    case ActionKind::kExit:
+      exit_ = true;
+      return;
+    case ActionKind::kRefuse:
+      return;
+  }
+}
+
+void Node::Connect() {
+  if (primary_ == nullptr || host_ == nullptr || !connecting_) return;
+  absl::StatusOr<wire::HelloInput> hello =
+      HelloFor(config_, system_->capabilities(), host_->machine());
+  if (!hello.ok()) return log_.Error("hello_failed", {{"why", hello.status()}});
+  hello->current_term = role_.state().term;
+  hello->stream_term = role_.ProposedTerm();
+  primary_->Connect(*std::move(hello));
+}
+
+void Node::RetryConnect() {
+  if (!connecting_) return;
+  const romulus::v1::Limits& limits = config_.limits();
+  backoff_ms_ = backoff_ms_ == 0 ? limits.reconnect_min_ms()
+                                 : std::min<uint64_t>(2 * backoff_ms_, limits.reconnect_max_ms());
+  control_.PostAfter(backoff_ms_ * kMillisecond, [this, generation = connect_generation_] {
+    if (generation == connect_generation_) Connect();
+  });
+}
+
+void Node::CloseLinks(const failover::Action& action) {
+  const romulus::v1::Goodbye::Reason reason = GoodbyeToProto(action.goodbye);
+  const absl::Status why = absl::CancelledError(action.detail);
+  if (primary_ != nullptr) {
+    std::optional<Primary::Farewell> farewell;
+    if (action.say_goodbye) farewell = Primary::Farewell{reason, action.detail};
+    primary_->Close(std::move(farewell), why);
+  }
+  if (secondary_ != nullptr) {
+    secondary_->CloseStream(action.say_goodbye ? std::optional(reason) : std::nullopt,
+                            role_.state().newest_term, action.detail);
+  }
+}
+
+void Node::SetPaused(bool paused) {
+  // On the helper: the pause may have to wait for a checkpoint, which may wait for the secondary,
+  // whose loss is noticed here.
+  helper_->Post([this, host = host_, paused] {
+    if (host == nullptr) return;
+    if (const absl::Status done = host->SetPausedByOperator(paused); !done.ok()) {
+      log_.Warning("pause_failed", {{"why", done}});
+    }
+  });
+}
+
+void Node::ResetDetector() {
+  signs_.Heard();
+  detector_.Reset(clock_.NowNs());
+}
+
+void Node::Tick() {
+  const uint64_t now_ns = clock_.NowNs();
+  const uint64_t sign_ns = signs_.last_ns();
+  const bool was_lost = detector_.life() == failover::PeerLife::kLost;
+  if (sign_ns > last_sign_seen_ns_) {
+    last_sign_seen_ns_ = sign_ns;
+    if (was_lost) {
+      detector_.Reset(now_ns);
+      Handle(EventOf(failover::EventKind::kPeerHeard)).IgnoreError();
+    } else {
+      detector_.OnSignOfLife(sign_ns);
+    }
+  }
+  if (detector_.Tick(now_ns) == failover::PeerLife::kLost && !was_lost) {
+    log_.Warning("peer_silent", {{"silence_ns", detector_.silence_ns()},
+                                 {"own_stalls", detector_.stats().own_stalls}});
+    Handle(EventOf(failover::EventKind::kPeerSilent)).IgnoreError();
+  }
+  control_.PostAfter(DetectorFrom(config_.failover()).tick_ns, [this] { Tick(); });
+}
+
+void Node::ExportMetrics() {
+  UpdateMetrics();
+  control_.PostAfter(kMetricsPeriodNs, [this] { ExportMetrics(); });
+}
+
+void Node::Promote(Term term) {
+  decided_ns_ = clock_.NowNs();
+  last_sign_at_decision_ns_ = signs_.last_ns();
+  log_.Info("promoting", {{"term", term.value()}, {"by_operator", promotion_by_operator_}});
+  secondary_->Promote(term, decided_ns_);
+}
+
+void Node::BeginShutdown() {
+  if (shutting_down_) {
+    log_.Warning("shutdown_forced");
+    exit_ = true;
+    return;
+  }
+  shutting_down_ = true;
+  // A second signal ends the daemon at once.
+  signals_.async_wait([this](const boost::system::error_code& error, int) {
+    if (!error) BeginShutdown();
+  });
+  const failover::RoleState& state = role_.state();
+  if (state.role != failover::Role::kPrimary || state.mode != failover::Mode::kProtected ||
+      host_ == nullptr) {
+    return FinishShutdown();
+  }
+  // The guest stands still before the last epoch is cut, so that the secondary holds all it ever
+  // did.
+  helper_->Post([this, host = host_] {
+    absl::Status last = host->SetPausedByOperator(true);
+    if (last.ok()) last = host->loop().Flush(kFlushTimeout).status();
+    control_.Post([this, last] {
+      if (!last.ok()) log_.Warning("last_epoch_failed", {{"why", last}});
+      FinishShutdown();
+    });
+  });
+}
+
+std::string Node::LeftBehind() const {
+  const failover::RoleState& state = role_.state();
+  if (state.role == failover::Role::kSecondary) {
+    if (!state.committed) return "held no epoch";
+    return absl::StrCat("held epoch ", state.committed_epoch.value(), " of term ",
+                        state.term.value(),
+                        " in memory: it is gone with this process; the primary needs a full sync");
+  }
+  if (host_ == nullptr || !state.guest_running) return "no guest was running";
+  if (state.mode == failover::Mode::kProtected) {
+    const uint64_t cut = host_->loop().last_cut().value();
+    const uint64_t acked = host_->loop().last_acked().value();
+    return absl::StrCat("guest stopped at epoch ", cut, " of term ", state.term.value(),
+                        "; the secondary holds epoch ", acked,
+                        ": `romulusctl failover` there goes on from it");
+  }
+  return absl::StrCat("guest stopped in mode ", std::string(failover::ModeName(state.mode)),
+                      ": its memory is gone");
+}
+
+void Node::FinishShutdown() {
+  const std::string left = LeftBehind();
+  log_.Info("left", {{"what", left}});
+  Handle(EventOf(failover::EventKind::kShutdown, left)).IgnoreError();
+  exit_ = true;
+}
+
+}  // namespace romulus::daemon

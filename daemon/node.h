@@ -1,0 +1,169 @@
+// The daemon's heart: the control loop on which alone roles change. It feeds failover::RoleMachine
+// with what happens and executes the actions that it answers; every decision is the role machine's.
+//
+// Create(), Run() and destruction on one thread, which is the control loop's. The ControlBackend
+// calls come from gRPC's threads and are answered from the control loop.
+#ifndef ROMULUS_DAEMON_NODE_H_
+#define ROMULUS_DAEMON_NODE_H_
+
+#include <boost/asio/signal_set.hpp>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "base/clock.h"
+#include "daemon/asio_executor.h"
+#include "daemon/config.h"
+#include "daemon/console.h"
+#include "daemon/control_service.h"
+#include "daemon/epoch_records.h"
+#include "daemon/guest_host.h"
+#include "daemon/log.h"
+#include "daemon/primary.h"
+#include "daemon/secondary.h"
+#include "daemon/signs_of_life.h"
+#include "failover/failure_detector.h"
+#include "failover/role_machine.h"
+#include "kvm/system.h"
+#include "metrics/exposer.h"
+#include "metrics/metrics.h"
+
+namespace romulus::daemon {
+
+// An event without term or epoch.
+inline failover::Event EventOf(failover::EventKind kind, std::string detail = "") {
+  failover::Event event{};
+  event.kind = kind;
+  event.detail = std::move(detail);
+  return event;
+}
+
+struct NodeOptions {
+  LoadedConfig config;  // ok()
+  bool start_as_primary = false;
+};
+
+class Node final : private GuestHostListener,
+                   private PrimaryListener,
+                   private SecondaryListener,
+                   private ControlBackend {
+ public:
+  // Opens everything that can be refused: addresses, console, the kernel. Errors name what and why.
+  static absl::StatusOr<std::unique_ptr<Node>> Create(NodeOptions options,
+                                                      std::unique_ptr<kvm::System> system);
+  ~Node() override;
+
+  // Until the role machine says exit. The status is what the process should end with.
+  absl::Status Run();
+
+ private:
+  explicit Node(NodeOptions options, std::unique_ptr<kvm::System> system);
+  absl::Status Open();
+
+  // Feeds the role machine and executes. Returns the refusal, if the event was an operator's wish.
+  absl::Status Handle(failover::Event event);
+  void Execute(const failover::Action& action);
+  void StateChanged(const failover::RoleState& before, const std::string& event);
+
+  void Connect();
+  void RetryConnect();
+  void Promote(Term term);
+  void RecordFailover(const failover::Promotion& promotion, uint64_t detect_ns);
+  void AnswerFailovers(const absl::Status& status);
+  void CloseLinks(const failover::Action& action);
+  void SetPaused(bool paused);
+  void Tick();
+  void ResetDetector();
+  void UpdateMetrics();
+  void ExportMetrics();
+  void BeginShutdown();
+  void FinishShutdown();
+  std::string LeftBehind() const;
+  HelloFacts Facts() const;
+  romulus::v1::GetStatusResponse BuildStatus() const;
+  void FillReplica(romulus::v1::GetStatusResponse& status) const;
+  void FillGuest(romulus::v1::GetStatusResponse& status) const;
+  romulus::v1::Tunables BuildTunables() const;
+
+  // GuestHostListener (any thread):
+  void OnGuestStopped(vmm::GuestStop reason, const absl::Status& detail) override;
+  void OnCheckpointFailed(EpochId epoch, const absl::Status& why) override;
+  void OnProtectionGaveUp(const absl::Status& why) override;
+
+  // PrimaryListener:
+  void OnStreamAccepted(Term stream_term) override;
+  void OnStreamRefused(const romulus::v1::HelloReply& reply) override;
+  void OnConnectFailed(const absl::Status& why) override;
+  void OnSyncProgress(const wire::SyncProgress& progress) override;
+  void OnSyncDone(Term term) override;
+  void OnAcked(Term term, EpochId epoch) override;
+  void OnPrimaryGoodbye(const romulus::v1::Goodbye& goodbye) override;
+  void OnStreamClosed(const absl::Status& why) override;
+
+  // SecondaryListener:
+  void OnHello(const romulus::v1::Hello& hello, const romulus::v1::HelloReply& reply,
+               const std::string& peer) override;
+  void OnReplicaSync(uint64_t pages_done, uint64_t pages_total, bool complete) override;
+  void OnCommitted(Term term, EpochId epoch) override;
+  void OnSecondaryGoodbye(const romulus::v1::Goodbye& goodbye) override;
+  void OnInboundClosed(const absl::Status& why) override;
+  void OnPrepareFailed(const absl::Status& why) override;
+  void OnPromotion(absl::StatusOr<PromotedGuest> promoted) override;
+
+  // ControlBackend (any thread):
+  void GetStatus(Answer<romulus::v1::GetStatusResponse> answer) override;
+  void Failover(bool force, Answer<romulus::v1::FailoverResponse> answer) override;
+  void Pause(Answer<romulus::v1::PauseResponse> answer) override;
+  void Resume(Answer<romulus::v1::ResumeResponse> answer) override;
+  void SetProtection(bool wanted, Answer<bool> answer) override;
+  void ListEpochs(uint32_t last, Answer<romulus::v1::ListEpochsResponse> answer) override;
+  void Set(const romulus::v1::Tunables& tunables, Answer<romulus::v1::SetResponse> answer) override;
+
+  const NodeOptions options_;
+  const romulus::v1::Config& config_;
+  const std::unique_ptr<kvm::System> system_;
+  const base::MonotonicClock clock_;
+  Log log_;
+  metrics::Metrics metrics_;
+  EpochRecords records_;
+  SignsOfLife signs_;
+  AsioExecutor control_{/*own_thread=*/false};
+  failover::RoleMachine role_;
+  failover::FailureDetector detector_;
+
+  std::unique_ptr<Console> console_;
+  std::unique_ptr<metrics::Exposer> exposer_;
+  std::shared_ptr<GuestHost> host_;  // the guest that runs here, if one does
+  std::unique_ptr<Primary> primary_;
+  std::unique_ptr<Secondary> secondary_;
+  std::unique_ptr<AsioExecutor> helper_;  // blocking work for the guest: flush, pause, stop
+  std::unique_ptr<ControlServer> server_;
+  boost::asio::signal_set signals_;
+
+  bool connecting_ = false;
+  uint64_t connect_generation_ = 0;
+  uint64_t backoff_ms_ = 0;
+  bool shutting_down_ = false;
+  bool exit_ = false;
+  absl::Status exit_status_;
+  uint64_t since_unix_ms_ = 0;
+  uint64_t last_sign_seen_ns_ = 0;
+  uint64_t decided_ns_ = 0;
+  uint64_t last_sign_at_decision_ns_ = 0;
+  bool promotion_by_operator_ = false;
+  std::string peer_detail_;
+  romulus::v1::SyncProgress sync_;
+  std::optional<romulus::v1::LastFailover> last_failover_;
+  std::vector<Answer<romulus::v1::FailoverResponse>> failover_answers_;
+  uint64_t epochs_aborted_ = 0;
+};
+
+}  // namespace romulus::daemon
+
+#endif  // ROMULUS_DAEMON_NODE_H_

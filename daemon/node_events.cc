@@ -1,0 +1,231 @@
+// What the node is told by its parts, turned into events of the role machine.
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "daemon/node.h"
+#include "wire/handshake.h"
+
+namespace romulus::daemon {
+
+using failover::Event;
+using failover::EventKind;
+
+namespace {
+
+Event WithTerm(EventKind kind, Term term, EpochId epoch = EpochId()) {
+  Event event{};
+  event.kind = kind;
+  event.term = term;
+  event.epoch = epoch;
+  return event;
+}
+
+Event GoodbyeEvent(const romulus::v1::Goodbye& goodbye) {
+  Event event = EventOf(EventKind::kGoodbye, goodbye.detail());
+  event.term = Term(goodbye.term());
+  using v1 = romulus::v1::Goodbye;
+  switch (goodbye.reason()) {
+    case v1::REASON_SHUTDOWN:
+      event.goodbye = failover::GoodbyeReason::kShutdown;
+      break;
+    case v1::REASON_GUEST_FINISHED:
+      event.goodbye = failover::GoodbyeReason::kGuestFinished;
+      break;
+    case v1::REASON_PROMOTED:
+      event.goodbye = failover::GoodbyeReason::kPromoted;
+      break;
+    case v1::REASON_UNPROTECT:
+      event.goodbye = failover::GoodbyeReason::kUnprotect;
+      break;
+    case v1::REASON_CAP:
+      event.goodbye = failover::GoodbyeReason::kCap;
+      break;
+    default:
+      event.goodbye = failover::GoodbyeReason::kProtocol;
+      break;
+  }
+  return event;
+}
+
+absl::string_view StopName(vmm::GuestStop reason) {
+  switch (reason) {
+    case vmm::GuestStop::kPowerOff:
+      return "power_off";
+    case vmm::GuestStop::kReset:
+      return "reset";
+    case vmm::GuestStop::kTripleFault:
+      return "triple_fault";
+    case vmm::GuestStop::kError:
+      return "error";
+  }
+  return "error";
+}
+
+}  // namespace
+
+void Node::OnGuestStopped(vmm::GuestStop reason, const absl::Status& detail) {
+  control_.Post([this, reason, detail] {
+    const std::string text(StopName(reason));
+    log_.Info("guest_stopped", {{"reason", text}, {"detail", detail}});
+    if (reason == vmm::GuestStop::kError || reason == vmm::GuestStop::kTripleFault) {
+      exit_status_ = absl::AbortedError(absl::StrCat("the guest stopped: ", text));
+    }
+    Handle(EventOf(EventKind::kGuestStopped,
+                   detail.ok() ? text : absl::StrCat(text, ": ", detail.message())))
+        .IgnoreError();
+  });
+}
+
+void Node::OnCheckpointFailed(EpochId epoch, const absl::Status& why) {
+  control_.Post([this, epoch, why] {
+    ++epochs_aborted_;
+    metrics_.EpochAborted();
+    log_.Warning("checkpoint_failed", {{"epoch", epoch.value()}, {"why", why}});
+  });
+}
+
+void Node::OnProtectionGaveUp(const absl::Status& why) {
+  control_.Post([this, why] {
+    log_.Error("protection_gave_up", {{"why", why}});
+    Handle(EventOf(EventKind::kProtectionFailed, why.ToString())).IgnoreError();
+  });
+}
+
+// --- as a primary
+
+void Node::OnStreamAccepted(Term stream_term) {
+  connecting_ = false;
+  peer_detail_.clear();
+  ResetDetector();
+  metrics_.SetPeerConnected(true);
+  log_.Info("peer_accepted", {{"stream_term", stream_term.value()}});
+  Handle(WithTerm(EventKind::kPeerConnected, stream_term)).IgnoreError();
+}
+
+void Node::OnStreamRefused(const romulus::v1::HelloReply& reply) {
+  const std::string reason(wire::RefusalReasonName(reply.reason()));
+  peer_detail_ = absl::StrCat("refused (", reason, "): ", reply.detail());
+  log_.Warning("peer_refused",
+               {{"reason", reason}, {"detail", reply.detail()}, {"term", reply.term()}});
+  Event event = EventOf(EventKind::kPeerRefused, peer_detail_);
+  event.term = Term(reply.term());
+  event.by_term = reply.reason() == romulus::v1::REFUSAL_REASON_TERM;
+  Handle(std::move(event)).IgnoreError();
+  RetryConnect();
+}
+
+void Node::OnConnectFailed(const absl::Status& why) {
+  if (peer_detail_ != why.message()) log_.Info("connect_failed", {{"why", why}});
+  peer_detail_ = std::string(why.message());
+  RetryConnect();
+}
+
+void Node::OnSyncProgress(const wire::SyncProgress& progress) {
+  sync_.set_pages_done(progress.pages_done);
+  sync_.set_pages_total(progress.pages_total);
+  sync_.set_round(static_cast<uint32_t>(progress.round));
+  metrics_.SetSyncProgress(progress.pages_done, progress.pages_total);
+}
+
+void Node::OnSyncDone(Term term) {
+  sync_.set_active(false);
+  sync_.set_completed(sync_.completed() + 1);
+  metrics_.FullSyncCompleted();
+  metrics_.SetSyncProgress(0, 0);
+  log_.Info("full_sync_done", {{"rounds", sync_.round()}, {"pages", sync_.pages_total()}});
+  Handle(WithTerm(EventKind::kSyncDone, term)).IgnoreError();
+}
+
+void Node::OnAcked(Term term, EpochId epoch) {
+  Handle(WithTerm(EventKind::kEpochCommitted, term, epoch)).IgnoreError();
+}
+
+void Node::OnPrimaryGoodbye(const romulus::v1::Goodbye& goodbye) {
+  log_.Info("peer_goodbye", {{"reason", romulus::v1::Goodbye::Reason_Name(goodbye.reason())},
+                             {"detail", goodbye.detail()}});
+  Handle(GoodbyeEvent(goodbye)).IgnoreError();
+}
+
+void Node::OnStreamClosed(const absl::Status& why) {
+  peer_detail_ = std::string(why.message());
+  metrics_.SetPeerConnected(false);
+  metrics_.SetSyncProgress(0, 0);
+  sync_.set_active(false);
+  log_.Warning("stream_closed", {{"why", why}});
+  Handle(EventOf(EventKind::kLinkClosed, peer_detail_)).IgnoreError();
+}
+
+// --- as a secondary
+
+void Node::OnHello(const romulus::v1::Hello& hello, const romulus::v1::HelloReply& reply,
+                   const std::string& peer) {
+  log_.Info("hello", {{"from", peer},
+                      {"peer_node", hello.node_name()},
+                      {"peer_build", hello.build()},
+                      {"term", hello.term()},
+                      {"accepted", reply.accepted()},
+                      {"detail", reply.detail()}});
+  if (reply.accepted()) {
+    ResetDetector();
+    peer_detail_.clear();
+    metrics_.SetPeerConnected(true);
+    Handle(WithTerm(EventKind::kPeerConnected, Term(hello.term()))).IgnoreError();
+    return;
+  }
+  peer_detail_ = absl::StrCat("refused: ", reply.detail());
+}
+
+void Node::OnReplicaSync(uint64_t pages_done, uint64_t pages_total, bool complete) {
+  sync_.set_active(!complete);
+  sync_.set_pages_done(pages_done);
+  sync_.set_pages_total(pages_total);
+  metrics_.SetSyncProgress(complete ? 0 : pages_done, complete ? 0 : pages_total);
+  if (!complete) return;
+  sync_.set_completed(sync_.completed() + 1);
+  metrics_.FullSyncCompleted();
+  log_.Info("full_sync_received", {{"pages", pages_total}});
+}
+
+void Node::OnCommitted(Term term, EpochId epoch) {
+  Handle(WithTerm(EventKind::kEpochCommitted, term, epoch)).IgnoreError();
+}
+
+void Node::OnSecondaryGoodbye(const romulus::v1::Goodbye& goodbye) { OnPrimaryGoodbye(goodbye); }
+
+void Node::OnInboundClosed(const absl::Status& why) {
+  peer_detail_ = std::string(why.message());
+  metrics_.SetPeerConnected(false);
+  sync_.set_active(false);
+  log_.Warning("stream_closed", {{"why", why}});
+  Handle(EventOf(EventKind::kLinkClosed, peer_detail_)).IgnoreError();
+}
+
+void Node::OnPrepareFailed(const absl::Status& why) {
+  log_.Error("prepare_failed", {{"why", why}});
+}
+
+void Node::OnPromotion(absl::StatusOr<PromotedGuest> promoted) {
+  if (!promoted.ok()) {
+    log_.Error("promotion_failed", {{"why", promoted.status()}});
+    Handle(EventOf(EventKind::kPromotionFailed, std::string(promoted.status().message())))
+        .IgnoreError();
+    AnswerFailovers(promoted.status());
+    return;
+  }
+  host_ = promoted->host;
+  const failover::Promotion& promotion = promoted->promotion;
+  const uint64_t detect_ns = promotion_by_operator_ || decided_ns_ < last_sign_at_decision_ns_
+                                 ? 0
+                                 : decided_ns_ - last_sign_at_decision_ns_;
+  RecordFailover(promotion, detect_ns);
+  log_.Info("promoted", {{"from_term", promotion.from_term.value()},
+                         {"epoch", promotion.epoch.value()},
+                         {"detect_ns", detect_ns},
+                         {"activate_ns", promotion.times.total_ns},
+                         {"restore_ns", promotion.times.restore_ns},
+                         {"console_offset", promoted->console_offset}});
+  Handle(WithTerm(EventKind::kPromotionDone, role_.state().newest_term)).IgnoreError();
+  AnswerFailovers(absl::OkStatus());
+}
+
+}  // namespace romulus::daemon

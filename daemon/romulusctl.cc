@@ -1,0 +1,174 @@
+// romulusctl: speaks to one romulusd.
+#include <grpcpp/grpcpp.h>
+
+#include <CLI/CLI.hpp>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <string>
+
+#include "daemon/ctl_format.h"
+#include "daemon/exit_codes.h"
+#include "daemon/json.h"
+#include "daemon/version.h"
+#include "romulus/v1/control.grpc.pb.h"
+
+namespace romulus::daemon {
+namespace {
+
+namespace v1 = romulus::v1;
+
+struct Arguments {
+  std::string address;
+  bool json = false;
+  bool force = false;
+  bool watch = false;
+  uint32_t timeout_s = 35;
+  uint32_t last = 20;
+  v1::Tunables tunables;
+};
+
+class Client {
+ public:
+  explicit Client(const Arguments& arguments)
+      : arguments_(arguments),
+        stub_(v1::Control::NewStub(
+            grpc::CreateChannel(arguments.address, grpc::InsecureChannelCredentials()))) {}
+
+  // Calls and prints; returns the exit code. `format` makes the text for people.
+  template <typename Request, typename Response, typename Format>
+  int Call(grpc::Status (v1::Control::Stub::*method)(grpc::ClientContext*, const Request&,
+                                                     Response*),
+           const Request& request, const Format& format) {
+    grpc::ClientContext context;
+    SetDeadline(context);
+    Response response;
+    const grpc::Status status = ((*stub_).*method)(&context, request, &response);
+    if (!status.ok()) return Fail(status);
+    std::fputs((arguments_.json ? ToJson(response) : format(response)).c_str(), stdout);
+    return kExitOk;
+  }
+
+  int Watch() {
+    grpc::ClientContext context;
+    v1::WatchStatusRequest request;
+    auto reader = stub_->WatchStatus(&context, request);
+    v1::GetStatusResponse status;
+    while (reader->Read(&status)) {
+      std::fputs((arguments_.json ? ToJson(status) : FormatStatus(status) + "\n").c_str(), stdout);
+      std::fflush(stdout);
+    }
+    const grpc::Status ended = reader->Finish();
+    return ended.ok() ? kExitOk : Fail(ended);
+  }
+
+ private:
+  void SetDeadline(grpc::ClientContext& context) const {
+    context.set_deadline(std::chrono::system_clock::now() +
+                         std::chrono::seconds(arguments_.timeout_s));
+  }
+  int Fail(const grpc::Status& status) const {
+    if (status.error_code() == grpc::StatusCode::UNAVAILABLE) {
+      std::fprintf(stderr,
+                   "romulusctl: no romulusd answers at %s (%s)\n"
+                   "Is it running? The address is control_address of this node's configuration.\n",
+                   arguments_.address.c_str(), status.error_message().c_str());
+      return kExitUnreachable;
+    }
+    std::fprintf(stderr, "romulusctl: %s\n", status.error_message().c_str());
+    return status.error_code() == grpc::StatusCode::FAILED_PRECONDITION ||
+                   status.error_code() == grpc::StatusCode::INVALID_ARGUMENT
+               ? kExitRefused
+               : kExitFailed;
+  }
+
+  const Arguments& arguments_;
+  std::unique_ptr<v1::Control::Stub> stub_;
+};
+
+int Main(int argc, char** argv) {
+  Arguments arguments;
+  CLI::App app("romulusctl speaks to one romulusd.");
+  app.require_subcommand(1);
+  app.fallthrough();  // --json and --address may stand behind the subcommand too
+  app.footer(
+      "Exit codes: 0 done; 1 failed; 2 wrong arguments; 3 no daemon answers; 4 the daemon "
+      "refused.");
+  app.add_option("--address", arguments.address,
+                 "The daemon's control_address: unix:///path or 127.0.0.1:port")
+      ->envname("ROMULUS_ADDRESS")
+      ->required();
+  app.add_flag("--json", arguments.json, "Print the answer as JSON (romulus.v1.Control)");
+  app.add_option("--timeout", arguments.timeout_s, "Seconds to wait for the answer")
+      ->capture_default_str();
+
+  CLI::App* status = app.add_subcommand("status", "Role, mode and why; epochs, peer, counters.");
+  status->add_flag("--watch", arguments.watch, "Again after each change, until interrupted");
+  CLI::App* failover = app.add_subcommand("failover", "To a secondary: become primary.");
+  failover->add_flag("--force", arguments.force, "Although the primary is heard");
+  CLI::App* pause = app.add_subcommand("pause", "To a primary: stop the guest after an epoch.");
+  CLI::App* resume = app.add_subcommand("resume", "To a primary: let the guest go on.");
+  CLI::App* protect = app.add_subcommand("protect", "To a primary: look for a secondary.");
+  CLI::App* unprotect = app.add_subcommand(
+      "unprotect",
+      "To a primary: run solo and let held output out, although a secondary may hold an "
+      "epoch; it must not be promoted any more.");
+  CLI::App* epochs = app.add_subcommand("epochs", "The last epochs and what their pauses cost.");
+  epochs->add_option("--last", arguments.last, "How many")->capture_default_str();
+  CLI::App* set = app.add_subcommand("set", "Change tunables of the running daemon.");
+  uint32_t max_dirty_pages = 0, max_interval_us = 0, min_interval_us = 0;
+  CLI::Option* max_pages = set->add_option("--max-dirty-pages", max_dirty_pages, "The budget");
+  CLI::Option* max_interval = set->add_option("--max-interval-us", max_interval_us, "Microseconds");
+  CLI::Option* min_interval = set->add_option("--min-interval-us", min_interval_us, "Microseconds");
+  set->require_option(1, 0);
+  CLI::App* version = app.add_subcommand("version", "Print the version.");
+
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? kExitOk : kExitUsage;
+  }
+  if (version->parsed()) {
+    std::printf("romulusctl %s\n", kVersion);
+    return kExitOk;
+  }
+  Client client(arguments);
+  if (status->parsed()) {
+    if (arguments.watch) return client.Watch();
+    return client.Call(&v1::Control::Stub::GetStatus, v1::GetStatusRequest(), FormatStatus);
+  }
+  if (failover->parsed()) {
+    v1::FailoverRequest request;
+    request.set_force(arguments.force);
+    return client.Call(&v1::Control::Stub::Failover, request, FormatFailover);
+  }
+  if (pause->parsed()) {
+    return client.Call(&v1::Control::Stub::Pause, v1::PauseRequest(), FormatPause);
+  }
+  const auto done = [](const auto&) { return std::string("done\n"); };
+  if (resume->parsed()) {
+    return client.Call(&v1::Control::Stub::Resume, v1::ResumeRequest(), done);
+  }
+  if (protect->parsed()) {
+    return client.Call(&v1::Control::Stub::Protect, v1::ProtectRequest(), done);
+  }
+  if (unprotect->parsed()) {
+    return client.Call(&v1::Control::Stub::Unprotect, v1::UnprotectRequest(), done);
+  }
+  if (epochs->parsed()) {
+    v1::ListEpochsRequest request;
+    request.set_last(arguments.last);
+    return client.Call(&v1::Control::Stub::ListEpochs, request, FormatEpochs);
+  }
+  v1::SetRequest request;
+  if (*max_pages) request.mutable_tunables()->set_max_dirty_pages(max_dirty_pages);
+  if (*max_interval) request.mutable_tunables()->set_max_interval_us(max_interval_us);
+  if (*min_interval) request.mutable_tunables()->set_min_interval_us(min_interval_us);
+  (void)set;
+  return client.Call(&v1::Control::Stub::Set, request, FormatTunables);
+}
+
+}  // namespace
+}  // namespace romulus::daemon
+
+int main(int argc, char** argv) { return romulus::daemon::Main(argc, argv); }

@@ -1,0 +1,134 @@
+// romulusd: runs one protected guest.
+#include <sys/stat.h>
+
+#include <CLI/CLI.hpp>
+#include <csignal>
+#include <cstdio>
+#include <optional>
+#include <string>
+
+#include "daemon/config.h"
+#include "daemon/exit_codes.h"
+#include "daemon/node.h"
+#include "daemon/probe_command.h"
+#include "daemon/version.h"
+#include "kvm/system.h"
+
+namespace romulus::daemon {
+namespace {
+
+struct Arguments {
+  std::string config;
+  std::string node;
+  std::string role;
+  std::string device = "/dev/kvm";
+  bool json = false;
+  bool no_files = false;
+};
+
+int Fail(const absl::Status& status) {
+  std::fprintf(stderr, "romulusd: %s\n", std::string(status.message()).c_str());
+  return kExitFailed;
+}
+
+ConfigOptions OptionsFrom(const Arguments& arguments) {
+  ConfigOptions options;
+  if (!arguments.node.empty()) options.node = arguments.node;
+  options.check_files = !arguments.no_files;
+  return options;
+}
+
+int Check(const Arguments& arguments) {
+  ConfigOptions options = OptionsFrom(arguments);
+  LoadedConfig loaded = LoadConfig(arguments.config, options);
+  // A file for two nodes is as good as its nodes: without --node it is checked as each of them.
+  if (!options.node && loaded.config.nodes_size() == 2 && !loaded.config.has_node_name()) {
+    options.node = loaded.config.nodes(0).name();
+    loaded = LoadConfig(arguments.config, options);
+  }
+  std::fputs(loaded.ErrorText().c_str(), stderr);
+  if (!loaded.ok()) return kExitUsage;
+  std::printf("%s: no errors\n", arguments.config.c_str());
+  return kExitOk;
+}
+
+int Run(const Arguments& arguments) {
+  ConfigOptions options = OptionsFrom(arguments);
+  // The configuration is judged before the host: its errors are the reader's to mend at once.
+  LoadedConfig loaded = LoadConfig(arguments.config, options);
+  if (!loaded.ok()) {
+    std::fputs(loaded.ErrorText().c_str(), stderr);
+    return kExitUsage;
+  }
+  absl::StatusOr<std::unique_ptr<kvm::System>> system = kvm::System::Open(arguments.device);
+  if (!system.ok()) return Fail(system.status());
+  options.host_max_ring_entries = (*system)->capabilities().max_ring_entries();
+  loaded = LoadConfig(arguments.config, options);
+  if (!loaded.ok()) {
+    std::fputs(loaded.ErrorText().c_str(), stderr);
+    return kExitUsage;
+  }
+  if (absl::Status able = (*system)->RequireForMachine(); !able.ok()) return Fail(able);
+
+  const bool alone = loaded.peer() == nullptr;
+  if (alone && arguments.role == "secondary") {
+    std::fprintf(stderr, "romulusd: --role secondary needs a second node in the configuration\n");
+    return kExitUsage;
+  }
+  NodeOptions node_options;
+  node_options.config = std::move(loaded);
+  node_options.start_as_primary = alone || arguments.role == "primary";
+  absl::StatusOr<std::unique_ptr<Node>> node =
+      Node::Create(std::move(node_options), *std::move(system));
+  if (!node.ok()) return Fail(node.status());
+  const absl::Status ended = (*node)->Run();
+  return ended.ok() ? kExitOk : Fail(ended);
+}
+
+int Main(int argc, char** argv) {
+  ::signal(SIGPIPE, SIG_IGN);
+  ::umask(0077);  // sockets and console files are the owner's alone
+  Arguments arguments;
+  CLI::App app("romulusd runs one guest that outlives its host.");
+  app.require_subcommand(1);
+  app.footer("Exit codes: 0 ended as asked; 1 failed; 2 wrong arguments or configuration.");
+
+  CLI::App* run = app.add_subcommand("run", "Run this node of a VM, until SIGTERM.");
+  run->add_option("--config", arguments.config, "The VM's configuration (textproto)")->required();
+  run->add_option("--node", arguments.node, "Which of its nodes this host is");
+  run->add_option("--role", arguments.role,
+                  "What to begin as: primary boots the guest; secondary (what is done without this "
+                  "option, when there are two nodes) waits for a primary")
+      ->check(CLI::IsMember({"primary", "secondary"}));
+  run->add_option("--kvm-device", arguments.device, "KVM's device")->capture_default_str();
+
+  CLI::App* check = app.add_subcommand("check", "Say what is wrong with a configuration.");
+  check->add_option("--config", arguments.config, "The VM's configuration (textproto)")->required();
+  check->add_option("--node", arguments.node, "Which of its nodes this host is");
+  check->add_flag("--no-files", arguments.no_files,
+                  "The files that it names are on another host: do not look for them");
+
+  CLI::App* probe = app.add_subcommand("probe", "Say what KVM offers on this host.");
+  probe->add_flag("--json", arguments.json, "As JSON (romulus.v1.HostReport)");
+  probe->add_option("--kvm-device", arguments.device, "KVM's device")->capture_default_str();
+
+  CLI::App* version = app.add_subcommand("version", "Print the version.");
+
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? kExitOk : kExitUsage;
+  }
+  if (version->parsed()) {
+    std::printf("romulusd %s\n", kVersion);
+    return kExitOk;
+  }
+  if (check->parsed()) return Check(arguments);
+  if (probe->parsed()) return ProbeCommand(arguments.device, arguments.json);
+  return Run(arguments);
+}
+
+}  // namespace
+}  // namespace romulus::daemon
+
+int main(int argc, char** argv) { return romulus::daemon::Main(argc, argv); }
