@@ -28,21 +28,19 @@ uint64_t AlignUp(uint64_t value, uint64_t alignment) {
 // Where the kernel goes: where it prefers to be, or, if that is not RAM and it can be moved, lower.
 absl::StatusOr<uint64_t> ChooseAddress(const memory::GuestMemory& memory, const Image& kernel,
                                        const setup_header& header, uint64_t size_bytes) {
-  absl::Status preferred = CheckTarget(memory, kernel, {header.pref_address, size_bytes});
-  if (preferred.ok() && header.pref_address >= kHighMemoryStart &&
-      header.pref_address < memory::kHoleStart) {
-    return header.pref_address;
-  }
+  // Copies: nothing may refer to a field of a packed struct, as StrFormat would.
+  const uint64_t wanted = header.pref_address;
+  const uint64_t alignment = header.kernel_alignment;
+  absl::Status preferred = CheckTarget(memory, kernel, {wanted, size_bytes});
   if (preferred.ok()) {
-    preferred =
-        kernel.Bad(absl::StrFormat("preferred address 0x%x is out of reach", header.pref_address));
+    if (wanted >= kHighMemoryStart && wanted < memory::kHoleStart) return wanted;
+    preferred = kernel.Bad(absl::StrFormat("preferred address 0x%x is out of reach", wanted));
   }
   if (header.relocatable_kernel == 0) return preferred;
-  if (!std::has_single_bit(header.kernel_alignment)) {
-    return kernel.Bad(
-        absl::StrFormat("kernel_alignment 0x%x is no power of two", header.kernel_alignment));
+  if (!std::has_single_bit(alignment)) {
+    return kernel.Bad(absl::StrFormat("kernel_alignment 0x%x is no power of two", alignment));
   }
-  const uint64_t address = AlignUp(kHighMemoryStart, header.kernel_alignment);
+  const uint64_t address = AlignUp(kHighMemoryStart, alignment);
   ROMULUS_RETURN_IF_ERROR(CheckTarget(memory, kernel, {address, size_bytes}));
   return address;
 }

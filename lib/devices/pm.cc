@@ -8,8 +8,7 @@
 namespace romulus::devices {
 namespace {
 
-constexpr uint64_t kStatusOffset = 0;
-constexpr uint64_t kEnableOffset = 2;
+constexpr uint64_t kEnableOffset = 2;  // after the status, at 0
 constexpr uint64_t kControlOffset = 4;
 constexpr uint64_t kControlEnd = 6;
 

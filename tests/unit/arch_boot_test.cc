@@ -265,15 +265,16 @@ TEST(LinuxBoot, EntersLongModeAtThe64BitEntry) {
   EXPECT_TRUE(registers.cs.l);
   EXPECT_FALSE(registers.cs.db);
 
+  // Copied, because no reference may bind to a packed field.
   const auto params = ReadValue<boot_params>(*memory, kLinuxBootParams.start);
-  EXPECT_EQ(params.hdr.header, 0x53726448u);
-  EXPECT_EQ(params.hdr.type_of_loader, 0xff);
-  EXPECT_EQ(params.hdr.ramdisk_image, plan->initrd_start);
-  EXPECT_EQ(params.hdr.ramdisk_size, initrd.size());
-  EXPECT_EQ(params.acpi_rsdp_addr, kAcpiRsdp);
+  EXPECT_EQ(uint64_t{params.hdr.header}, 0x53726448u);
+  EXPECT_EQ(uint64_t{params.hdr.type_of_loader}, 0xffu);
+  EXPECT_EQ(uint64_t{params.hdr.ramdisk_image}, plan->initrd_start);
+  EXPECT_EQ(uint64_t{params.hdr.ramdisk_size}, initrd.size());
+  EXPECT_EQ(uint64_t{params.acpi_rsdp_addr}, kAcpiRsdp);
   EXPECT_EQ(ReadText(*memory, params.hdr.cmd_line_ptr, 28),
             std::string("console=ttyS0 root=/dev/vda\0", 28));
-  EXPECT_GE(params.e820_entries, 3);
+  EXPECT_GE(uint64_t{params.e820_entries}, 3u);
   EXPECT_EQ(params.sentinel, 0);
 }
 
