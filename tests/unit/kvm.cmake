@@ -1,0 +1,2 @@
+romulus_test(kvm_abi_test LABEL unit SOURCES ${CMAKE_CURRENT_LIST_DIR}/kvm_abi_test.cc
+  DEPS romulus_kvm)
