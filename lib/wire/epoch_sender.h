@@ -50,7 +50,7 @@ class AckListener {
   virtual void OnEpochAcked(const EpochAck& ack) = 0;
   // Each epoch once, on the sender's thread, after its last frame went to the link.
   virtual void OnEpochSent(const EpochSent& sent) { (void)sent; }
-  // The stream is gone; nothing more will be acked. Once, and last.
+  // The stream is gone; nothing more will be acked. Once, and last; on the sender's thread.
   virtual void OnSenderClosed(const absl::Status& why) = 0;
 };
 
@@ -89,8 +89,11 @@ class EpochSender final : public epoch::EpochSink {
   void SetConsoleReleased(uint64_t offset);
 
   // Stops everything: the queue is dropped, waiters wake, the listener hears OnSenderClosed(why) once.
-  // Does not close the link. Any thread; idempotent; does not join.
+  // Does not close the link, and what is blocked in it stays so until its owner does. Any thread;
+  // idempotent; does not wait.
   void Close(const absl::Status& why);
+  // After Close(): waits until OnSenderClosed has returned. Not from the listener.
+  void Join();
 
  private:
   class Impl;

@@ -11,10 +11,12 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <span>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "base/types.h"
+#include "codec/epoch_encoder.h"
 #include "memory/guest_memory.h"
 #include "memory/page_set.h"
 
@@ -62,10 +64,20 @@ class FullSync {
   void Cancel() { cancelled_.store(true, std::memory_order_relaxed); }
 
  private:
+  absl::Status PassOverMemory();
+  absl::Status Round(const memory::PageSet& dirty);
+  absl::Status SendPages(std::span<const Gfn> pages);
+  absl::Status SendRange(Gfn first, uint64_t count);
+  absl::Status SendZeros(Gfn first, uint64_t count);
+  void Count(const codec::EncodeStats& stats);
+  absl::Status Took(uint64_t pages);
+
   FullSyncOptions options_;
   const memory::GuestMemory* guest_memory_;
   SyncSource* source_;
   FrameSender* sender_;
+  SyncProgress progress_;
+  uint64_t told_at_pages_ = 0;  // of the round, when on_progress was last called
   std::atomic<bool> cancelled_{false};
 };
 

@@ -4,9 +4,11 @@
 #define ROMULUS_WIRE_LINK_H_
 
 #include <string>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
+#include "absl/time/time.h"
 
 namespace romulus::wire {
 
@@ -25,6 +27,11 @@ class Link {
   // Sends one message; blocks for flow control, so memory stays bounded. Any thread; messages of one
   // thread keep their order. Errors: Unavailable once the link is closed.
   virtual absl::Status Send(std::string frames) = 0;
+  // The same, waiting at most `timeout`. Errors: also DeadlineExceeded (nothing was sent).
+  virtual absl::Status SendWithin(absl::Duration timeout, std::string frames) {
+    (void)timeout;
+    return Send(std::move(frames));
+  }
   // Ends the link; the listener hears OnClosed(why) (once). Any thread, also from the listener.
   virtual void Close(const absl::Status& why) = 0;
 };

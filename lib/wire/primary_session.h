@@ -38,7 +38,7 @@ class PrimarySessionListener {
 
 struct PrimarySessionOptions {
   HelloInput hello;
-  Gfn gfn_end;                 // of the guest's memory
+  Gfn gfn_end;                 // of the guest's memory; 0: from hello.machine.memory
   codec::EncoderOptions encoder;
   EpochSenderOptions sender;   // `term` is taken from hello.stream_term
   FullSyncOptions sync;        // likewise

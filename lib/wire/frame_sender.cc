@@ -1,0 +1,96 @@
+#include "wire/frame_sender.h"
+
+#include <utility>
+
+#include "absl/cleanup/cleanup.h"
+#include "base/status.h"
+
+namespace romulus::wire {
+
+absl::StatusOr<std::unique_ptr<FrameSender>> FrameSender::Create(
+    Gfn gfn_end, const codec::EncoderOptions& options, const base::Clock* clock) {
+  std::unique_ptr<FrameSender> sender(new FrameSender(clock));
+  ROMULUS_ASSIGN_OR_RETURN(sender->encoder_,
+                           codec::EpochEncoder::Create(gfn_end, &sender->frames_, options));
+  return sender;
+}
+
+void FrameSender::Start(Link* link) {
+  absl::MutexLock lock(&mutex_);
+  link_ = link;
+  broken_ = false;
+  frames_.Reset();
+}
+
+void FrameSender::StartPages(size_t peer_max_body_bytes) {
+  absl::MutexLock lock(&mutex_);
+  encoder_->StartStream(peer_max_body_bytes);
+}
+
+absl::Status FrameSender::WithEncoder(
+    size_t batch_bytes, absl::FunctionRef<absl::Status(codec::EpochEncoder&, Send)> work,
+    uint64_t* send_ns) {
+  absl::MutexLock lock(&mutex_);
+  mutex_.Await(absl::Condition(+[](bool* busy) { return !*busy; }, &busy_));
+  if (link_ == nullptr || broken_) return absl::UnavailableError("the stream is over");
+  busy_ = true;
+  Link* const link = link_;
+  mutex_.Unlock();
+
+  uint64_t in_link_ns = 0;
+  std::string collected;
+  auto flush = [&]() -> absl::Status {
+    if (collected.empty()) return absl::OkStatus();
+    const uint64_t begin_ns = clock_->NowNs();
+    absl::Status sent = link->Send(std::exchange(collected, std::string()));
+    in_link_ns += clock_->NowNs() - begin_ns;
+    return sent;
+  };
+  auto send = [&](std::string message) -> absl::Status {
+    if (!collected.empty() && collected.size() + message.size() > batch_bytes) {
+      ROMULUS_RETURN_IF_ERROR(flush());
+    }
+    if (collected.empty()) {
+      collected = std::move(message);
+    } else {
+      collected.append(message);
+    }
+    return collected.size() >= batch_bytes ? flush() : absl::OkStatus();
+  };
+  absl::Status done = work(*encoder_, send);
+  // Even after an error: frames that were numbered must not be missing before later ones.
+  if (absl::Status flushed = flush(); done.ok()) done = flushed;
+  if (send_ns != nullptr) *send_ns = in_link_ns;
+
+  mutex_.Lock();
+  busy_ = false;
+  if (!done.ok()) broken_ = true;
+  return done;
+}
+
+absl::Status FrameSender::SendControl(absl::Duration timeout, codec::FrameKind kind, Term term,
+                                      EpochId epoch, const google::protobuf::MessageLite& body) {
+  const absl::Time deadline = absl::Now() + timeout;
+  absl::MutexLock lock(&mutex_);
+  if (!mutex_.AwaitWithDeadline(absl::Condition(+[](bool* busy) { return !*busy; }, &busy_),
+                                deadline)) {
+    return absl::DeadlineExceededError("the link is busy");
+  }
+  if (link_ == nullptr || broken_) return absl::UnavailableError("the stream is over");
+  busy_ = true;
+  Link* const link = link_;
+  mutex_.Unlock();
+
+  codec::FrameWriter before = frames_;
+  std::string message;
+  frames_.Append(kind, term, epoch, body, &message);
+  absl::Status sent = link->SendWithin(deadline - absl::Now(), std::move(message));
+  if (!sent.ok()) frames_ = before;  // its number was never used
+
+  mutex_.Lock();
+  busy_ = false;
+  if (!sent.ok() && !absl::IsDeadlineExceeded(sent)) broken_ = true;
+  return sent;
+}
+
+}  // namespace romulus::wire

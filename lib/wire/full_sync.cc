@@ -1,0 +1,148 @@
+#include "wire/full_sync.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <utility>
+
+#include "base/status.h"
+#include "codec/epoch_encoder.h"
+#include "wire/frame_sender.h"
+
+namespace romulus::wire {
+namespace {
+
+// Pages per turn with the encoder: heartbeats and goodbyes come in between.
+constexpr uint64_t kPagesPerTurn = 256;  // 1 MiB
+
+}  // namespace
+
+FullSync::FullSync(const FullSyncOptions& options, const memory::GuestMemory* guest_memory,
+                   SyncSource* source, FrameSender* sender)
+    : options_(options), guest_memory_(guest_memory), source_(source), sender_(sender) {}
+
+absl::StatusOr<SyncProgress> FullSync::Run() {
+  const uint64_t total = guest_memory_->layout().page_count();
+  ROMULUS_RETURN_IF_ERROR(
+      sender_->WithEncoder(0, [&](codec::EpochEncoder& encoder, FrameSender::Send send) {
+        return encoder.BeginSync(options_.term, total, send);
+      }));
+  ROMULUS_RETURN_IF_ERROR(PassOverMemory());
+  uint64_t sent_before = total;
+  while (true) {
+    ROMULUS_ASSIGN_OR_RETURN(memory::PageSet dirty, source_->TakeDirty());
+    dirty.Sort();
+    ++progress_.round;
+    ROMULUS_RETURN_IF_ERROR(Round(dirty));
+    const bool little_left = dirty.size() <= options_.target_dirty_pages;
+    const bool converges = static_cast<double>(dirty.size()) <=
+                           options_.give_up_ratio * static_cast<double>(sent_before);
+    if (little_left || !converges || progress_.round >= options_.max_rounds) break;
+    sent_before = dirty.size();
+  }
+  ROMULUS_RETURN_IF_ERROR(
+      sender_->WithEncoder(0, [&](codec::EpochEncoder& encoder, FrameSender::Send send) {
+        absl::Status ended = encoder.EndSync(progress_.round, send);
+        Count(encoder.TakeStats());  // the rest; the first epoch's numbers begin after it
+        return ended;
+      }));
+  if (options_.on_progress) options_.on_progress(progress_);
+  return progress_;
+}
+
+absl::Status FullSync::PassOverMemory() {
+  progress_.pages_total = guest_memory_->layout().page_count();
+  for (const memory::Region& region : guest_memory_->layout().regions()) {
+    const uint64_t end = region.file_offset + region.size_bytes;
+    uint64_t at = region.file_offset;
+    auto gfn_at = [&region](uint64_t offset) {
+      return GfnOf(Gpa(region.gpa.value() + offset - region.file_offset));
+    };
+    while (at < end) {
+      // Pages that nobody ever touched are holes in the memfd: zero without being read, and without
+      // being made to exist by reading. lseek(2), SEEK_DATA; offsets are whole pages.
+      const off_t found = ::lseek(guest_memory_->fd(), static_cast<off_t>(at), SEEK_DATA);
+      if (found < 0 && errno != ENXIO) return base::ErrnoStatus(errno, "lseek(SEEK_DATA)");
+      const uint64_t data = found < 0 ? end : std::min(end, static_cast<uint64_t>(found));
+      if (data > at) ROMULUS_RETURN_IF_ERROR(SendZeros(gfn_at(at), (data - at) >> kPageShift));
+      at = data;
+      if (at == end) break;
+      const off_t hole = ::lseek(guest_memory_->fd(), static_cast<off_t>(at), SEEK_HOLE);
+      if (hole < 0) return base::ErrnoStatus(errno, "lseek(SEEK_HOLE)");
+      const uint64_t data_end =
+          std::min(end, (static_cast<uint64_t>(hole) + kPageSize - 1) & ~(kPageSize - 1));
+      ROMULUS_RETURN_IF_ERROR(SendRange(gfn_at(at), (data_end - at) >> kPageShift));
+      at = data_end;
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status FullSync::Round(const memory::PageSet& dirty) {
+  progress_.pages_done = 0;
+  progress_.pages_total = dirty.size();
+  told_at_pages_ = 0;
+  std::span<const Gfn> rest = dirty.pages();
+  while (!rest.empty()) {
+    const size_t take = std::min<size_t>(rest.size(), kPagesPerTurn);
+    ROMULUS_RETURN_IF_ERROR(SendPages(rest.first(take)));
+    rest = rest.subspan(take);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status FullSync::SendPages(std::span<const Gfn> pages) {
+  const auto work = [&](codec::EpochEncoder& encoder, FrameSender::Send send) -> absl::Status {
+    for (const Gfn gfn : pages) {
+      ROMULUS_RETURN_IF_ERROR(encoder.AddSyncPage(gfn, guest_memory_->Page(gfn), send));
+    }
+    Count(encoder.TakeStats());
+    return absl::OkStatus();
+  };
+  ROMULUS_RETURN_IF_ERROR(sender_->WithEncoder(0, work));
+  return Took(pages.size());
+}
+
+absl::Status FullSync::SendRange(Gfn first, uint64_t count) {
+  std::vector<Gfn> pages;
+  while (count > 0) {
+    const uint64_t take = std::min(count, kPagesPerTurn);
+    pages.clear();
+    for (uint64_t i = 0; i < take; ++i) pages.push_back(Gfn(first.value() + i));
+    ROMULUS_RETURN_IF_ERROR(SendPages(pages));
+    first = Gfn(first.value() + take);
+    count -= take;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status FullSync::SendZeros(Gfn first, uint64_t count) {
+  ROMULUS_RETURN_IF_ERROR(
+      sender_->WithEncoder(0, [&](codec::EpochEncoder& encoder, FrameSender::Send send) {
+        return encoder.AddSyncZeroRun(first, count, send);
+      }));
+  return Took(count);
+}
+
+void FullSync::Count(const codec::EncodeStats& stats) {
+  progress_.bytes_sent += stats.message_bytes;
+  progress_.pages_zero += stats.pages[static_cast<size_t>(codec::PageEncoding::kZero)] +
+                          stats.pages[static_cast<size_t>(codec::PageEncoding::kZeroRun)];
+}
+
+absl::Status FullSync::Took(uint64_t pages) {
+  progress_.pages_done += pages;
+  progress_.pages_sent += pages;
+  if (options_.on_progress &&
+      progress_.pages_done - told_at_pages_ >= options_.progress_every_pages) {
+    told_at_pages_ = progress_.pages_done;
+    options_.on_progress(progress_);
+  }
+  if (cancelled_.load(std::memory_order_relaxed)) {
+    return absl::CancelledError("full sync cancelled");
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace romulus::wire

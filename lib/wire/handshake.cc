@@ -1,0 +1,246 @@
+#include "wire/handshake.h"
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+
+namespace romulus::wire {
+namespace {
+
+using romulus::v1::Hello;
+using romulus::v1::HelloReply;
+
+// Bounds on what a hostile Hello can make us look at or repeat.
+constexpr int kMaxCpuidLeaves = 1024;
+constexpr int kMaxCapabilities = 256;
+constexpr int kMaxMemoryRegions = 64;
+constexpr size_t kMaxQuotedBytes = 64;
+
+// A peer's text, fit for a log line.
+std::string Quoted(absl::string_view text) {
+  std::string quoted = "'";
+  for (char c : text.substr(0, kMaxQuotedBytes)) {
+    quoted.push_back(c >= ' ' && c <= '~' && c != '\'' ? c : '?');
+  }
+  absl::StrAppend(&quoted, text.size() > kMaxQuotedBytes ? "...'" : "'");
+  return quoted;
+}
+
+std::string Named(const std::vector<memory::Region>& memory) {
+  if (memory.empty()) return "none";
+  return absl::StrJoin(memory, " + ", [](std::string* out, const memory::Region& region) {
+    absl::StrAppend(out, region.size_bytes, " bytes at 0x", absl::Hex(region.gpa.value()));
+  });
+}
+
+std::vector<memory::Region> MemoryOf(const Hello& hello) {
+  std::vector<memory::Region> regions;
+  uint64_t offset = 0;
+  for (const auto& region : hello.memory()) {
+    regions.push_back({Gpa(region.gpa()), region.size_bytes(), offset});
+    offset += region.size_bytes();
+  }
+  return regions;
+}
+
+bool SameMemory(const std::vector<memory::Region>& a, const std::vector<memory::Region>& b) {
+  return std::equal(a.begin(), a.end(), b.begin(), b.end(),
+                    [](const memory::Region& x, const memory::Region& y) {
+                      return x.gpa == y.gpa && x.size_bytes == y.size_bytes;
+                    });
+}
+
+struct Refusal {
+  romulus::v1::RefusalReason reason = romulus::v1::REFUSAL_REASON_UNSPECIFIED;
+  std::string detail;
+};
+
+Refusal JudgeMachine(const Hello& hello, const MachineIdentity& own) {
+  if (hello.vm_name() != own.vm_name) {
+    return {romulus::v1::REFUSAL_REASON_VM,
+            absl::StrCat("vm name: the primary protects ", Quoted(hello.vm_name()),
+                         ", this node is configured for ", Quoted(own.vm_name))};
+  }
+  if (hello.vm_uuid() != own.vm_uuid) {
+    return {romulus::v1::REFUSAL_REASON_VM,
+            absl::StrCat("vm uuid: ", Quoted(hello.vm_uuid()), " on the primary, ",
+                         Quoted(own.vm_uuid), " here")};
+  }
+  if (hello.vcpu_count() != own.vcpu_count) {
+    return {romulus::v1::REFUSAL_REASON_CPU,
+            absl::StrCat("vcpus: ", hello.vcpu_count(), " on the primary, ", own.vcpu_count,
+                         " here")};
+  }
+  if (hello.memory_size() > kMaxMemoryRegions || !SameMemory(MemoryOf(hello), own.memory)) {
+    return {romulus::v1::REFUSAL_REASON_MEMORY,
+            absl::StrCat("memory: ",
+                         hello.memory_size() > kMaxMemoryRegions
+                             ? absl::StrCat(hello.memory_size(), " regions")
+                             : Named(MemoryOf(hello)),
+                         " on the primary, ", Named(own.memory), " here")};
+  }
+  if (hello.machine_digest() != own.machine_digest) {
+    return {romulus::v1::REFUSAL_REASON_DEVICES,
+            absl::StrCat("devices: digest ", absl::Hex(hello.machine_digest(), absl::kZeroPad16),
+                         " on the primary, ", absl::Hex(own.machine_digest, absl::kZeroPad16),
+                         " here; compare the device sections of both configurations")};
+  }
+  return {};
+}
+
+Refusal JudgeHost(const Hello& hello, const HelloJudge& judge) {
+  if (hello.cpuid_size() > kMaxCpuidLeaves) {
+    return {romulus::v1::REFUSAL_REASON_CPU,
+            absl::StrCat("cpuid: ", hello.cpuid_size(), " leaves, at most ", kMaxCpuidLeaves)};
+  }
+  if (judge.missing_cpu_features) {
+    std::vector<CpuidLeaf> leaves;
+    for (const auto& leaf : hello.cpuid()) {
+      leaves.push_back({leaf.function(), leaf.index(), leaf.flags(), leaf.eax(), leaf.ebx(),
+                        leaf.ecx(), leaf.edx()});
+    }
+    const std::vector<std::string> missing = judge.missing_cpu_features(leaves, hello.tsc_khz());
+    if (!missing.empty()) {
+      return {romulus::v1::REFUSAL_REASON_CPU,
+              absl::StrCat("cpu: the guest sees what this host lacks: ",
+                           absl::StrJoin(missing, ", "))};
+    }
+  }
+  if (hello.required_capabilities_size() > kMaxCapabilities) {
+    return {romulus::v1::REFUSAL_REASON_CAPABILITY,
+            absl::StrCat("capabilities: ", hello.required_capabilities_size(), " named, at most ",
+                         kMaxCapabilities)};
+  }
+  if (judge.has_capability) {
+    std::vector<std::string> missing;
+    for (const std::string& name : hello.required_capabilities()) {
+      if (!judge.has_capability(name)) missing.push_back(Quoted(name));
+    }
+    if (!missing.empty()) {
+      return {romulus::v1::REFUSAL_REASON_CAPABILITY,
+              absl::StrCat("capabilities: this host's KVM lacks ", absl::StrJoin(missing, ", "))};
+    }
+  }
+  return {};
+}
+
+Refusal Judge(const Hello& hello, const HelloJudge& judge) {
+  if (hello.protocol_version() != kProtocolVersion) {
+    return {romulus::v1::REFUSAL_REASON_PROTOCOL_VERSION,
+            absl::StrCat("protocol version: ", hello.protocol_version(), " on the primary (build ",
+                         Quoted(hello.build()), "), ", kProtocolVersion, " here (build ",
+                         Quoted(judge.build), ")")};
+  }
+  // Whose guest it is comes before all about terms: another VM's terms mean nothing here.
+  if (Refusal refusal = JudgeMachine(hello, judge.machine); !refusal.detail.empty()) return refusal;
+  if (hello.node_name() == judge.node_name) {
+    return {romulus::v1::REFUSAL_REASON_VM,
+            absl::StrCat("node name: both nodes are called ", Quoted(judge.node_name))};
+  }
+  if (Term(hello.current_term()) < judge.newest_term && Term(hello.term()) < judge.newest_term) {
+    return {romulus::v1::REFUSAL_REASON_TERM,
+            absl::StrCat("term: the primary is in term ", hello.current_term(),
+                         ", which is over: term ", judge.newest_term.value(), " has begun")};
+  }
+  if (!judge.plays_secondary) {
+    // Also tells a primary of an older term that it lost it.
+    const bool lost = Term(hello.current_term()) < judge.newest_term;
+    return {lost ? romulus::v1::REFUSAL_REASON_TERM : romulus::v1::REFUSAL_REASON_ROLE,
+            absl::StrCat("role: this node is not a secondary",
+                         judge.role_detail.empty() ? "" : ": ", judge.role_detail)};
+  }
+  if (judge.busy) {
+    return {romulus::v1::REFUSAL_REASON_BUSY, "another primary is connected"};
+  }
+  if (Term(hello.term()) < judge.newest_term || Term(hello.term()) < Term(1)) {
+    return {romulus::v1::REFUSAL_REASON_TERM,
+            absl::StrCat("term: the stream would be of term ", hello.term(), ", term ",
+                         judge.newest_term.value(), " has begun")};
+  }
+  return JudgeHost(hello, judge);
+}
+
+}  // namespace
+
+romulus::v1::Hello BuildHello(const HelloInput& input) {
+  Hello hello;
+  hello.set_protocol_version(kProtocolVersion);
+  hello.set_vm_name(input.machine.vm_name);
+  hello.set_vm_uuid(input.machine.vm_uuid);
+  hello.set_node_name(input.node_name);
+  hello.set_term(input.stream_term.value());
+  hello.set_current_term(input.current_term.value());
+  hello.set_vcpu_count(input.machine.vcpu_count);
+  for (const memory::Region& region : input.machine.memory) {
+    auto* added = hello.add_memory();
+    added->set_gpa(region.gpa.value());
+    added->set_size_bytes(region.size_bytes);
+  }
+  for (const CpuidLeaf& leaf : input.cpuid) {
+    auto* added = hello.add_cpuid();
+    added->set_function(leaf.function);
+    added->set_index(leaf.index);
+    added->set_flags(leaf.flags);
+    added->set_eax(leaf.eax);
+    added->set_ebx(leaf.ebx);
+    added->set_ecx(leaf.ecx);
+    added->set_edx(leaf.edx);
+  }
+  hello.set_tsc_khz(input.tsc_khz);
+  for (const std::string& name : input.required_capabilities) {
+    hello.add_required_capabilities(name);
+  }
+  hello.set_build(input.build);
+  hello.set_machine_digest(input.machine.machine_digest);
+  hello.set_max_frame_bytes(input.max_frame_bytes);
+  return hello;
+}
+
+romulus::v1::HelloReply EvaluateHello(const Hello& hello, const HelloJudge& judge) {
+  Refusal refusal = Judge(hello, judge);
+  HelloReply reply;
+  reply.set_protocol_version(kProtocolVersion);
+  reply.set_node_name(judge.node_name);
+  reply.set_build(judge.build);
+  reply.set_term(judge.newest_term.value());
+  reply.set_max_frame_bytes(judge.max_frame_bytes);
+  reply.set_accepted(refusal.detail.empty());
+  reply.set_reason(refusal.reason);
+  reply.set_detail(std::move(refusal.detail));
+  return reply;
+}
+
+absl::Status StatusOf(const HelloReply& reply) {
+  if (reply.accepted()) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      absl::StrCat("node ", Quoted(reply.node_name()), " refused (",
+                   RefusalReasonName(reply.reason()), "): ", reply.detail()));
+}
+
+absl::string_view RefusalReasonName(romulus::v1::RefusalReason reason) {
+  switch (reason) {
+    case romulus::v1::REFUSAL_REASON_PROTOCOL_VERSION:
+      return "protocol_version";
+    case romulus::v1::REFUSAL_REASON_VM:
+      return "vm";
+    case romulus::v1::REFUSAL_REASON_MEMORY:
+      return "memory";
+    case romulus::v1::REFUSAL_REASON_CPU:
+      return "cpu";
+    case romulus::v1::REFUSAL_REASON_CAPABILITY:
+      return "capability";
+    case romulus::v1::REFUSAL_REASON_TERM:
+      return "term";
+    case romulus::v1::REFUSAL_REASON_BUSY:
+      return "busy";
+    case romulus::v1::REFUSAL_REASON_ROLE:
+      return "role";
+    case romulus::v1::REFUSAL_REASON_DEVICES:
+      return "devices";
+    default:
+      return "unspecified";
+  }
+}
+
+}  // namespace romulus::wire

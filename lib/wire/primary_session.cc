@@ -1,0 +1,266 @@
+#include "wire/primary_session.h"
+
+#include <algorithm>
+#include <optional>
+#include <utility>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
+#include "base/status.h"
+#include "codec/frame.h"
+#include "wire/frame_sender.h"
+
+namespace romulus::wire {
+namespace {
+
+// What a secondary sends is small.
+constexpr size_t kMaxReplyBodyBytes = 256u << 10;
+
+class Session final : public PrimarySession, public LinkListener {
+ public:
+  Session(const PrimarySessionOptions& options, std::unique_ptr<FrameSender> frames,
+          const base::Clock* clock, PrimarySessionListener* listener, AckListener* acks)
+      : options_(options),
+        clock_(clock),
+        listener_(listener),
+        frames_(std::move(frames)),
+        sender_(options_.sender, frames_.get(), clock, acks),
+        reader_(kMaxReplyBodyBytes) {}
+
+  ~Session() override {
+    Close(absl::CancelledError("session destroyed"));
+    link_.reset();  // OnClosed has returned
+  }
+
+  absl::Status Connect(const LinkFactory& make_link) {
+    absl::StatusOr<std::unique_ptr<Link>> link = make_link(this);
+    if (!link.ok()) {
+      sender_.Close(link.status());
+      return link.status();
+    }
+    link_ = *std::move(link);
+    frames_->Start(link_.get());
+    absl::Status close_why;
+    {
+      absl::MutexLock lock(&mutex_);
+      linked_ = true;
+      if (close_wanted_) close_why = *close_wanted_;
+    }
+    if (!close_why.ok()) link_->Close(close_why);
+    return absl::OkStatus();
+  }
+
+  absl::StatusOr<v1::HelloReply> Handshake(absl::Duration timeout) override {
+    const absl::Time deadline = absl::Now() + timeout;
+    ROMULUS_RETURN_IF_ERROR(frames_->SendControl(timeout, codec::FrameKind::kHello,
+                                                 options_.hello.stream_term, EpochId(),
+                                                 BuildHello(options_.hello)));
+    absl::MutexLock lock(&mutex_);
+    auto answered = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+      return reply_.has_value() || closed_.has_value();
+    };
+    if (!mutex_.AwaitWithDeadline(absl::Condition(&answered), deadline)) {
+      return absl::DeadlineExceededError("the secondary does not answer the Hello");
+    }
+    if (reply_) return *reply_;
+    return *closed_;
+  }
+
+  absl::StatusOr<SyncProgress> RunFullSync(const memory::GuestMemory* guest_memory,
+                                           SyncSource* source) override {
+    FullSync sync(options_.sync, guest_memory, source, frames_.get());
+    {
+      absl::MutexLock lock(&mutex_);
+      if (closed_) return *closed_;
+      if (!reply_ || !reply_->accepted()) {
+        return absl::FailedPreconditionError("no accepted handshake");
+      }
+      sync_ = &sync;
+    }
+    absl::StatusOr<SyncProgress> done = sync.Run();
+    absl::MutexLock lock(&mutex_);
+    sync_ = nullptr;
+    if (!done.ok() && closed_) return *closed_;  // says more than the failed send
+    return done;
+  }
+
+  void CancelFullSync() override {
+    absl::MutexLock lock(&mutex_);
+    if (sync_ != nullptr) sync_->Cancel();
+  }
+
+  EpochSender& epochs() override { return sender_; }
+
+  void SendGoodbye(v1::Goodbye::Reason reason, absl::string_view detail,
+                   absl::Duration timeout) override {
+    CancelFullSync();
+    v1::Goodbye goodbye;
+    goodbye.set_reason(reason);
+    goodbye.set_detail(std::string(detail));
+    goodbye.set_term(options_.hello.stream_term.value());
+    // Best effort: whoever does not hear it sees the stream end.
+    frames_
+        ->SendControl(timeout, codec::FrameKind::kGoodbye, options_.hello.stream_term, EpochId(),
+                      goodbye)
+        .IgnoreError();
+    Close(absl::CancelledError(absl::StrCat("goodbye: ", detail)));
+  }
+
+  void Close(const absl::Status& why) override {
+    CancelFullSync();
+    {
+      absl::MutexLock lock(&mutex_);
+      if (!close_wanted_) close_wanted_ = why.ok() ? absl::CancelledError("closed") : why;
+      if (!linked_) return;
+    }
+    link_->Close(why);  // without the lock: some links tell OnClosed from within
+  }
+
+  void OnMessage(absl::string_view frames) override {
+    uint64_t rtt_ns = 0;
+    while (!frames.empty()) {
+      absl::StatusOr<codec::Frame> frame = reader_.Next(&frames);
+      absl::Status handled = frame.ok() ? Handle(*frame, &rtt_ns) : frame.status();
+      if (!handled.ok()) {
+        Refuse(handled);
+        return;
+      }
+    }
+    listener_->OnSignOfLife(rtt_ns);
+  }
+
+  void OnClosed(const absl::Status& why) override {
+    {
+      absl::MutexLock lock(&mutex_);
+      closed_ = why.ok() ? absl::UnavailableError("the stream ended") : why;
+      if (sync_ != nullptr) sync_->Cancel();
+    }
+    sender_.Close(why);
+    sender_.Join();
+    listener_->OnSessionClosed(why);
+  }
+
+ private:
+  absl::Status Handle(const codec::Frame& frame, uint64_t* rtt_ns) {
+    if (!accepted_) {
+      if (frame.kind == codec::FrameKind::kGoodbye) return HandleGoodbye(frame);
+      if (frame.kind != codec::FrameKind::kHelloReply || answered_) return Unexpected(frame);
+      return HandleReply(frame);
+    }
+    switch (frame.kind) {
+      case codec::FrameKind::kAck: {
+        v1::Ack ack;
+        ROMULUS_RETURN_IF_ERROR(codec::ParseBody(frame, &ack));
+        return sender_.OnAck(frame.term, frame.epoch, ack.staged_bytes());
+      }
+      case codec::FrameKind::kHeartbeat: {
+        v1::Heartbeat heartbeat;
+        ROMULUS_RETURN_IF_ERROR(codec::ParseBody(frame, &heartbeat));
+        sender_.OnPeerHeartbeat(heartbeat.sent_monotonic_ns());
+        const uint64_t echo_ns = heartbeat.echo_monotonic_ns();
+        const uint64_t now_ns = clock_->NowNs();
+        if (echo_ns != 0 && echo_ns <= now_ns) *rtt_ns = now_ns - echo_ns;
+        return absl::OkStatus();
+      }
+      case codec::FrameKind::kGoodbye:
+        return HandleGoodbye(frame);
+      default:
+        return Unexpected(frame);
+    }
+  }
+
+  absl::Status HandleReply(const codec::Frame& frame) {
+    v1::HelloReply reply;
+    ROMULUS_RETURN_IF_ERROR(codec::ParseBody(frame, &reply));
+    answered_ = true;
+    if (reply.accepted()) {
+      if (reply.protocol_version() != kProtocolVersion) {
+        return absl::InvalidArgumentError(
+            absl::StrCat("the secondary accepted, but speaks protocol version ",
+                         reply.protocol_version(), " instead of ", kProtocolVersion));
+      }
+      accepted_ = true;
+      const size_t own_limit = options_.encoder.max_body_bytes;
+      frames_->StartPages(reply.max_frame_bytes() == 0
+                              ? own_limit
+                              : std::min<size_t>(own_limit, reply.max_frame_bytes()));
+      sender_.StartHeartbeats();
+    }
+    absl::MutexLock lock(&mutex_);
+    reply_ = std::move(reply);
+    return absl::OkStatus();
+  }
+
+  absl::Status HandleGoodbye(const codec::Frame& frame) {
+    v1::Goodbye goodbye;
+    ROMULUS_RETURN_IF_ERROR(codec::ParseBody(frame, &goodbye));
+    listener_->OnPeerGoodbye(goodbye);
+    return absl::OkStatus();
+  }
+
+  static absl::Status Unexpected(const codec::Frame& frame) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("unexpected frame: ", codec::FrameKindName(frame.kind)));
+  }
+
+  // Link thread: must not wait for the link.
+  void Refuse(const absl::Status& why) {
+    v1::Goodbye goodbye;
+    goodbye.set_reason(v1::Goodbye::REASON_PROTOCOL);
+    goodbye.set_detail(std::string(why.message()));
+    goodbye.set_term(options_.hello.stream_term.value());
+    frames_
+        ->SendControl(absl::ZeroDuration(), codec::FrameKind::kGoodbye,
+                      options_.hello.stream_term, EpochId(), goodbye)
+        .IgnoreError();
+    Close(base::Annotate(why, "the secondary broke the protocol"));
+  }
+
+  const PrimarySessionOptions options_;
+  const base::Clock* const clock_;
+  PrimarySessionListener* const listener_;
+  const std::unique_ptr<FrameSender> frames_;
+  EpochSender sender_;
+
+  // Link thread only.
+  codec::FrameReader reader_;
+  bool answered_ = false;
+  bool accepted_ = false;
+
+  absl::Mutex mutex_;
+  bool linked_ ABSL_GUARDED_BY(mutex_) = false;  // link_ is set and may be closed
+  std::optional<absl::Status> close_wanted_ ABSL_GUARDED_BY(mutex_);
+  std::optional<absl::Status> closed_ ABSL_GUARDED_BY(mutex_);
+  std::optional<v1::HelloReply> reply_ ABSL_GUARDED_BY(mutex_);
+  FullSync* sync_ ABSL_GUARDED_BY(mutex_) = nullptr;
+
+  std::unique_ptr<Link> link_;  // last: destroyed first
+};
+
+// One past the highest page of the memory that the Hello names.
+Gfn GfnEndOf(const MachineIdentity& machine) {
+  Gfn end;
+  for (const memory::Region& region : machine.memory) {
+    end = std::max(end, GfnOf(Gpa(region.gpa.value() + region.size_bytes)));
+  }
+  return end;
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<PrimarySession>> PrimarySession::Open(
+    const PrimarySessionOptions& options, const LinkFactory& make_link, const base::Clock* clock,
+    PrimarySessionListener* listener, AckListener* acks) {
+  PrimarySessionOptions full = options;
+  full.sender.term = full.hello.stream_term;
+  full.sync.term = full.hello.stream_term;
+  if (full.gfn_end == Gfn()) full.gfn_end = GfnEndOf(full.hello.machine);
+  ROMULUS_ASSIGN_OR_RETURN(std::unique_ptr<FrameSender> frames,
+                           FrameSender::Create(full.gfn_end, full.encoder, clock));
+  auto session = std::make_unique<Session>(full, std::move(frames), clock, listener, acks);
+  ROMULUS_RETURN_IF_ERROR(session->Connect(make_link));
+  return session;
+}
+
+}  // namespace romulus::wire
