@@ -1,5 +1,7 @@
-romulus_test(vmm_machine_test LABEL kvm TIMEOUT 240
-  SOURCES ${CMAKE_CURRENT_LIST_DIR}/vmm_machine_test.cc
-  DEPS romulus_vmm)
-add_dependencies(vmm_machine_test guest_ledger)
-target_compile_definitions(vmm_machine_test PRIVATE LEDGER_ELF="${CMAKE_BINARY_DIR}/guests/ledger.elf")
+foreach(name vmm_machine_test vmm_state_test)
+  romulus_test(${name} LABEL kvm TIMEOUT 240
+    SOURCES ${CMAKE_CURRENT_LIST_DIR}/${name}.cc
+    DEPS romulus_vmm)
+  add_dependencies(${name} guest_ledger)
+  target_compile_definitions(${name} PRIVATE LEDGER_ELF="${CMAKE_BINARY_DIR}/guests/ledger.elf")
+endforeach()

@@ -1,0 +1,257 @@
+// A machine state may come from anywhere: whatever it says, restoring ends in a Status, and what a
+// good one says arrives.
+#include <cstring>
+#include <fstream>
+#include <functional>
+#include <memory>
+#include <random>
+#include <string>
+#include <utility>
+
+#include "kvm/vmm_rig.h"
+
+namespace romulus::testing {
+namespace {
+
+using state::MachineState;
+using state::Section;
+using vmm::Machine;
+
+class StateTest : public VmmTest {
+ protected:
+  // The state of a ledger that has run for a while; its memory goes with it.
+  void Capture(int vcpus) {
+    vcpus_ = vcpus;
+    vmm::MachineSpec spec = Spec(witness_, vcpus, "steps=12 report_ms=3 pages=50");
+    ASSERT_OK_AND_ASSIGN(auto machine, Machine::Boot(*system_, spec));
+    ASSERT_OK(machine->Start());
+    ASSERT_TRUE(witness_.AwaitLines(4));
+    ASSERT_OK_AND_ASSIGN(auto paused, machine->Pause({}));
+    ASSERT_OK_AND_ASSIGN(state_, paused->TakeState());
+    memory_ = CopyOf(machine->memory());
+    console_ = witness_.text();
+    paused.reset();
+    machine->Stop();
+  }
+  vmm::MachineSpec SpecOf(Witness& witness, std::shared_ptr<memory::GuestMemory> memory) {
+    vmm::MachineSpec spec = Spec(witness, vcpus_, "");
+    spec.memory = std::move(memory);
+    return spec;
+  }
+  // The state with each section passed through `change`, which returns false to leave it out.
+  MachineState Changed(const std::function<bool(Section&)>& change) const {
+    MachineState result;
+    for (Section section : state_.sections()) {
+      if (!change(section)) continue;
+      result.Put(section.kind, section.instance, section.version, std::move(section.payload));
+    }
+    return result;
+  }
+  absl::Status RestoreOf(MachineState state) {
+    Witness witness;
+    return Machine::Restore(*system_, SpecOf(witness, memory_), std::move(state)).status();
+  }
+  // Offset of an MSR's value in the payload of a "vcpu.msrs" section.
+  static size_t MsrAt(const Section& section, uint32_t msr) {
+    for (size_t at = 0; at + 16 <= section.payload.size(); at += 16) {
+      uint32_t index;
+      std::memcpy(&index, section.payload.data() + at, sizeof(index));
+      if (index == msr) return at;
+    }
+    return std::string::npos;
+  }
+
+  int vcpus_ = 1;
+  Witness witness_;
+  MachineState state_;
+  std::shared_ptr<memory::GuestMemory> memory_;
+  std::string console_;
+};
+
+TEST_F(StateTest, APreparedMachineRestoresOnceAndGoesOn) {
+  Capture(2);
+  Witness witness;
+  ASSERT_OK_AND_ASSIGN(auto machine, Machine::Prepare(*system_, SpecOf(witness, CopyOf(*memory_))));
+  ASSERT_OK(machine->RestoreState(state_));
+  EXPECT_EQ(machine->RestoreState(state_).code(), absl::StatusCode::kFailedPrecondition);
+  ASSERT_OK(machine->Start());
+  EXPECT_EQ(machine->RestoreState(state_).code(), absl::StatusCode::kFailedPrecondition);
+  ASSERT_TRUE(witness.AwaitStop());
+  EXPECT_TRUE(LedgerIsIntact(console_ + witness.text(), 12));
+  machine->Stop();
+}
+
+// Restored and captured again without having run, everything but time is the same.
+TEST_F(StateTest, WhatIsRestoredIsWhatWasCaptured) {
+  for (const int vcpus : {1, 2}) {
+    Capture(vcpus);
+    Witness witness;
+    ASSERT_OK_AND_ASSIGN(auto machine,
+                         Machine::Restore(*system_, SpecOf(witness, memory_), state_));
+    ASSERT_OK_AND_ASSIGN(auto paused, machine->Pause({}));
+    ASSERT_OK_AND_ASSIGN(MachineState again, paused->TakeState());
+    for (const Section& before : state_.sections()) {
+      auto after = again.Take(before.kind, before.instance, before.version);
+      ASSERT_OK(after.status());
+      const std::string name = absl::StrCat(before.kind, "[", before.instance, "]");
+      if (before.kind == "vm.clock") {
+        uint64_t was = 0;
+        uint64_t is = 0;
+        std::memcpy(&was, before.payload.data(), 8);
+        std::memcpy(&is, after->payload.data(), 8);
+        EXPECT_GE(is, was) << "guest time went back";
+      } else if (before.kind == "vm.pit" || before.kind == "cmos") {
+        // Both hold a time of the host.
+        EXPECT_EQ(after->payload.size(), before.payload.size());
+      } else if (before.kind == "vcpu.msrs") {
+        const size_t tsc = MsrAt(before, 0x10);
+        ASSERT_EQ(tsc, MsrAt(*after, 0x10));
+        uint64_t was = 0;
+        uint64_t is = 0;
+        std::memcpy(&was, before.payload.data() + tsc + 8, 8);
+        std::memcpy(&is, after->payload.data() + tsc + 8, 8);
+        EXPECT_GE(is, was) << "the TSC went back";
+        std::memcpy(after->payload.data() + tsc + 8, &was, 8);
+        EXPECT_EQ(after->payload, before.payload) << name;
+      } else {
+        EXPECT_EQ(after->payload, before.payload) << name;
+      }
+    }
+    ASSERT_OK(again.ExpectEmpty());
+  }
+}
+
+TEST_F(StateTest, RefusesWhatIsMissingOrTooMuch) {
+  Capture(1);
+  for (const Section& victim : state_.sections()) {
+    const std::string name = absl::StrCat(victim.kind, "[", victim.instance, "]");
+    EXPECT_FALSE(RestoreOf(Changed([&](Section& s) { return !(s == victim); })).ok()) << name;
+    for (const size_t size : {size_t{0}, victim.payload.size() - 1, victim.payload.size() + 1}) {
+      EXPECT_FALSE(RestoreOf(Changed([&](Section& s) {
+                     if (s == victim) s.payload.resize(size);
+                     return true;
+                   })).ok())
+          << name << " of " << size << " bytes";
+    }
+    EXPECT_FALSE(RestoreOf(Changed([&](Section& s) {
+                   if (s == victim) s.version = 99;
+                   return true;
+                 })).ok())
+        << name;
+  }
+  MachineState more = state_;
+  more.Put("vcpu.regs", 7, 1, "");
+  EXPECT_FALSE(RestoreOf(std::move(more)).ok());
+}
+
+TEST_F(StateTest, RefusesAnotherMachineByName) {
+  Capture(1);
+  auto with = [&](absl::string_view kind, auto value) {
+    return std::string(RestoreOf(Changed([&](Section& s) {
+                         if (s.kind == kind) std::memcpy(s.payload.data(), &value, sizeof(value));
+                         return true;
+                       })).message());
+  };
+  EXPECT_THAT(with("vm.vcpus", uint32_t{2}), ::testing::HasSubstr("2 vCPUs"));
+  if (!system_->capabilities().tsc_control) {
+    EXPECT_THAT(with("vm.tsc_khz", uint32_t{1000}), ::testing::HasSubstr("1000 kHz"));
+  }
+  EXPECT_THAT(with("vcpu.msrs", uint32_t{0xdeadbeef}), ::testing::HasSubstr("0xdeadbeef"));
+  EXPECT_THAT(with("vm.irqchip", uint32_t{9}), ::testing::HasSubstr("chip 9"));
+}
+
+// Every byte of it may be noise: a Status or a guest that does what noise does, never a crash.
+TEST_F(StateTest, NoiseIsNeverMoreThanAnErrorOrABadGuest) {
+  Capture(1);
+  std::mt19937 random(11);
+  int restored = 0;
+  for (int round = 0; round < 60; ++round) {
+    const size_t victim = random() % state_.sections().size();
+    size_t at = 0;
+    MachineState noisy = Changed([&](Section& s) {
+      if (at++ == victim) {
+        for (int i = 0; i < 4; ++i) {
+          s.payload[random() % s.payload.size()] = static_cast<char>(random());
+        }
+      }
+      return true;
+    });
+    Witness witness;
+    ASSERT_OK_AND_ASSIGN(auto machine,
+                         Machine::Prepare(*system_, SpecOf(witness, CopyOf(*memory_))));
+    if (!machine->RestoreState(std::move(noisy)).ok()) {
+      EXPECT_FALSE(machine->Start().ok());
+      continue;
+    }
+    ++restored;
+    ASSERT_OK(machine->Start());
+    EXPECT_TRUE(machine->Pause({}).ok());
+    machine->Stop();
+  }
+  EXPECT_GT(restored, 0);
+}
+
+// The smallest PVH ELF around some 32-bit code.
+std::string WritePvhElf(const std::string& path, const std::string& code) {
+  std::string elf(0x1000, '\0');
+  auto put16 = [&](size_t at, uint16_t v) { std::memcpy(elf.data() + at, &v, 2); };
+  auto put32 = [&](size_t at, uint32_t v) { std::memcpy(elf.data() + at, &v, 4); };
+  constexpr uint32_t kEntry = 0x100000;
+  std::memcpy(elf.data(),
+              "\x7f"
+              "ELF\x01\x01\x01",
+              7);
+  put16(16, 2);  // executable
+  put16(18, 3);  // 386
+  put32(20, 1);
+  put32(24, kEntry);
+  put32(28, 52);  // program headers
+  put16(40, 52);
+  put16(42, 32);
+  put16(44, 2);
+  const uint32_t load[] = {1,
+                           0x1000,
+                           kEntry,
+                           kEntry,
+                           static_cast<uint32_t>(code.size()),
+                           static_cast<uint32_t>(code.size()),
+                           7,
+                           0x1000};
+  std::memcpy(elf.data() + 52, load, sizeof(load));
+  const uint32_t note[] = {4, 0x200, 0, 0, 20, 20, 4, 4};
+  std::memcpy(elf.data() + 84, note, sizeof(note));
+  put32(0x200, 4);   // name size
+  put32(0x204, 4);   // descriptor size
+  put32(0x208, 18);  // XEN_ELFNOTE_PHYS32_ENTRY
+  std::memcpy(elf.data() + 0x20c, "Xen", 4);
+  put32(0x210, kEntry);
+  elf += code;
+  std::ofstream(path, std::ios::binary) << elf;
+  return path;
+}
+
+TEST_F(StateTest, ATripleFaultEndsTheGuest) {
+  Witness witness;
+  vmm::MachineSpec spec = Spec(witness, 1, "");
+  // An empty IDT, then an undefined instruction.
+  const std::string code(
+      "\x0f\x01\x1d\x10\x00\x10\x00"  // lidt [0x100010]
+      "\x0f\x0b"                      // ud2
+      "\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00",
+      25);
+  spec.boot.kernel_path = WritePvhElf(::testing::TempDir() + "/triple.elf", code);
+  spec.boot.command_line.clear();
+  ASSERT_OK_AND_ASSIGN(auto machine, Machine::Boot(*system_, spec));
+  ASSERT_OK(machine->Start());
+  ASSERT_TRUE(witness.AwaitStop());
+  // A KVM that emulates kernel code may give up on the instruction instead.
+  EXPECT_TRUE(witness.stop() == vmm::GuestStop::kTripleFault ||
+              witness.stop() == vmm::GuestStop::kError)
+      << static_cast<int>(*witness.stop());
+  EXPECT_FALSE(witness.detail().ok());
+  ASSERT_OK_AND_ASSIGN(auto paused, machine->Pause({}));
+  EXPECT_TRUE(paused->TakeState().ok());
+}
+
+}  // namespace
+}  // namespace romulus::testing
