@@ -3,8 +3,8 @@
 // one whose host burned.
 //
 // Silence is only counted while we ourselves were running: a tick that comes late (our process was
-// stopped, the host was overloaded) adds at most `max_tick_credit_ns`, so after a stall of our own the
-// peer first gets the chance to be heard. One thread (the control loop).
+// stopped, the host was overloaded) adds at most four ticks' worth, so after a stall of our own the peer
+// first gets the chance to be heard. One thread (the control loop).
 #ifndef ROMULUS_FAILOVER_FAILURE_DETECTOR_H_
 #define ROMULUS_FAILOVER_FAILURE_DETECTOR_H_
 
@@ -45,6 +45,8 @@ class FailureDetector {
 
   // A (new) peer is connected: begin with a clean slate.
   void Reset(uint64_t now_ns);
+  // Nobody is there whose silence would mean anything.
+  void Stop();
   void OnSignOfLife(uint64_t now_ns);
   // Sticky: once lost, lost until Reset().
   PeerLife Tick(uint64_t now_ns);

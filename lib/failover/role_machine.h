@@ -8,6 +8,7 @@
 #ifndef ROMULUS_FAILOVER_ROLE_MACHINE_H_
 #define ROMULUS_FAILOVER_ROLE_MACHINE_H_
 
+#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <utility>
@@ -74,9 +75,11 @@ struct RoleState {
   bool protect_wanted = true;   // primary: keep looking for the secondary
   bool peer_connected = false;  // a stream stands
   bool peer_silent = false;     // secondary: no sign of life beyond the threshold
+  bool peer_left = false;       // secondary: it said goodbye, so its silence is no failure
   bool sync_done = false;       // primary: epochs were cut, so the secondary may hold one
   bool committed = false;       // secondary: holds a committed epoch
   EpochId committed_epoch;      // of `term`; primary: the newest acked
+  Term promotion_term;          // secondary, promoting: in which the guest will run here
   std::string reason;           // why this mode, for people (P8)
   uint64_t since_ns = 0;        // when the mode was entered; set by RoleMachine
 
@@ -91,7 +94,8 @@ enum class EventKind : uint8_t {
   kStartSecondary,
   kPeerConnected,     // handshake accepted (primary: our Hello was; secondary: we accepted). term
   kPeerRefused,       // primary: our Hello was refused. detail, term = the secondary's newest, by_term
-  kSyncDone,          // primary: all memory is over there; epochs begin
+  kSyncDone,          // primary: all memory is over there. Must be handled before the first epoch is
+                      // cut: from here on the secondary may hold one, and a loss is judged by that
   kEpochCommitted,    // primary: acked; secondary: committed. term, epoch
   kLinkClosed,        // the stream ended. detail
   kPeerSilent,        // the failure detector says lost, whether or not the stream stands
@@ -110,6 +114,7 @@ enum class EventKind : uint8_t {
   kOpProtect,
   kShutdown,          // SIGTERM
 };
+inline constexpr size_t kEventKindCount = static_cast<size_t>(EventKind::kShutdown) + 1;
 absl::string_view EventName(EventKind kind);
 
 enum class GoodbyeReason : uint8_t { kShutdown, kGuestFinished, kProtocol, kPromoted, kUnprotect, kCap };
@@ -141,6 +146,7 @@ enum class ActionKind : uint8_t {
   kRefuse,          // the operator's request, with `status`
   kExit,            // the daemon may end
 };
+inline constexpr size_t kActionKindCount = static_cast<size_t>(ActionKind::kExit) + 1;
 absl::string_view ActionName(ActionKind kind);
 
 struct Action {
