@@ -1,7 +1,7 @@
 // First C code of every vCPU, already at CPL3.
 #include "ledger.h"
 
-// https://xenbits.xen.org/docs/unstable/hypercall/x86_64/include,public,arch-x86,hvm,start_info.h.html
+// Xen public/arch-x86/hvm/start_info.h, see https://xenbits.xen.org/docs/unstable/misc/pvh.html
 struct StartInfo {
   uint32_t magic, version, flags, module_count;
   uint64_t modules, command_line, rsdp;
