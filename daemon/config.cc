@@ -14,6 +14,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
+#include "absl/strings/strip.h"
 #include "base/check.h"
 #include "daemon/config_check.h"
 #include "daemon/config_place.h"
@@ -25,8 +26,8 @@ constexpr size_t kMaxConfigBytes = 1u << 20;
 
 class Collector final : public google::protobuf::io::ErrorCollector {
  public:
-  Collector(std::string file, std::vector<ConfigError>* errors)
-      : file_(std::move(file)), errors_(errors) {}
+  Collector(std::string file, absl::string_view text, std::vector<ConfigError>* errors)
+      : file_(std::move(file)), text_(text), errors_(errors) {}
 
   void AddError(int line, google::protobuf::io::ColumnNumber column,
                 const std::string& message) override {
@@ -35,11 +36,29 @@ class Collector final : public google::protobuf::io::ErrorCollector {
     error.line = line + 1;
     error.column = line < 0 ? 0 : column + 1;
     error.message = message;
+    PointAtEnumValue(error);
     errors_->push_back(std::move(error));
   }
 
  private:
+  // protobuf's parser names the token behind an unknown enum value, which may be lines below.
+  void PointAtEnumValue(ConfigError& error) const {
+    absl::string_view rest = error.message;
+    if (!absl::ConsumePrefix(&rest, "Unknown enumeration value of \"")) return;
+    const absl::string_view value = rest.substr(0, rest.find('"'));
+    size_t end = 0;  // of the text up to and including the line that was named
+    for (int line = 0; line < error.line && end != absl::string_view::npos; ++line) {
+      end = text_.find('\n', end == 0 ? 0 : end + 1);
+    }
+    const size_t at = text_.substr(0, end).rfind(value);
+    if (value.empty() || at == absl::string_view::npos) return;
+    const absl::string_view before = text_.substr(0, at);
+    error.line = static_cast<int>(std::count(before.begin(), before.end(), '\n')) + 1;
+    error.column = static_cast<int>(at - (before.rfind('\n') + 1)) + 1;
+  }
+
   std::string file_;
+  absl::string_view text_;
   std::vector<ConfigError>* errors_;
 };
 
@@ -100,7 +119,7 @@ LoadedConfig ParseConfig(absl::string_view text, const std::string& path,
   LoadedConfig loaded;
   google::protobuf::TextFormat::ParseInfoTree tree;
   google::protobuf::TextFormat::Parser parser;
-  Collector collector(path, &loaded.errors);
+  Collector collector(path, text, &loaded.errors);
   parser.RecordErrorsTo(&collector);
   parser.WriteLocationsTo(&tree);
   const bool parsed = parser.ParseFromString(std::string(text.data(), text.size()), &loaded.config);

@@ -28,9 +28,9 @@ struct ConfigError {
 
 // What the caller knows apart from the file.
 struct ConfigOptions {
-  std::optional<std::string> node;  // --node
+  std::optional<std::string> node = std::nullopt;  // --node
   // Largest dirty ring that KVM offers here, in entries; 0: no rings; not set: not checked.
-  std::optional<uint32_t> host_max_ring_entries;
+  std::optional<uint32_t> host_max_ring_entries = std::nullopt;
   // Whether files that the configuration names must be there (they are elsewhere when the file of
   // one host is checked on another).
   bool check_files = true;

@@ -49,7 +49,11 @@ uint64_t ConfigPlace::Number(const std::string& field) const {
 void ConfigPlace::Error(const std::string& field, const std::string& message, int index) const {
   Location at = location_;
   if (tree_ != nullptr) {
-    if (const Location exact = tree_->GetLocation(Find(field), index); exact.line >= 0) at = exact;
+    // The tree knows the elements of a repeated field, not the field; asking for it throws.
+    const FieldDescriptor* descriptor = Find(field);
+    if (descriptor->is_repeated() == (index >= 0)) {
+      if (const Location exact = tree_->GetLocation(descriptor, index); exact.line >= 0) at = exact;
+    }
   }
   ConfigError error;
   error.file = file_;

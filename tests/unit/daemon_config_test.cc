@@ -1,0 +1,244 @@
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <stdlib.h>
+
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "daemon/config.h"
+
+namespace romulus::daemon {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::Contains;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+
+class ConfigTest : public testing::Test {
+ protected:
+  ConfigTest() {
+    std::string pattern = testing::TempDir() + "romulus-config-XXXXXX";
+    folder_ = ::mkdtemp(pattern.data());
+    std::ofstream(folder_ + "/kernel") << "x";
+  }
+  ~ConfigTest() override { std::filesystem::remove_all(folder_); }
+
+  std::string path() const { return folder_ + "/vm.textproto"; }
+  LoadedConfig Parse(const std::string& text, ConfigOptions options = {}) const {
+    return ParseConfig(text, path(), options);
+  }
+  // Errors without the file's name.
+  std::vector<std::string> Errors(const std::string& text, ConfigOptions options = {}) const {
+    std::vector<std::string> errors;
+    for (const ConfigError& error : Parse(text, options).errors) {
+      errors.push_back(error.ToString().substr(path().size() + 1));
+    }
+    return errors;
+  }
+
+  std::string folder_;
+};
+
+// Lines 1 to 5; what a test adds begins on line 6.
+constexpr char kSolo[] =
+    "name: \"vm1\"\n"
+    "uuid: \"8f3c2f4e-7f0b-4d52-9a57-0d5f3a9d4c11\"\n"
+    "nodes { name: \"alpha\" control_address: \"unix:///run/a.sock\" }\n"
+    "guest {\n"
+    "  kernel: \"kernel\" }\n";
+
+std::string Solo(const std::string& more) { return kSolo + more; }
+
+TEST_F(ConfigTest, DefaultsAreThoseOfTheSchema) {
+  const LoadedConfig loaded = Parse(kSolo);
+  ASSERT_TRUE(loaded.ok()) << loaded.ErrorText();
+  EXPECT_EQ(loaded.config.guest().vcpus(), 1u);
+  EXPECT_EQ(loaded.config.guest().memory_mib(), 256u);
+  EXPECT_EQ(loaded.config.tracking().ring_entries(), 4096u);
+  EXPECT_EQ(loaded.config.checkpoint().max_interval_us(), 20000u);
+  EXPECT_FALSE(loaded.config.failover().auto_failover());
+  EXPECT_EQ(loaded.self().name(), "alpha");
+  EXPECT_EQ(loaded.peer(), nullptr);
+  EXPECT_EQ(loaded.config.guest().kernel(), folder_ + "/kernel");
+}
+
+TEST_F(ConfigTest, AnUnknownFieldIsNamedWithItsLine) {
+  EXPECT_THAT(Errors(Solo("checkpoint { max_dirty_page: 5 }\n")),
+              ElementsAre(AllOf(HasSubstr("6:28: "), HasSubstr("max_dirty_page"))));
+}
+
+TEST_F(ConfigTest, SyntaxErrorsHaveALine) {
+  EXPECT_THAT(Errors(Solo("guest [")), ElementsAre(HasSubstr("6:7: ")));
+  EXPECT_THAT(Errors(Solo("log_level: LOUD\n")), ElementsAre(HasSubstr("6:12: ")));
+  EXPECT_THAT(Errors(Solo("tracking { ring_entries: -1 }\n")), ElementsAre(HasSubstr("6:26: ")));
+}
+
+TEST_F(ConfigTest, ARingIsAPowerOfTwoInRange) {
+  EXPECT_THAT(Errors(Solo("tracking {\n  ring_entries: 1000\n}\n")),
+              ElementsAre("7:3: tracking.ring_entries: 1000 is not a power of two"));
+  EXPECT_THAT(Errors(Solo("tracking { ring_entries: 131072 }\n")),
+              ElementsAre("6:12: tracking.ring_entries: 131072 is out of range: 256 to 65536"));
+  EXPECT_THAT(Errors(Solo("tracking { ring_entries: 32768 }\n"), {.host_max_ring_entries = 4096}),
+              ElementsAre("6:12: tracking.ring_entries: 32768 is more than this host's maximum "
+                          "of 4096"));
+  EXPECT_THAT(Errors(Solo("tracking { mode: MODE_RING }\n"), {.host_max_ring_entries = 0}),
+              ElementsAre(HasSubstr("6:12: tracking.mode: KVM on this host has no dirty rings")));
+}
+
+TEST_F(ConfigTest, ContradictionsNameTheFieldThatIsWritten) {
+  EXPECT_THAT(Errors(Solo("tracking { mode: MODE_BITMAP\n ring_entries: 512 }\n")),
+              ElementsAre(HasSubstr("7:2: tracking.ring_entries: contradicts mode")));
+  EXPECT_THAT(Errors(Solo("failover { auto_failover: true\n"
+                          "  on_secondary_lost: ON_SECONDARY_LOST_SOLO }\n")),
+              ElementsAre(HasSubstr("7:3: failover.on_secondary_lost: contradicts auto_failover")));
+  EXPECT_THAT(
+      Errors(Solo("checkpoint { max_interval_us: 500 min_interval_us: 600 }\n")),
+      ElementsAre("6:35: checkpoint.min_interval_us: 600 is more than max_interval_us, 500"));
+  // The timeout is a default: the message that holds the contradiction is blamed.
+  EXPECT_THAT(Errors(Solo("failover { heartbeat_interval_ms: 400 }\n")),
+              ElementsAre(HasSubstr("6:1: failover.heartbeat_timeout_ms: 500 is less than three")));
+}
+
+TEST_F(ConfigTest, AllErrorsAreToldInOrder) {
+  EXPECT_THAT(Errors("nodes { name: \"a b\" }\n"
+                     "guest { vcpus: 9 memory_mib: 1 }\n"),
+              ElementsAre(HasSubstr("name: must be set"), HasSubstr("uuid: must be set"),
+                          HasSubstr("1:1: nodes[0].control_address: must be set"),
+                          HasSubstr("1:9: nodes[0].name: must be"),
+                          HasSubstr("2:1: guest.kernel: must be set"),
+                          HasSubstr("2:9: guest.vcpus: 9 is out of range: 1 to 8"),
+                          HasSubstr("2:18: guest.memory_mib: 1 is out of range")));
+}
+
+TEST_F(ConfigTest, FilesMustBeThere) {
+  std::string text = kSolo;
+  text.replace(text.find("\"kernel\""), 8, "\"missing\"");
+  EXPECT_THAT(Errors(text), ElementsAre(AllOf(HasSubstr("5:3: guest.kernel: cannot use"),
+                                              HasSubstr("missing': No such file or directory"))));
+  EXPECT_THAT(Errors(text, {.check_files = false}), IsEmpty());
+  EXPECT_THAT(Errors(Solo("console { file: \"no/such/folder\" }\n")),
+              ElementsAre(HasSubstr("6:11: console.file: there is no folder")));
+}
+
+constexpr char kPairNodes[] =
+    "name: \"vm1\" uuid: \"8f3c2f4e-7f0b-4d52-9a57-0d5f3a9d4c11\"\n"
+    "guest { kernel: \"kernel\" }\n"
+    "nodes { name: \"alpha\" control_address: \"127.0.0.1:1\" replication_address: \"h:1\" }\n"
+    "nodes { name: \"beta\" control_address: \"[::1]:2\" replication_address: \"[::1]:2\" }\n";
+
+TEST_F(ConfigTest, TheNodeIsChosenByTheFileOrTheCaller) {
+  EXPECT_THAT(Errors(kPairNodes), ElementsAre(HasSubstr("node_name: must be set")));
+  const LoadedConfig beta = Parse(kPairNodes, {.node = "beta"});
+  ASSERT_TRUE(beta.ok()) << beta.ErrorText();
+  EXPECT_EQ(beta.self().name(), "beta");
+  EXPECT_EQ(beta.peer()->name(), "alpha");
+  EXPECT_THAT(Errors(kPairNodes, {.node = "gamma"}),
+              ElementsAre(HasSubstr("node_name: --node 'gamma' is none of the nodes")));
+  EXPECT_THAT(Errors(std::string(kPairNodes) + "node_name: \"gamma\"\n"),
+              ElementsAre("5:1: node_name: 'gamma' is none of the nodes"));
+}
+
+TEST_F(ConfigTest, PathsMayNameTheNode) {
+  const LoadedConfig loaded =
+      Parse(std::string(kPairNodes) + "console { file: \"{node}.console\" }\n", {.node = "beta"});
+  ASSERT_TRUE(loaded.ok()) << loaded.ErrorText();
+  EXPECT_EQ(loaded.config.console().file(), folder_ + "/beta.console");
+}
+
+TEST_F(ConfigTest, AddressesAreJudged) {
+  const auto with = [&](const std::string& fields) {
+    return Errors(
+        "name: \"vm1\" uuid: \"8f3c2f4e-7f0b-4d52-9a57-0d5f3a9d4c11\"\n"
+        "guest { kernel: \"kernel\" }\nnodes { name: \"a\" " +
+        fields + " }\n");
+  };
+  EXPECT_THAT(with("control_address: \"10.0.0.1:5\""),
+              ElementsAre(HasSubstr("is not a loopback address")));
+  EXPECT_THAT(with("control_address: \"unix://relative\""),
+              ElementsAre(HasSubstr("must be absolute")));
+  EXPECT_THAT(with(absl::StrCat("control_address: \"unix:///", std::string(200, 'x'), "\"")),
+              ElementsAre(HasSubstr("has at most 107 bytes")));
+  EXPECT_THAT(with("control_address: \"nothing\""), ElementsAre(HasSubstr("3:19: ")));
+  EXPECT_THAT(with("control_address: \"localhost:5\" metrics_address: \"host:9\""),
+              ElementsAre(HasSubstr("metrics_address: 'host:9' is not ip:port")));
+  EXPECT_THAT(with("control_address: \"[::1]:5\" metrics_address: \"[::1]:9\""), IsEmpty());
+}
+
+TEST_F(ConfigTest, NodesAreOneOrTwoAndDiffer) {
+  EXPECT_THAT(Errors(std::string(kPairNodes) + kPairNodes, {.node = "beta"}),
+              Contains(HasSubstr("Non-repeated field \"name\"")));
+  EXPECT_THAT(Errors("name: \"vm1\" uuid: \"8f3c2f4e-7f0b-4d52-9a57-0d5f3a9d4c11\"\n"
+                     "guest { kernel: \"kernel\" }\n"),
+              ElementsAre(HasSubstr("nodes: at least one")));
+  std::string same = kPairNodes;
+  same.replace(same.find("beta"), 4, "alpha");
+  EXPECT_THAT(Errors(same, {.node = "alpha"}),
+              Contains(HasSubstr("4:9: nodes[1].name: 'alpha' names another node already")));
+}
+
+TEST_F(ConfigTest, UnreadableFiles) {
+  EXPECT_THAT(LoadConfig(folder_ + "/none", {}).ErrorText(), HasSubstr("No such file"));
+  EXPECT_THAT(LoadConfig(folder_, {}).ErrorText(), HasSubstr("is a folder"));
+  std::ofstream(path()) << std::string(2 << 20, '#');
+  EXPECT_THAT(LoadConfig(path(), {}).ErrorText(), HasSubstr("is larger than"));
+}
+
+TEST_F(ConfigTest, HostileTextIsAnError) {
+  std::string deep;
+  for (int i = 0; i < 20000; ++i) deep += "guest {";
+  EXPECT_FALSE(Parse(deep).ok());
+  EXPECT_FALSE(Parse(std::string("\0\xff\xfe name", 9)).ok());
+  EXPECT_FALSE(Parse("").ok());
+}
+
+TEST(Range, TunablesHaveTheirRange) {
+  EXPECT_EQ(CheckRange("max_dirty_pages", 1), "");
+  EXPECT_THAT(CheckRange("max_dirty_pages", 0), HasSubstr("out of range: 1 to"));
+  EXPECT_EQ(CheckRange("nonsense", 1), "no such field");
+}
+
+// "4,096" in the schema's comment and 4096 in the table are one number.
+TEST(Schema, RangesAreThoseOfTheCheck) {
+  std::ifstream file(std::string(ROMULUS_SOURCE_DIR) + "/proto/romulus/v1/config.proto");
+  std::stringstream text;
+  text << file.rdbuf();
+  std::string schema = text.str();
+  schema.erase(std::remove(schema.begin(), schema.end(), ','), schema.end());
+  for (const char* field :
+       {"vcpus", "memory_mib", "ring_entries", "max_dirty_pages", "max_interval_us", "staging_mib",
+        "max_unacked_epochs", "held_output_kib", "heartbeat_interval_ms", "epoch_records"}) {
+    const std::string error = CheckRange(field, uint64_t{1} << 40);
+    const std::string range = error.substr(error.find(": ") + 2);
+    const size_t declared = schema.find(absl::StrCat(" ", field, " = "));
+    ASSERT_NE(declared, std::string::npos) << field;
+    const std::string comment = schema.substr(declared - std::min<size_t>(declared, 400), 400);
+    EXPECT_THAT(comment, HasSubstr(range)) << field;
+  }
+}
+
+TEST(Examples, AreAccepted) {
+  int count = 0;
+  for (const auto& entry :
+       std::filesystem::directory_iterator(std::string(ROMULUS_SOURCE_DIR) + "/config")) {
+    if (entry.path().extension() != ".textproto") continue;
+    ++count;
+    ConfigOptions options;
+    options.check_files = false;
+    const LoadedConfig first = LoadConfig(entry.path(), options);
+    for (const auto& node : first.config.nodes()) {
+      options.node = node.name();
+      const LoadedConfig loaded = LoadConfig(entry.path(), options);
+      EXPECT_TRUE(loaded.ok()) << loaded.ErrorText();
+    }
+  }
+  EXPECT_GE(count, 2);
+}
+
+}  // namespace
+}  // namespace romulus::daemon

@@ -1,0 +1,148 @@
+#include <gmock/gmock.h>
+#include <grpcpp/grpcpp.h>
+#include <gtest/gtest.h>
+#include <stdlib.h>
+
+#include <atomic>
+#include <filesystem>
+#include <string>
+
+#include "daemon/control_service.h"
+#include "daemon/ctl_format.h"
+#include "romulus/v1/control.grpc.pb.h"
+
+namespace romulus::daemon {
+namespace {
+
+namespace v1 = romulus::v1;
+using ::testing::HasSubstr;
+
+class FakeBackend : public ControlBackend {
+ public:
+  void GetStatus(Answer<v1::GetStatusResponse> answer) override {
+    v1::GetStatusResponse status;
+    status.set_vm_name("vm1");
+    status.set_term(++asked_);
+    answer(status);
+  }
+  void Failover(bool force, Answer<v1::FailoverResponse> answer) override {
+    if (!force) return answer(absl::FailedPreconditionError("nothing to promote: no epoch"));
+    v1::FailoverResponse response;
+    response.set_epoch(7);
+    answer(response);
+  }
+  void Pause(Answer<v1::PauseResponse>) override {}  // never answers
+  void Resume(Answer<v1::ResumeResponse> answer) override { answer(v1::ResumeResponse()); }
+  void SetProtection(bool wanted, Answer<bool> answer) override { answer(wanted); }
+  void ListEpochs(uint32_t, Answer<v1::ListEpochsResponse> answer) override {
+    answer(v1::ListEpochsResponse());
+  }
+  void Set(const v1::Tunables& tunables, Answer<v1::SetResponse> answer) override {
+    v1::SetResponse response;
+    *response.mutable_tunables() = tunables;
+    answer(response);
+  }
+
+ private:
+  std::atomic<uint64_t> asked_{0};
+};
+
+class ControlTest : public testing::Test {
+ protected:
+  ControlTest() {
+    std::string pattern = testing::TempDir() + "/romulus-control-XXXXXX";
+    folder_ = ::mkdtemp(pattern.data());
+    address_ = "unix://" + folder_ + "/sock";
+    auto server = ControlServer::Listen(address_, &backend_);
+    EXPECT_TRUE(server.ok()) << server.status();
+    server_ = *std::move(server);
+    stub_ = v1::Control::NewStub(grpc::CreateChannel(address_, grpc::InsecureChannelCredentials()));
+  }
+  ~ControlTest() override {
+    server_.reset();
+    std::filesystem::remove_all(folder_);
+  }
+
+  FakeBackend backend_;
+  std::string folder_;
+  std::string address_;
+  std::unique_ptr<ControlServer> server_;
+  std::unique_ptr<v1::Control::Stub> stub_;
+};
+
+TEST_F(ControlTest, AnswersAndRefusalsComeThrough) {
+  grpc::ClientContext first;
+  v1::FailoverResponse response;
+  v1::FailoverRequest request;
+  const grpc::Status refused = stub_->Failover(&first, request, &response);
+  EXPECT_EQ(refused.error_code(), grpc::StatusCode::FAILED_PRECONDITION);
+  EXPECT_THAT(refused.error_message(), HasSubstr("nothing to promote"));
+  request.set_force(true);
+  grpc::ClientContext second;
+  EXPECT_TRUE(stub_->Failover(&second, request, &response).ok());
+  EXPECT_EQ(response.epoch(), 7u);
+}
+
+TEST_F(ControlTest, AnAnswerThatNeverComesEndsWithTheDeadline) {
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + std::chrono::milliseconds(50));
+  v1::PauseResponse response;
+  EXPECT_EQ(stub_->Pause(&context, v1::PauseRequest(), &response).error_code(),
+            grpc::StatusCode::DEADLINE_EXCEEDED);
+}
+
+TEST_F(ControlTest, WatchTellsChanges) {
+  grpc::ClientContext context;
+  v1::WatchStatusRequest request;
+  request.set_min_period_ms(1);
+  auto reader = stub_->WatchStatus(&context, request);
+  v1::GetStatusResponse status;
+  ASSERT_TRUE(reader->Read(&status));
+  EXPECT_EQ(status.term(), 1u);
+  server_->NotifyChanged();
+  ASSERT_TRUE(reader->Read(&status));
+  EXPECT_EQ(status.term(), 2u);
+  server_->Shutdown();
+  EXPECT_FALSE(reader->Read(&status));
+}
+
+TEST_F(ControlTest, AnAddressInUseIsNotTaken) {
+  const auto second = ControlServer::Listen(address_, &backend_);
+  EXPECT_EQ(second.status().code(), absl::StatusCode::kAlreadyExists);
+  v1::GetStatusResponse status;
+  grpc::ClientContext context;
+  EXPECT_TRUE(stub_->GetStatus(&context, v1::GetStatusRequest(), &status).ok());
+}
+
+TEST(Format, StatusSaysRoleModeAndWhy) {
+  v1::GetStatusResponse status;
+  status.set_vm_name("vm1");
+  status.set_role(v1::ROLE_PRIMARY);
+  status.set_mode(v1::MODE_PROTECTED);
+  status.set_reason("the secondary acks epochs");
+  status.mutable_pause()->set_p50_ns(123'400);
+  status.mutable_last_failover()->set_detect_ns(400'000'000);
+  const std::string text = FormatStatus(status);
+  EXPECT_THAT(text, HasSubstr("protected since"));
+  EXPECT_THAT(text, HasSubstr("the secondary acks epochs"));
+  EXPECT_THAT(text, HasSubstr("123.4 us"));
+  EXPECT_THAT(text, HasSubstr("detected in 400.0 ms"));
+}
+
+TEST(Format, EpochsAreAColumnPerPhase) {
+  v1::ListEpochsResponse response;
+  EXPECT_EQ(FormatEpochs(response), "no epochs yet\n");
+  v1::EpochRecord& record = *response.add_epochs();
+  record.set_reason("budget");
+  record.set_pause_ns(250'000);
+  v1::PhaseTime& phase = *record.add_phases();
+  phase.set_phase("harvest");
+  phase.set_ns(15'000);
+  const std::string text = FormatEpochs(response);
+  EXPECT_THAT(text, HasSubstr("harvest"));
+  EXPECT_THAT(text, HasSubstr("budget"));
+  EXPECT_THAT(text, HasSubstr(" 250 "));
+}
+
+}  // namespace
+}  // namespace romulus::daemon
