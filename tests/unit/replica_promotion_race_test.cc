@@ -16,9 +16,9 @@ namespace {
 constexpr Term kTerm(3);
 
 TEST(PromotionRaceTest, ThePromotedImageIsOneEpochNotOlderThanTheLastAck) {
-  constexpr uint64_t kEpochs = 60;
+  constexpr uint64_t kEpochs = 30;
   uint64_t promoted_early = 0;
-  for (uint64_t round = 0; round < 30; ++round) {
+  for (uint64_t round = 0; round < 15; ++round) {
     codec::EncoderOptions options;
     options.page_body_bytes = 8192;
     options.message_bytes = 16384;  // epochs of several messages: also caught in the middle
@@ -62,7 +62,7 @@ TEST(PromotionRaceTest, ThePromotedImageIsOneEpochNotOlderThanTheLastAck) {
     promoted_early += taken->key.epoch < EpochId(kEpochs);
     ASSERT_FALSE(HasFailure()) << "round " << round;
   }
-  EXPECT_GT(promoted_early, 5u) << "the race was not one";
+  EXPECT_GT(promoted_early, 3u) << "the race was not one";
 }
 
 }  // namespace

@@ -38,7 +38,7 @@ class ModelPrimary {
         pool_(*epoch::StagingPool::Create(16 << 20)),
         encoder_(*codec::EpochEncoder::Create(layout_.gfn_end(), &writer_, options)) {
     for (uint64_t gfn = 0; gfn < layout_.page_count(); ++gfn) {
-      if (random_() % 2 == 0) Mutate(Gfn(gfn));
+      if (random_() % 4 == 0) Mutate(Gfn(gfn));
     }
   }
 
@@ -71,7 +71,10 @@ class ModelPrimary {
         std::memset(bytes, 0, kPageSize);
         return;
       case 1:
-        for (size_t i = 0; i < kPageSize; ++i) bytes[i] = static_cast<std::byte>(random_());
+        for (size_t i = 0; i < kPageSize; i += 8) {
+          const uint64_t value = random_();
+          std::memcpy(bytes + i, &value, 8);
+        }
         return;
       case 2:
         return;
