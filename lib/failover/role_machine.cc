@@ -279,6 +279,7 @@ class Step {
       Do(secondary_listens ? ActionKind::kOpenOutput : ActionKind::kDiscardOutput);
     }
     state_.guest_running = false;
+    state_.output_open = false;
     state_.peer_connected = false;
     Enter(Mode::kFinished, Because("the guest ended"));
     Do(ActionKind::kExit);

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 #include <stdlib.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/local/stream_protocol.hpp>
@@ -60,6 +61,31 @@ TEST_F(ConsoleTest, AFileIsWrittenByPosition) {
   // What this node said before a failover and back is still there.
   { OpenFile()->Emit(0, "abcd"); }
   EXPECT_EQ(Contents(), "abcdefghij");
+}
+
+// Bytes that wait in the queue would die with the process: they do not count as written.
+TEST_F(ConsoleTest, WrittenIsWhatHasLeftTheProcess) {
+  int pipe_fds[2];
+  ASSERT_EQ(::pipe(pipe_fds), 0);
+  const int kept = ::dup(STDOUT_FILENO);
+  ASSERT_EQ(::dup2(pipe_fds[1], STDOUT_FILENO), STDOUT_FILENO);
+  auto console = Console::Open(romulus::v1::Console(), {});
+  ASSERT_TRUE(console.ok()) << console.status();
+  EXPECT_FALSE((*console)->written_offset().has_value());
+  const std::string more_than_a_pipe(1 << 20, 'x');
+  (*console)->Emit(100, more_than_a_pipe);
+  (*console)->Emit(100 + more_than_a_pipe.size(), "y");
+  EXPECT_EQ((*console)->written_offset(), 100u);
+  std::string read(64 << 10, 0);
+  for (size_t got = 0; got < more_than_a_pipe.size() + 1;) {
+    const ssize_t part = ::read(pipe_fds[0], read.data(), read.size());
+    ASSERT_GT(part, 0);
+    got += static_cast<size_t>(part);
+  }
+  while ((*console)->written_offset() != 101 + more_than_a_pipe.size()) std::this_thread::yield();
+  console->reset();
+  ::dup2(kept, STDOUT_FILENO);
+  for (const int fd : {kept, pipe_fds[0], pipe_fds[1]}) ::close(fd);
 }
 
 TEST_F(ConsoleTest, AFileThatCannotBeOpenedIsNamed) {
