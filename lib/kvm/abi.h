@@ -1,10 +1,11 @@
-// The kernel's KVM structures, for C++. The only includer of <linux/kvm.h>; consumers of lib/kvm that
-// need a struct's fields include this. Plain types; any thread.
+// The kernel's KVM structures, for C++. The only includer of <linux/kvm.h>; consumers of lib/kvm
+// that need a struct's fields include this. Plain types; any thread.
 //
 // Why not the header alone: in C++ __DECLARE_FLEX_ARRAY puts an empty struct of size 1 before each
-// flexible array (include/uapi/linux/stddef.h). sizeof() of such a struct, and with it the number of
-// every ioctl made from it, and the offset of the entries differ from the kernel's. So those structs
-// are never used here: they have header types of their own, and ioctl numbers made from these.
+// flexible array (include/uapi/linux/stddef.h). sizeof() of such a struct, and with it the number
+// of every ioctl made from it, and the offset of the entries differ from the kernel's. So those
+// structs are never used here: they have header types of their own, and ioctl numbers made from
+// these.
 #ifndef ROMULUS_KVM_ABI_H_
 #define ROMULUS_KVM_ABI_H_
 
@@ -75,8 +76,8 @@ static_assert(kGetMsrIndexList == 0xc004ae02);
 static_assert(kGetXsave == 0x9000aea4);
 static_assert(kGetXsave2 == 0x9000aecf);
 
-// A header followed at once by `capacity` entries, in memory aligned for both: what the kernel takes
-// for a struct with a flexible array. Owns its memory; move-only semantics of std::vector.
+// A header followed at once by `capacity` entries, in memory aligned for both: what the kernel
+// takes for a struct with a flexible array. Owns its memory; move-only semantics of std::vector.
 template <typename Header, typename Entry>
 class FlexibleStruct {
   static_assert(sizeof(Header) % alignof(Entry) == 0, "entries must follow the header at once");

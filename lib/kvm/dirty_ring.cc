@@ -24,9 +24,9 @@ DirtyRing::DirtyRing(base::MappedRegion mapping, uint32_t entries, uint32_t soft
 }
 
 absl::StatusOr<DirtyRing> DirtyRing::Map(int vcpu_fd, uint32_t entries, uint32_t soft_limit) {
-  absl::StatusOr<base::MappedRegion> mapping = base::MappedRegion::MapShared(
-      vcpu_fd, uint64_t{KVM_DIRTY_LOG_PAGE_OFFSET} * kPageSize,
-      size_t{entries} * sizeof(kvm_dirty_gfn));
+  absl::StatusOr<base::MappedRegion> mapping =
+      base::MappedRegion::MapShared(vcpu_fd, uint64_t{KVM_DIRTY_LOG_PAGE_OFFSET} * kPageSize,
+                                    size_t{entries} * sizeof(kvm_dirty_gfn));
   if (!mapping.ok()) return base::Annotate(mapping.status(), "mapping a dirty ring");
   return DirtyRing(*std::move(mapping), entries, soft_limit);
 }

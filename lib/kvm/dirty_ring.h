@@ -1,7 +1,7 @@
 // One vCPU's dirty ring: 16-byte entries that KVM fills and userspace harvests in sequence
-// (Documentation/virt/kvm/api.rst, KVM_CAP_DIRTY_LOG_RING). Owns its mapping of the ring, which stays
-// valid without the vCPU. One thread at a time; the vCPU may run beside EntryDirty(), but a harvest
-// is complete only with every vCPU out of KVM_RUN (an entry may come before its write).
+// (Documentation/virt/kvm/api.rst, KVM_CAP_DIRTY_LOG_RING). Owns its mapping of the ring, which
+// stays valid without the vCPU. One thread at a time; the vCPU may run beside EntryDirty(), but a
+// harvest is complete only with every vCPU out of KVM_RUN (an entry may come before its write).
 #ifndef ROMULUS_KVM_DIRTY_RING_H_
 #define ROMULUS_KVM_DIRTY_RING_H_
 
@@ -29,9 +29,9 @@ class DirtyRing {
   // Maps the ring of the vCPU behind `vcpu_fd`. Errors: errno of mmap.
   static absl::StatusOr<DirtyRing> Map(int vcpu_fd, uint32_t entries, uint32_t soft_limit);
 
-  // Hands every dirty entry to `callback(uint32_t slot, uint64_t offset_pages)` in order and marks it
-  // harvested (01 -> 1X). Slot (its upper 16 bits are the address space) and offset are KVM's words:
-  // the callback checks that they lie in the layout. Returns the number of entries.
+  // Hands every dirty entry to `callback(uint32_t slot, uint64_t offset_pages)` in order and marks
+  // it harvested (01 -> 1X). Slot (its upper 16 bits are the address space) and offset are KVM's
+  // words: the callback checks that they lie in the layout. Returns the number of entries.
   template <typename Callback>
   uint32_t Harvest(Callback&& callback) {
     uint32_t count = 0;
@@ -52,7 +52,8 @@ class DirtyRing {
   }
 
   // Whether the entry `n_ahead` of the next one to harvest is dirty, that is, whether more than
-  // `n_ahead` pages are waiting: an estimate without stopping anybody. False for n_ahead >= entries().
+  // `n_ahead` pages are waiting: an estimate without stopping anybody. False for n_ahead >=
+  // entries().
   bool EntryDirty(uint32_t n_ahead) const {
     if (n_ahead >= entries_) return false;
     // SAFETY: as in Harvest; relaxed, because it is only a hint.

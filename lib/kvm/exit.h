@@ -52,8 +52,8 @@ using Exit = std::variant<ExitInterrupted, ExitIo, ExitMmio, ExitHlt, ExitShutdo
 
 // Names by Exit::index(), for metrics and logs.
 inline constexpr std::array<absl::string_view, std::variant_size_v<Exit>> kExitNames = {
-    "interrupted",     "io",             "mmio",       "hlt",    "shutdown", "system_event",
-    "dirty_ring_full", "internal_error", "fail_entry", "unknown"};
+    "interrupted",    "io",         "mmio",   "hlt", "shutdown", "system_event", "dirty_ring_full",
+    "internal_error", "fail_entry", "unknown"};
 
 }  // namespace romulus::kvm
 

@@ -25,13 +25,13 @@ struct ProbeReport {
   Virtualisation virtualisation = Virtualisation::kUnknown;
   // This host is itself a guest (CPUID says so).
   bool nested = false;
-  std::string hypervisor;       // CPUID's signature of the host above, "" if none
-  std::string cpu_model;        // "" if unknown
-  std::optional<bool> pml;      // nullopt: not knowable here
+  std::string hypervisor;         // CPUID's signature of the host above, "" if none
+  std::string cpu_model;          // "" if unknown
+  std::optional<bool> pml;        // nullopt: not knowable here
   uint32_t min_ring_entries = 0;  // 0: no rings
   uint32_t max_ring_entries = 0;
   uint32_t reserved_ring_entries = 0;
-  std::optional<uint32_t> tsc_khz;  // of a new VM
+  std::optional<uint32_t> tsc_khz;   // of a new VM
   std::vector<std::string> missing;  // capabilities that a Machine needs and this host lacks
 };
 

@@ -29,8 +29,9 @@ absl::Status OpenError(int error_number, absl::string_view path) {
     case ENXIO:
     case ENODEV:
       return absl::NotFoundError(absl::StrCat(
-          path, " is not there: enable virtualisation in the firmware (VT-x or SVM) and load the "
-                "module: modprobe kvm_intel or modprobe kvm_amd"));
+          path,
+          " is not there: enable virtualisation in the firmware (VT-x or SVM) and load the "
+          "module: modprobe kvm_intel or modprobe kvm_amd"));
     case EACCES:
     case EPERM:
       return absl::PermissionDeniedError(
@@ -80,9 +81,8 @@ absl::StatusOr<std::unique_ptr<System>> System::Open(absl::string_view path) {
                      version.ok() ? absl::StrCat("version ", *version)
                                   : std::string(version.status().message())));
   }
-  ROMULUS_ASSIGN_OR_RETURN(
-      const int mmap_bytes,
-      internal::Call(fd, KVM_GET_VCPU_MMAP_SIZE, 0, "KVM_GET_VCPU_MMAP_SIZE"));
+  ROMULUS_ASSIGN_OR_RETURN(const int mmap_bytes,
+                           internal::Call(fd, KVM_GET_VCPU_MMAP_SIZE, 0, "KVM_GET_VCPU_MMAP_SIZE"));
   if (static_cast<size_t>(mmap_bytes) < sizeof(kvm_run)) {
     return absl::FailedPreconditionError(
         absl::StrCat("KVM's vCPU mapping has only ", mmap_bytes, " bytes"));
@@ -175,8 +175,7 @@ absl::StatusOr<std::vector<uint32_t>> System::MsrIndexList() const {
   list.header().nmsrs = kMaxMsrs;
   ROMULUS_RETURN_IF_ERROR(
       internal::Set(fd_.get(), kGetMsrIndexList, list.data(), "KVM_GET_MSR_INDEX_LIST"));
-  std::span<const uint32_t> indices =
-      list.entries().first(std::min(list.header().nmsrs, kMaxMsrs));
+  std::span<const uint32_t> indices = list.entries().first(std::min(list.header().nmsrs, kMaxMsrs));
   return std::vector<uint32_t>(indices.begin(), indices.end());
 }
 

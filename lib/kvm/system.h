@@ -1,5 +1,5 @@
-// /dev/kvm: what the host offers, and the door to new VMs. Owns the device's fd. Immutable once open:
-// any thread.
+// /dev/kvm: what the host offers, and the door to new VMs. Owns the device's fd. Immutable once
+// open: any thread.
 #ifndef ROMULUS_KVM_SYSTEM_H_
 #define ROMULUS_KVM_SYSTEM_H_
 
@@ -22,23 +22,23 @@ struct Capabilities {
   uint32_t max_vcpus = 0;
   uint32_t recommended_vcpus = 0;
   uint32_t max_memory_slots = 0;
-  uint32_t dirty_ring_max_bytes = 0;       // 0: no dirty ring
+  uint32_t dirty_ring_max_bytes = 0;  // 0: no dirty ring
   bool dirty_ring_acq_rel = false;
-  uint64_t manual_dirty_log_protect = 0;   // KVM_DIRTY_LOG_* bits; 0: none
+  uint64_t manual_dirty_log_protect = 0;  // KVM_DIRTY_LOG_* bits; 0: none
   bool irqchip = false;
   bool pit2 = false;
   bool immediate_exit = false;
-  uint64_t sync_regs = 0;                  // KVM_SYNC_X86_* bits
+  uint64_t sync_regs = 0;  // KVM_SYNC_X86_* bits
   bool sregs2 = false;
   bool xsave = false;
-  uint32_t xsave_bytes = 4096;             // of one vCPU, KVM_CAP_XSAVE2
+  uint32_t xsave_bytes = 4096;  // of one vCPU, KVM_CAP_XSAVE2
   bool xcrs = false;
   bool debugregs = false;
   bool vcpu_events = false;
   bool mp_state = false;
   bool adjust_clock = false;
   bool get_tsc_khz = false;
-  bool tsc_control = false;                // guest TSC can be scaled to another frequency
+  bool tsc_control = false;  // guest TSC can be scaled to another frequency
   bool tsc_deadline_timer = false;
   bool readonly_memory = false;
   bool set_tss_address = false;
@@ -46,7 +46,7 @@ struct Capabilities {
   bool ioeventfd = false;
   bool irqfd = false;
   bool nested_state = false;
-  bool pml = false;                        // surely or possibly: false only if excluded
+  bool pml = false;  // surely or possibly: false only if excluded
   bool pml_known = false;
 
   uint32_t max_ring_entries() const {
@@ -62,8 +62,8 @@ class Vm;
 
 class System {
  public:
-  // Errors: NotFound (no device), PermissionDenied, FailedPrecondition (an API version other than 12):
-  // the message says what to do.
+  // Errors: NotFound (no device), PermissionDenied, FailedPrecondition (an API version other than
+  // 12): the message says what to do.
   static absl::StatusOr<std::unique_ptr<System>> Open(absl::string_view path = "/dev/kvm");
 
   const Capabilities& capabilities() const { return capabilities_; }

@@ -15,6 +15,15 @@ namespace {
 
 constexpr uint32_t kMaxCpuidEntries = 4096;
 
+// SAFETY: KVM reads or writes one u64 there (Documentation/virt/kvm/devices/vcpu.rst, 4.1).
+kvm_device_attr TscOffsetAttribute(uint64_t* offset) {
+  kvm_device_attr attribute{};
+  attribute.group = KVM_VCPU_TSC_CTRL;
+  attribute.attr = KVM_VCPU_TSC_OFFSET;
+  attribute.addr = reinterpret_cast<uint64_t>(offset);
+  return attribute;
+}
+
 }  // namespace
 
 Vcpu::Vcpu(uint32_t id, base::UniqueFd fd, base::MappedRegion run, size_t xsave_bytes)
@@ -234,6 +243,20 @@ absl::StatusOr<uint32_t> Vcpu::GetTscKhz() const {
   ROMULUS_ASSIGN_OR_RETURN(const int khz,
                            internal::Call(fd_.get(), KVM_GET_TSC_KHZ, 0, "KVM_GET_TSC_KHZ"));
   return static_cast<uint32_t>(khz);
+}
+
+absl::StatusOr<uint64_t> Vcpu::GetTscOffset() const {
+  uint64_t offset = 0;
+  kvm_device_attr attribute = TscOffsetAttribute(&offset);
+  ROMULUS_RETURN_IF_ERROR(internal::Set(fd_.get(), KVM_GET_DEVICE_ATTR, &attribute,
+                                        "KVM_GET_DEVICE_ATTR(KVM_VCPU_TSC_OFFSET)"));
+  return offset;
+}
+
+absl::Status Vcpu::SetTscOffset(uint64_t offset) {
+  kvm_device_attr attribute = TscOffsetAttribute(&offset);
+  return internal::Set(fd_.get(), KVM_SET_DEVICE_ATTR, &attribute,
+                       "KVM_SET_DEVICE_ATTR(KVM_VCPU_TSC_OFFSET)");
 }
 
 absl::Status Vcpu::SetTscKhz(uint32_t tsc_khz) {

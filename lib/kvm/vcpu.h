@@ -1,7 +1,7 @@
 // One vCPU's fd, its kvm_run page and its dirty ring. Owns them; the Vm must outlive it. All calls
 // from the thread that runs the vCPU, except SetImmediateExit (any thread) and dirty_ring() (the
-// harvesting thread). Every getter and setter costs one ioctl, unless said otherwise. All errors are
-// the ioctl's errno as a Status that names the ioctl, unless said otherwise.
+// harvesting thread). Every getter and setter costs one ioctl, unless said otherwise. All errors
+// are the ioctl's errno as a Status that names the ioctl, unless said otherwise.
 #ifndef ROMULUS_KVM_VCPU_H_
 #define ROMULUS_KVM_VCPU_H_
 
@@ -30,14 +30,15 @@ class Vcpu {
 
   uint32_t id() const { return id_; }
 
-  // Runs the guest until something is to be done. A signal or immediate_exit is ExitInterrupted, not
-  // an error. Any unfinished I/O of the exit before is completed first.
+  // Runs the guest until something is to be done. A signal or immediate_exit is ExitInterrupted,
+  // not an error. Any unfinished I/O of the exit before is completed first.
   absl::StatusOr<Exit> Run();
-  // While set, Run() completes unfinished I/O and returns ExitInterrupted without entering the guest.
+  // While set, Run() completes unfinished I/O and returns ExitInterrupted without entering the
+  // guest.
   void SetImmediateExit(bool immediate);
 
-  // State that KVM writes to the kvm_run page whenever Run() returns (KVM_CAP_SYNC_REGS); nullptr if
-  // the host cannot. Valid until the next Run(), and stale after a setter of the same state.
+  // State that KVM writes to the kvm_run page whenever Run() returns (KVM_CAP_SYNC_REGS); nullptr
+  // if the host cannot. Valid until the next Run(), and stale after a setter of the same state.
   const kvm_sync_regs* sync_regs() const;
 
   absl::StatusOr<kvm_regs> GetRegs() const;
@@ -75,6 +76,10 @@ class Vcpu {
 
   absl::StatusOr<uint32_t> GetTscKhz() const;
   absl::Status SetTscKhz(uint32_t tsc_khz);
+  // Guest TSC minus (scaled) host TSC, KVM_VCPU_TSC_OFFSET. Errors: also where KVM is older
+  // than 5.16.
+  absl::StatusOr<uint64_t> GetTscOffset() const;
+  absl::Status SetTscOffset(uint64_t offset);
 
   // nullptr if the VM has no ring.
   DirtyRing* dirty_ring() { return ring_.has_value() ? &*ring_ : nullptr; }

@@ -65,22 +65,20 @@ absl::Status Vm::EnableDirtyRing(uint32_t entries) {
                                                    " to ", most, " on this host"));
   }
   if (entries < least) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "dirty ring of ", entries, " entries: too small, this host needs at least ", least, " (",
-        host.reserved_ring_entries(), " are reserved by KVM", host.pml_known ? "" : " if it has PML",
-        ")"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("dirty ring of ", entries, " entries: too small, this host needs at least ",
+                     least, " (", host.reserved_ring_entries(), " are reserved by KVM",
+                     host.pml_known ? "" : " if it has PML", ")"));
   }
   if (entries > most) {
-    return absl::InvalidArgumentError(absl::StrCat("dirty ring of ", entries,
-                                                   " entries: too large, this host's maximum is ",
-                                                   most));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "dirty ring of ", entries, " entries: too large, this host's maximum is ", most));
   }
   if (vcpus_created_ > 0) {
     return absl::FailedPreconditionError("a dirty ring must be enabled before any vCPU is created");
   }
   ROMULUS_RETURN_IF_ERROR(EnableCap(
-      fd_.get(),
-      host.dirty_ring_acq_rel ? KVM_CAP_DIRTY_LOG_RING_ACQ_REL : KVM_CAP_DIRTY_LOG_RING,
+      fd_.get(), host.dirty_ring_acq_rel ? KVM_CAP_DIRTY_LOG_RING_ACQ_REL : KVM_CAP_DIRTY_LOG_RING,
       uint64_t{entries} * sizeof(kvm_dirty_gfn),
       host.dirty_ring_acq_rel ? "KVM_CAP_DIRTY_LOG_RING_ACQ_REL" : "KVM_CAP_DIRTY_LOG_RING"));
   ring_entries_ = entries;
@@ -88,13 +86,14 @@ absl::Status Vm::EnableDirtyRing(uint32_t entries) {
 }
 
 absl::StatusOr<uint32_t> Vm::ResetDirtyRings() {
-  ROMULUS_ASSIGN_OR_RETURN(
-      const int count, internal::Call(fd_.get(), KVM_RESET_DIRTY_RINGS, 0, "KVM_RESET_DIRTY_RINGS"));
+  ROMULUS_ASSIGN_OR_RETURN(const int count, internal::Call(fd_.get(), KVM_RESET_DIRTY_RINGS, 0,
+                                                           "KVM_RESET_DIRTY_RINGS"));
   return static_cast<uint32_t>(count);
 }
 
 absl::Status Vm::EnableManualDirtyLogProtect() {
-  if ((system_.capabilities().manual_dirty_log_protect & KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE) == 0) {
+  if ((system_.capabilities().manual_dirty_log_protect & KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE) ==
+      0) {
     return absl::UnimplementedError(
         "this host's KVM has no KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2 (KVM_CLEAR_DIRTY_LOG)");
   }
@@ -142,16 +141,15 @@ absl::Status Vm::CreatePit() {
 
 absl::StatusOr<std::unique_ptr<Vcpu>> Vm::CreateVcpu(uint32_t id) {
   ROMULUS_ASSIGN_OR_RETURN(
-      const int raw_fd,
-      internal::Call(fd_.get(), KVM_CREATE_VCPU, static_cast<unsigned long>(id), "KVM_CREATE_VCPU"));
+      const int raw_fd, internal::Call(fd_.get(), KVM_CREATE_VCPU, static_cast<unsigned long>(id),
+                                       "KVM_CREATE_VCPU"));
   base::UniqueFd fd(raw_fd);
   ++vcpus_created_;
   absl::StatusOr<base::MappedRegion> run =
       base::MappedRegion::MapShared(fd.get(), 0, system_.vcpu_mmap_bytes());
   if (!run.ok()) return base::Annotate(run.status(), "mapping a vCPU's kvm_run");
   std::unique_ptr<Vcpu> vcpu(new Vcpu(id, std::move(fd), *std::move(run), xsave_bytes_));
-  constexpr uint64_t kAllSyncRegs =
-      KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS | KVM_SYNC_X86_EVENTS;
+  constexpr uint64_t kAllSyncRegs = KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS | KVM_SYNC_X86_EVENTS;
   if ((system_.capabilities().sync_regs & kAllSyncRegs) == kAllSyncRegs) vcpu->EnableSyncRegs();
   if (ring_entries_ > 0) {
     ROMULUS_ASSIGN_OR_RETURN(

@@ -1,6 +1,6 @@
 // One VM's fd: memory slots, dirty tracking, interrupt chips, clock. Owns the fd; the memory behind
-// the slots belongs to the caller and must outlive the Vm. Set-up calls: one thread, before the vCPUs
-// run. SetIrqLine, GetDirtyLog, ClearDirtyLog, ResetDirtyRings and the getters: any thread.
+// the slots belongs to the caller and must outlive the Vm. Set-up calls: one thread, before the
+// vCPUs run. SetIrqLine, GetDirtyLog, ClearDirtyLog, ResetDirtyRings and the getters: any thread.
 // All errors are the ioctl's errno as a Status that names the ioctl, unless said otherwise.
 #ifndef ROMULUS_KVM_VM_H_
 #define ROMULUS_KVM_VM_H_
@@ -37,8 +37,8 @@ class Vm {
   Vm(const Vm&) = delete;
   Vm& operator=(const Vm&) = delete;
 
-  // Guest physical [gpa, gpa + size_bytes) is host memory at `host_address`, all page aligned. Calling
-  // it again for a slot changes its flags; size 0 deletes the slot.
+  // Guest physical [gpa, gpa + size_bytes) is host memory at `host_address`, all page aligned.
+  // Calling it again for a slot changes its flags; size 0 deletes the slot.
   absl::Status SetMemorySlot(uint32_t slot, Gpa gpa, uint64_t size_bytes, uint64_t host_address,
                              SlotFlags flags);
 

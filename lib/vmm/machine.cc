@@ -86,6 +86,8 @@ absl::Status Machine::RestoreState(state::MachineState state) {
   return core_->RestoreState(std::move(state));
 }
 
+const std::vector<std::string>& Machine::restore_notes() const { return core_->restore_notes(); }
+
 absl::StatusOr<std::unique_ptr<PausedGuest>> Machine::Pause(const PauseOptions& options) {
   ROMULUS_RETURN_IF_ERROR(core_->BeginPause(options));
   return std::make_unique<PausedMachine>(*core_);

@@ -82,6 +82,9 @@ class Machine final : public Guest {
   // already, or if this host cannot continue that guest (TSC frequency, an MSR); InvalidArgument,
   // NotFound for a malformed state.
   absl::Status RestoreState(state::MachineState state);
+  // What could not be restored as it was, and is worth a line in the log: a guest that lives on
+  // with it is better than one that does not.
+  const std::vector<std::string>& restore_notes() const;
 
   // Guest:
   absl::StatusOr<std::unique_ptr<PausedGuest>> Pause(const PauseOptions& options) override;

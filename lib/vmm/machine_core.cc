@@ -355,14 +355,8 @@ absl::Status MachineCore::DoRestoreState(state::MachineState state) {
   for (uint32_t i = 0; i < vcpu_count; ++i) ROMULUS_RETURN_IF_ERROR(states_[i]->Take(state, i));
 
   ROMULUS_RETURN_IF_ERROR(CheckTscFrequency(saved_khz));
-  // vCPUs were read one after the other; those whose TSCs ran together go on with the latest of the
-  // values, since one that went on with less could see time that another has seen already go by
-  // again.
-  uint64_t latest = 0;
-  for (const std::unique_ptr<VcpuState>& vcpu : states_) latest = std::max(latest, vcpu->tsc());
-  const uint64_t together = kTscSyncSeconds * 1000 * saved_khz;
+  ROMULUS_RETURN_IF_ERROR(RestoreTscs());
   for (size_t i = 0; i < vcpus_.size(); ++i) {
-    if (latest - states_[i]->tsc() <= together) states_[i]->set_tsc(latest);
     ROMULUS_RETURN_IF_ERROR(
         base::Annotate(states_[i]->Restore(*vcpus_[i]), absl::StrCat("restoring vCPU ", i)));
     threads_[i]->ForgetSyncRegs();
@@ -372,6 +366,37 @@ absl::Status MachineCore::DoRestoreState(state::MachineState state) {
     ROMULUS_RETURN_IF_ERROR(device->Restore(state));
   }
   return state.ExpectEmpty();
+}
+
+// vCPUs were read one after the other; those whose TSCs ran together go on with the latest of the
+// values, since one that went on with less could see time that another has seen already go by
+// again.
+//
+// A write of the TSC is not enough: one that is within a second of what KVM expects is taken for an
+// attempt to make vCPUs agree, and KVM then keeps its own value (kvm_synchronize_tsc). A machine
+// made shortly before its guest booted elsewhere would fall back in time. So the offsets are set,
+// where KVM lets us, from one and the same reading.
+absl::Status MachineCore::RestoreTscs() {
+  uint64_t latest = 0;
+  for (const std::unique_ptr<VcpuState>& vcpu : states_) latest = std::max(latest, vcpu->tsc());
+  const uint64_t together = kTscSyncSeconds * 1000 * tsc_khz_;
+  for (size_t i = 0; i < vcpus_.size(); ++i) {
+    if (latest - states_[i]->tsc() <= together) states_[i]->set_tsc(latest);
+    ROMULUS_RETURN_IF_ERROR(vcpus_[i]->SetMsr(kMsrTsc, states_[i]->tsc()));
+  }
+  if (absl::StatusOr<uint64_t> offset = vcpus_[0]->GetTscOffset(); offset.ok()) {
+    ROMULUS_ASSIGN_OR_RETURN(const uint64_t now, vcpus_[0]->GetMsr(kMsrTsc));
+    for (size_t i = 0; i < vcpus_.size(); ++i) {
+      // Modulo 2^64, as offsets are.
+      ROMULUS_RETURN_IF_ERROR(vcpus_[i]->SetTscOffset(*offset + (states_[i]->tsc() - now)));
+    }
+  }
+  ROMULUS_ASSIGN_OR_RETURN(const uint64_t now, vcpus_[0]->GetMsr(kMsrTsc));
+  if (now < states_[0]->tsc()) {
+    notes_.push_back(absl::StrCat("this host's KVM cannot set the guest's TSC: it goes back by ",
+                                  (states_[0]->tsc() - now) / std::max(1u, tsc_khz_), " ms"));
+  }
+  return absl::OkStatus();
 }
 
 absl::Status MachineCore::CheckTscFrequency(uint32_t saved_khz) {

@@ -7,6 +7,7 @@
 #include <chrono>
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
@@ -73,6 +74,7 @@ class MachineCore final : private VcpuHost, private devices::PlatformEvents {
   devices::Platform& platform() { return *platform_; }
   const std::vector<arch::CpuidEntry>& cpuid() const { return cpuid_; }
   uint32_t tsc_khz() const { return tsc_khz_; }
+  const std::vector<std::string>& restore_notes() const { return notes_; }
   bool dirty_logging() const { return dirty_logging_; }
   const ExitCounters& exits() const { return exits_; }
 
@@ -101,6 +103,7 @@ class MachineCore final : private VcpuHost, private devices::PlatformEvents {
   void ResumeThreads() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status DoRestoreState(state::MachineState state);
   absl::Status CheckTscFrequency(uint32_t saved_khz);
+  absl::Status RestoreTscs();
 
   const kvm::System& system_;
   const MachineSpec spec_;
@@ -115,6 +118,7 @@ class MachineCore final : private VcpuHost, private devices::PlatformEvents {
 
   std::vector<arch::CpuidEntry> cpuid_;
   uint32_t tsc_khz_ = 0;
+  std::vector<std::string> notes_;
   bool dirty_logging_ = false;
 
   // Held while commands go out to the vCPU threads, never while waiting for them.

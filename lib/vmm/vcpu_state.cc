@@ -211,7 +211,9 @@ void VcpuState::set_tsc(uint64_t tsc) { msrs_.entries()[0].data = tsc; }
 //     the state has it, brings the PAE pointers that sregs would read from memory.
 //  2. regs, xsave, xcrs, debugregs: free of each other.
 //  3. lapic, before the MSRs: KVM drops a TSC_DEADLINE unless the timer is in that mode.
-//  4. MSRs: TSC first and TSC_DEADLINE last, since arming compares with the TSC.
+//  4. MSRs without the TSC, which the machine has set on all vCPUs before (arming a deadline
+//  compares
+//     with it); TSC_DEADLINE last.
 //  5. mp_state after sregs (see 1), then events last: sregs and mp_state both touch pending
 //     interrupts, and only events knows which of them were already on their way.
 absl::Status VcpuState::Restore(kvm::Vcpu& vcpu) {
@@ -230,7 +232,7 @@ absl::Status VcpuState::Restore(kvm::Vcpu& vcpu) {
 // let anybody write (a revision, a capability word): no harm if it has the wanted value already,
 // and a guest that would see its CPU change if it has not.
 absl::Status VcpuState::RestoreMsrs(kvm::Vcpu& vcpu) {
-  const std::span<kvm_msr_entry> all = msrs_.entries().first(msrs_.header().nmsrs);
+  const std::span<kvm_msr_entry> all = msrs_.entries().first(msrs_.header().nmsrs).subspan(1);
   kvm::MsrsStruct rest(all.size());
   size_t done = 0;
   while (done < all.size()) {

@@ -1,0 +1,160 @@
+// A vCPU thread with a host of its own, so that commands arrive at exact moments: from inside the
+// handling of an exit.
+#include <functional>
+#include <initializer_list>
+#include <memory>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "kvm/vmm_rig.h"
+#include "vmm/kick_signal.h"
+#include "vmm/msr_list.h"
+#include "vmm/vcpu_thread.h"
+
+namespace romulus::testing {
+namespace {
+
+using vmm::AfterExit;
+using vmm::VcpuCommand;
+using vmm::VcpuPhase;
+using vmm::VcpuThread;
+
+constexpr uint64_t kCode = 0x1000;
+
+class VcpuThreadTest : public VmmTest, private vmm::VcpuHost {
+ protected:
+  void Create(std::initializer_list<uint8_t> code) {
+    ASSERT_OK(vmm::InstallKickSignal());
+    memory_ = NewMemory(4);
+    const std::vector<uint8_t> bytes(code);
+    ASSERT_OK(memory_->Write(Gpa(kCode), std::as_bytes(std::span(bytes))));
+    ASSERT_OK_AND_ASSIGN(vm_, system_->CreateVm());
+    ASSERT_OK(vm_->SetTssAddress(Gpa(0xfffbd000)));
+    ASSERT_OK(vm_->CreateIrqChip());
+    const memory::Region& region = memory_->layout().regions()[0];
+    ASSERT_OK(
+        vm_->SetMemorySlot(0, region.gpa, region.size_bytes, memory_->HostAddress(region), {}));
+    ASSERT_OK_AND_ASSIGN(vcpu_, vm_->CreateVcpu(0));
+    kvm_sregs sregs = *vcpu_->GetSregs();
+    sregs.cs.base = 0;
+    sregs.cs.selector = 0;
+    ASSERT_OK(vcpu_->SetSregs(sregs));
+    kvm_regs regs{};
+    regs.rip = kCode;
+    regs.rflags = 2;
+    ASSERT_OK(vcpu_->SetRegs(regs));
+    ASSERT_OK_AND_ASSIGN(const std::vector<uint32_t> msrs, vmm::FindStateMsrs(*system_, *vcpu_));
+    state_ = std::make_unique<vmm::VcpuState>(msrs, vcpu_->xsave_bytes(), true);
+    thread_ = std::make_unique<VcpuThread>(*vcpu_, *state_, static_cast<vmm::VcpuHost&>(*this),
+                                           true, std::chrono::nanoseconds(0));
+  }
+  void TearDown() override { thread_.reset(); }
+
+  // Runs on, and stops in the middle of the first exit that `at` accepts.
+  kvm_regs RunAndParkAt(std::function<bool(const kvm::Exit&)> at) {
+    park_at_ = std::move(at);
+    Expect();
+    EXPECT_TRUE(thread_->Post(VcpuCommand::kRun));
+    return Captured();
+  }
+  kvm_regs Captured() {
+    captured_.Wait(std::chrono::nanoseconds(0));
+    EXPECT_TRUE(thread_->capture_status().ok()) << thread_->capture_status();
+    state::MachineState state;
+    state_->Put(state, 0);
+    return *state.TakeStruct<kvm_regs>("vcpu.regs", 0, 1);
+  }
+  void Expect() {
+    stopped_.Set(1);
+    captured_.Set(1);
+  }
+
+  AfterExit HandleExit(const kvm::Exit& exit) override {
+    if (auto* io = std::get_if<kvm::ExitIo>(&exit); io != nullptr && !io->is_write) {
+      for (std::byte& b : io->data) b = std::byte{0x77};
+    }
+    if (park_at_ && park_at_(exit)) {
+      park_at_ = nullptr;
+      EXPECT_TRUE(thread_->Post(VcpuCommand::kParkAndCapture));
+    }
+    return AfterExit::kReenter;
+  }
+  void OnRunFailed(const absl::Status& status) override { ADD_FAILURE() << status; }
+  bool GuestStopped() const override { return guest_stopped_; }
+  bool MustThrottle() const override { return false; }
+  void OnStopped() override { stopped_.CountDown(); }
+  void AwaitAllStopped() override {}
+  void OnCaptured() override { captured_.CountDown(); }
+
+  std::shared_ptr<memory::GuestMemory> memory_;
+  std::unique_ptr<kvm::Vm> vm_;
+  std::unique_ptr<kvm::Vcpu> vcpu_;
+  std::unique_ptr<vmm::VcpuState> state_;
+  std::function<bool(const kvm::Exit&)> park_at_;
+  std::atomic<bool> guest_stopped_{false};
+  vmm::CountdownLatch stopped_;
+  vmm::CountdownLatch captured_;
+  std::unique_ptr<VcpuThread> thread_;
+};
+
+bool IsIo(const kvm::Exit& exit) { return std::holds_alternative<kvm::ExitIo>(exit); }
+
+TEST_F(VcpuThreadTest, AnAccessIsCompleteBeforeStateIsRead) {
+  Create({0xe4, 0x60,    // in al, 0x60
+          0xe6, 0x61,    // out 0x61, al
+          0xeb, 0xfe});  // jmp itself
+  kvm_regs regs = RunAndParkAt(IsIo);
+  EXPECT_EQ(regs.rax & 0xff, 0x77u);
+  EXPECT_EQ(regs.rip, kCode + 2) << "the input would be read a second time";
+  regs = RunAndParkAt(IsIo);
+  EXPECT_EQ(regs.rip, kCode + 4) << "the output would be written a second time";
+}
+
+TEST_F(VcpuThreadTest, LeavesALoopThatNeverExits) {
+  Create({0xeb, 0xfe});
+  for (int i = 0; i < 100; ++i) {
+    EXPECT_TRUE(thread_->Post(VcpuCommand::kRun));
+    Expect();
+    EXPECT_TRUE(thread_->Post(VcpuCommand::kParkAndCapture));
+    EXPECT_EQ(Captured().rip, kCode);
+  }
+  EXPECT_EQ(thread_->phase(), VcpuPhase::kPaused);
+}
+
+TEST_F(VcpuThreadTest, AStoppedGuestNeverRunsButStillAnswers) {
+  Create({0xe4, 0x60, 0xeb, 0xfc});  // in al, 0x60; again
+  RunAndParkAt(IsIo);
+  EXPECT_TRUE(thread_->Post(VcpuCommand::kRun));
+  guest_stopped_ = true;
+  thread_->Interrupt();
+  Expect();
+  EXPECT_TRUE(thread_->Post(VcpuCommand::kParkAndCapture));
+  const kvm_regs regs = Captured();
+  EXPECT_TRUE(thread_->Post(VcpuCommand::kRun));
+  Expect();
+  EXPECT_TRUE(thread_->Post(VcpuCommand::kParkAndCapture));
+  EXPECT_EQ(Captured().rip, regs.rip);
+  thread_->End();
+  EXPECT_FALSE(thread_->Post(VcpuCommand::kRun));
+  thread_->Join();
+}
+
+// The end may come at any point of a pause: whoever waits for the vCPU gets an answer.
+TEST_F(VcpuThreadTest, TheEndAnswersAPauseThatIsUnderWay) {
+  for (int i = 0; i < 50; ++i) {
+    Create({0xeb, 0xfe});
+    EXPECT_TRUE(thread_->Post(VcpuCommand::kRun));
+    Expect();
+    std::thread ender([this] { thread_->End(); });
+    if (thread_->Post(VcpuCommand::kParkAndCapture)) {
+      stopped_.Wait(std::chrono::nanoseconds(0));
+      captured_.Wait(std::chrono::nanoseconds(0));
+    }
+    ender.join();
+    thread_.reset();
+  }
+}
+
+}  // namespace
+}  // namespace romulus::testing
