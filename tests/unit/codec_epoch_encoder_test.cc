@@ -222,7 +222,7 @@ TEST_F(EpochEncoderTest, OtherFramesFitBetweenCalls) {
     messages.push_back(primary.Control(FrameKind::kHeartbeat, Term(1), EpochId(), v1::Heartbeat()));
   }
   ASSERT_TRUE(primary.encoder().EndSync(1, send).ok());
-  EXPECT_GT(ReadFrames(messages, &reader_).size(), 1030u);
+  EXPECT_GE(ReadFrames(messages, &reader_).size(), 1024u + 4) << "heartbeats, begin, end, pages";
   EXPECT_EQ(reader_.fault(), FrameFault::kNone);
 }
 
