@@ -1,6 +1,6 @@
-// What the machine asks of every emulated device. A device is owned by the machine; its I/O handlers
-// run on vCPU threads (several at once: a device locks itself), Save and Restore run with all vCPUs
-// stopped.
+// What the machine asks of every emulated device. A device is owned by the machine; its I/O
+// handlers run on vCPU threads (several at once: a device locks itself), Save and Restore run with
+// all vCPUs stopped.
 #ifndef ROMULUS_DEVICES_DEVICE_H_
 #define ROMULUS_DEVICES_DEVICE_H_
 
@@ -22,13 +22,13 @@ class Device {
   virtual absl::Status Quiesce() { return absl::OkStatus(); }
   virtual void Resume() {}
   virtual absl::Status Save(state::MachineState& out) const = 0;
-  // Takes its own sections out of `in`. Errors: as MachineState::Take, or InvalidArgument for values
-  // that no device can have (the state came over the network).
+  // Takes its own sections out of `in`. Errors: as MachineState::Take, or InvalidArgument for
+  // values that no device can have (the state came over the network).
   virtual absl::Status Restore(state::MachineState& in) = 0;
 };
 
-// One range of port or memory addresses. `offset` counts from the range's start; data is 1, 2, 4 or 8
-// bytes, little-endian.
+// One range of port or memory addresses. `offset` counts from the range's start; data is 1, 2, 4 or
+// 8 bytes, little-endian.
 class IoHandler {
  public:
   virtual ~IoHandler() = default;

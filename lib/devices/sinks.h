@@ -8,8 +8,8 @@
 
 namespace romulus::devices {
 
-// Bytes of the guest's console, in order. Called from vCPU threads; never blocks and never drops: when
-// the gate is at its cap it asks for the guest to wait (vmm throttles vCPUs between exits).
+// Bytes of the guest's console, in order. Called from vCPU threads; never blocks and never drops:
+// when the gate is at its cap it asks for the guest to wait (vmm throttles vCPUs between exits).
 class ConsoleSink {
  public:
   virtual ~ConsoleSink() = default;
