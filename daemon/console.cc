@@ -48,13 +48,17 @@ class FdConsole final : public Console {
   void Emit(uint64_t offset, absl::string_view bytes) override {
     if (bytes.empty()) return;
     std::lock_guard lock(mutex_);
-    if (!start_offset_) start_offset_ = offset;
+    if (!start_offset_) start_offset_ = written_offset_ = offset;
     queue_.push_back({offset, std::string(bytes)});
     queued_bytes_ += bytes.size();
     over_cap_ = queued_bytes_ > kConsoleQueueBytes;
     changed_.notify_all();
   }
 
+  std::optional<uint64_t> written_offset() const override {
+    std::lock_guard lock(mutex_);
+    return written_offset_;
+  }
   bool OverCap() const override { return over_cap_.load(std::memory_order_acquire); }
   std::optional<uint64_t> start_offset() const override {
     std::lock_guard lock(mutex_);
@@ -78,6 +82,7 @@ class FdConsole final : public Console {
       if (!failed_) Write(chunk);
       lock.lock();
       queued_bytes_ -= chunk.bytes.size();
+      written_offset_ = chunk.offset + chunk.bytes.size();
       const bool room = over_cap_ && queued_bytes_ <= kConsoleQueueBytes / 2;
       if (!room) continue;
       over_cap_ = false;
@@ -132,6 +137,7 @@ class FdConsole final : public Console {
   std::deque<Chunk> queue_;
   uint64_t queued_bytes_ = 0;
   std::optional<uint64_t> start_offset_;
+  std::optional<uint64_t> written_offset_;
   bool stopping_ = false;
   std::chrono::steady_clock::time_point stop_at_;
   std::atomic<bool> over_cap_{false};

@@ -36,6 +36,10 @@ class Console : public epoch::ReleasedOutput {
 
   // The reader is too slow: the guest must wait. One atomic load.
   virtual bool OverCap() const = 0;
+  // One past the last byte that has left this process, so that its death cannot take it back;
+  // nullopt if nothing was emitted. This, not what was emitted, is what the secondary may count as
+  // released. A console whose writes fail counts what it drops.
+  virtual std::optional<uint64_t> written_offset() const = 0;
   // Of the first byte ever emitted; nullopt if none was.
   virtual std::optional<uint64_t> start_offset() const = 0;
 };

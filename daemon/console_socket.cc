@@ -3,6 +3,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <boost/asio/io_context.hpp>
@@ -35,6 +36,7 @@ class Client : public std::enable_shared_from_this<Client> {
 
   void Start() { Read(); }
   void Send(const Bytes& bytes);
+  uint64_t queued_bytes() const { return queued_bytes_; }
   void Close() {
     boost::system::error_code ignored;
     socket_.close(ignored);
@@ -49,7 +51,7 @@ class Client : public std::enable_shared_from_this<Client> {
   SocketConsole* const console_;
   std::array<char, 256> ignored_;  // what a client sends is not for the guest yet
   std::deque<Bytes> queue_;
-  size_t queued_bytes_ = 0;
+  uint64_t queued_bytes_ = 0;
 };
 
 class SocketConsole final : public Console {
@@ -74,22 +76,37 @@ class SocketConsole final : public Console {
   void Emit(uint64_t offset, absl::string_view bytes) override {
     if (bytes.empty()) return;
     uint64_t unset = kNoOffset;
-    start_offset_.compare_exchange_strong(unset, offset);
-    queued_bytes_ += bytes.size();
-    asio::post(*io_, [this, shared = std::make_shared<const std::string>(bytes)] {
-      queued_bytes_ -= shared->size();
+    if (start_offset_.compare_exchange_strong(unset, offset)) written_offset_ = offset;
+    asio::post(*io_, [this, offset, shared = std::make_shared<const std::string>(bytes)] {
       // A client that is too slow leaves while it is sent to: iterate over a copy.
       const auto clients = clients_;
       for (const auto& client : clients) client->Send(shared);
+      taken_offset_ = offset + shared->size();
+      UpdateWritten();
     });
   }
   bool OverCap() const override { return false; }  // slow clients are cut off instead
+  std::optional<uint64_t> written_offset() const override {
+    const uint64_t offset = written_offset_;
+    return offset == kNoOffset ? std::nullopt : std::optional<uint64_t>(offset);
+  }
   std::optional<uint64_t> start_offset() const override {
     const uint64_t offset = start_offset_;
     return offset == kNoOffset ? std::nullopt : std::optional<uint64_t>(offset);
   }
 
-  void Remove(const std::shared_ptr<Client>& client) { clients_.erase(client); }
+  void Remove(const std::shared_ptr<Client>& client) {
+    clients_.erase(client);
+    UpdateWritten();
+  }
+  // What every client has got; the slowest counts. Console's thread.
+  void UpdateWritten() {
+    if (taken_offset_ == kNoOffset) return;
+    uint64_t waiting = 0;
+    for (const auto& client : clients_) waiting = std::max(waiting, client->queued_bytes());
+    const uint64_t written = taken_offset_ - std::min(waiting, taken_offset_);
+    if (written > written_offset_) written_offset_ = written;
+  }
 
  private:
   static constexpr uint64_t kNoOffset = std::numeric_limits<uint64_t>::max();
@@ -112,7 +129,8 @@ class SocketConsole final : public Console {
   const std::unique_ptr<Protocol::acceptor> acceptor_;
   std::set<std::shared_ptr<Client>> clients_;  // console's thread
   std::atomic<uint64_t> start_offset_{kNoOffset};
-  std::atomic<uint64_t> queued_bytes_{0};
+  std::atomic<uint64_t> written_offset_{kNoOffset};
+  uint64_t taken_offset_ = kNoOffset;  // console's thread
   std::thread thread_;
 };
 
@@ -138,6 +156,7 @@ void Client::Write() {
                       if (error) return self->Leave();
                       self->queued_bytes_ -= self->queue_.front()->size();
                       self->queue_.pop_front();
+                      self->console_->UpdateWritten();
                       if (!self->queue_.empty()) self->Write();
                     });
 }

@@ -1,6 +1,7 @@
 #include "daemon/epoch_records.h"
 
 #include <algorithm>
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -151,6 +152,9 @@ void RecordingSink::StagePages(Term term, EpochId epoch, epoch::PageBatch batch)
 }
 
 void RecordingSink::Submit(epoch::StagedEpoch epoch) {
+  if (const std::optional<uint64_t> written = console_->written_offset()) {
+    epoch.console_released = std::min(epoch.console_released, *written);
+  }
   records_->Submitted(epoch);
   next_->Submit(std::move(epoch));
 }

@@ -11,6 +11,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
 #include "codec/epoch_encoder.h"
+#include "daemon/console.h"
 #include "epoch/staged_epoch.h"
 #include "metrics/metrics.h"
 #include "romulus/v1/control.pb.h"
@@ -57,16 +58,20 @@ class EpochRecords {
   uint64_t pages_acked_ ABSL_GUARDED_BY(mutex_) = 0;
 };
 
-// Stands between the checkpoint and the sender, to record epochs as they pass. Checkpoint thread.
+// Stands between the checkpoint and the sender. Records epochs as they pass, and corrects what they
+// say of released output: bytes that were released but still wait in the console's queue die with
+// this process, so the secondary must keep them. Checkpoint thread.
 class RecordingSink final : public epoch::EpochSink {
  public:
-  RecordingSink(EpochRecords* records, epoch::EpochSink* next) : records_(records), next_(next) {}
+  RecordingSink(EpochRecords* records, const Console* console, epoch::EpochSink* next)
+      : records_(records), console_(console), next_(next) {}
   void StagePages(Term term, EpochId epoch, epoch::PageBatch batch) override;
   void Submit(epoch::StagedEpoch epoch) override;
   void Abort(Term term, EpochId epoch) override;
 
  private:
   EpochRecords* records_;
+  const Console* console_;
   epoch::EpochSink* next_;
 };
 

@@ -124,6 +124,7 @@ absl::Status Node::Open() {
                                                       .control = &control_,
                                                       .clock = &clock_,
                                                       .records = &records_,
+                                                      .console = console_.get(),
                                                       .signs = &signs_,
                                                       .listener = this});
   }
@@ -315,7 +316,11 @@ void Node::Tick() {
       detector_.OnSignOfLife(sign_ns);
     }
   }
-  if (detector_.Tick(now_ns) == failover::PeerLife::kLost && !was_lost) {
+  // Without a stream and without an epoch to go on from, silence means nothing.
+  const failover::RoleState& state = role_.state();
+  const bool matters =
+      state.peer_connected || (state.role == failover::Role::kSecondary && state.committed);
+  if (detector_.Tick(now_ns) == failover::PeerLife::kLost && !was_lost && matters) {
     log_.Warning("peer_silent", {{"silence_ns", detector_.silence_ns()},
                                  {"own_stalls", detector_.stats().own_stalls}});
     Handle(EventOf(failover::EventKind::kPeerSilent)).IgnoreError();

@@ -136,7 +136,7 @@ absl::Status Primary::Stream::Sync(std::shared_ptr<GuestHost> host, Term term) {
   ROMULUS_RETURN_IF_ERROR(host_->loop().BeginSync());
   ROMULUS_ASSIGN_OR_RETURN(const wire::SyncProgress done,
                            stream->RunFullSync(&host_->memory(), this));
-  sink_ = std::make_unique<RecordingSink>(parts_.records, &stream->epochs());
+  sink_ = std::make_unique<RecordingSink>(parts_.records, parts_.console, &stream->epochs());
   ROMULUS_RETURN_IF_ERROR(host_->loop().BeginCutting(
       term, memory::PageSet(host_->memory().layout().gfn_end()), sink_.get()));
   Tell([done, term](PrimaryListener& to) {

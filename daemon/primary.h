@@ -48,6 +48,7 @@ struct PrimaryParts {
   base::Executor* control = nullptr;
   const base::Clock* clock = nullptr;
   EpochRecords* records = nullptr;
+  const Console* console = nullptr;
   SignsOfLife* signs = nullptr;
   PrimaryListener* listener = nullptr;
 };
