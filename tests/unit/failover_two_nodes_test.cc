@@ -52,6 +52,7 @@ class World {
     uint64_t cut = 0;             // newest epoch on its way
     std::deque<uint64_t> epochs;  // to the secondary
     std::deque<uint64_t> acks;    // to the primary
+    bool begun = false;           // SyncBegin is over there: what it held is given up
     bool open = true;
   };
   struct Node {
@@ -144,7 +145,6 @@ class World {
     stream_ = Stream{};
     stream_.primary = node;
     stream_.term = proposed;
-    nodes_[other].committed = 0;
     self.connecting = false;
     Post(node, Simple(K::kPeerConnected, proposed));
   }
@@ -163,6 +163,13 @@ class World {
   void Deliver() {
     if (!stream_.open || partitioned_) return;
     const int secondary = 1 - stream_.primary;
+    if (!stream_.begun && nodes_[secondary].promoted_to == Term() &&
+        State(secondary).role == Role::kSecondary && State(secondary).mode != Mode::kPromoting) {
+      if (Chance(2)) nodes_[secondary].committed = 0;
+      stream_.begun = nodes_[secondary].committed == 0;
+      return;
+    }
+    if (!stream_.begun) return;
     if (!stream_.epochs.empty() && Chance(2)) {
       const uint64_t epoch = stream_.epochs.front();
       stream_.epochs.pop_front();
