@@ -11,6 +11,9 @@
 namespace romulus::replica {
 namespace {
 
+// Whoever sends nonsense may not read either.
+constexpr absl::Duration kGoodbyeTimeout = absl::Seconds(1);
+
 absl::Status Unexpected(const codec::Frame& frame, absl::string_view when) {
   return FaultStatus(Fault::kUnexpected,
                      absl::StrCat(codec::FrameKindName(frame.kind), " frame ", when));
@@ -218,7 +221,8 @@ void Session::Refuse(const absl::Status& why) {
     goodbye.set_reason(reason);
     goodbye.set_detail(std::string(why.message()));
     goodbye.set_term(store_->known_term().value());
-    Send(codec::FrameKind::kGoodbye, store_->known_term(), EpochId(), goodbye).IgnoreError();
+    Send(codec::FrameKind::kGoodbye, store_->known_term(), EpochId(), goodbye, kGoodbyeTimeout)
+        .IgnoreError();
   }
   Close(why);
 }
@@ -239,13 +243,30 @@ void Session::OnClosed(const absl::Status& why) {
 }
 
 absl::Status Session::Send(codec::FrameKind kind, Term term, EpochId epoch,
-                           const google::protobuf::MessageLite& body) {
+                           const google::protobuf::MessageLite& body, absl::Duration timeout) {
   const std::shared_ptr<wire::Link> open = link();
   if (open == nullptr) return absl::UnavailableError("the link is closed");
-  std::unique_lock<std::mutex> lock(send_mutex_);
+  {
+    std::unique_lock<std::mutex> lock(send_mutex_);
+    const auto free = [this] { return !sending_; };
+    if (timeout == absl::InfiniteDuration()) {
+      sent_.wait(lock, free);
+    } else if (!sent_.wait_for(lock, absl::ToChronoNanoseconds(timeout), free)) {
+      return absl::DeadlineExceededError("another frame waits for the link's flow control");
+    }
+    sending_ = true;
+  }
   std::string message;
   writer_.Append(kind, term, epoch, body, &message);
-  return open->Send(std::move(message));
+  const absl::Status status = timeout == absl::InfiniteDuration()
+                                  ? open->Send(std::move(message))
+                                  : open->SendWithin(timeout, std::move(message));
+  {
+    std::unique_lock<std::mutex> lock(send_mutex_);
+    sending_ = false;
+  }
+  sent_.notify_one();
+  return status;
 }
 
 absl::Status Session::SendHeartbeat() {
@@ -257,13 +278,14 @@ absl::Status Session::SendHeartbeat() {
   return Send(codec::FrameKind::kHeartbeat, Term(term_.load()), EpochId(), heartbeat);
 }
 
-void Session::SayGoodbye(v1::Goodbye::Reason reason, Term term, absl::string_view detail) {
+void Session::SayGoodbye(v1::Goodbye::Reason reason, Term term, absl::string_view detail,
+                         absl::Duration timeout) {
   if (goodbye_said_.exchange(true)) return;
   v1::Goodbye goodbye;
   goodbye.set_reason(reason);
   goodbye.set_detail(std::string(detail));
   goodbye.set_term(term.value());
-  Send(codec::FrameKind::kGoodbye, term, EpochId(), goodbye).IgnoreError();
+  Send(codec::FrameKind::kGoodbye, term, EpochId(), goodbye, timeout).IgnoreError();
   Close(absl::CancelledError(absl::StrCat("said goodbye: ", detail)));
 }
 

@@ -15,6 +15,7 @@
 #define ROMULUS_REPLICA_SESSION_H_
 
 #include <atomic>
+#include <condition_variable>
 #include <cstdint>
 #include <memory>
 #include <mutex>
@@ -23,6 +24,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
+#include "absl/time/time.h"
 #include "base/clock.h"
 #include "base/types.h"
 #include "codec/frame.h"
@@ -52,9 +54,10 @@ class Session final : public wire::LinkListener {
 
   // Errors: Unavailable if the link is gone or the stream has not begun.
   absl::Status SendHeartbeat();
-  // Says why and closes the link; does nothing if a goodbye went out already. May wait for the
-  // link's flow control: not on a thread that must not wait.
-  void SayGoodbye(v1::Goodbye::Reason reason, Term term, absl::string_view detail);
+  // Says why, waiting at most `timeout` for the link's flow control, and closes the link. Does
+  // nothing if a goodbye went out already.
+  void SayGoodbye(v1::Goodbye::Reason reason, Term term, absl::string_view detail,
+                  absl::Duration timeout = absl::Seconds(1));
 
  private:
   enum class Stage { kAwaitHello, kRunning, kOver };
@@ -73,7 +76,8 @@ class Session final : public wire::LinkListener {
   void Refuse(const absl::Status& why);
   void Close(const absl::Status& why);
   absl::Status Send(codec::FrameKind kind, Term term, EpochId epoch,
-                    const google::protobuf::MessageLite& body);
+                    const google::protobuf::MessageLite& body,
+                    absl::Duration timeout = absl::InfiniteDuration());
   std::shared_ptr<wire::Link> link() const;
 
   ReplicaStore* const store_;
@@ -97,8 +101,10 @@ class Session final : public wire::LinkListener {
 
   mutable std::mutex link_mutex_;  // guards the pointer only
   std::shared_ptr<wire::Link> link_;
-  std::mutex send_mutex_;  // frames leave in the order of their sequence numbers
-  codec::FrameWriter writer_;
+  std::mutex send_mutex_;
+  std::condition_variable sent_;
+  bool sending_ = false;       // frames leave one by one, in the order of their sequence numbers
+  codec::FrameWriter writer_;  // whoever is sending
   std::atomic<uint64_t> heartbeats_{0};
 };
 

@@ -1,7 +1,11 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <condition_variable>
+#include <memory>
+#include <mutex>
 #include <string>
+#include <thread>
 
 #include "replica/fault.h"
 #include "replica/session.h"
@@ -218,6 +222,57 @@ TEST(SessionTest, SayGoodbyeReachesThePrimary) {
   EXPECT_EQ(rig.SentGoodbye().reason(), v1::Goodbye::REASON_PROMOTED);
   EXPECT_EQ(rig.SentGoodbye().term(), 4u);
   EXPECT_TRUE(rig.link->closed());
+  EXPECT_EQ(rig.listener.closed, 1);
+}
+
+// A link whose peer reads nothing: everything but the bounded goodbye waits until the link is
+// closed.
+class StuckLink final : public wire::Link {
+ public:
+  absl::Status Send(std::string) override {
+    std::unique_lock<std::mutex> lock(mutex_);
+    ++waiting_;
+    changed_.notify_all();
+    changed_.wait(lock, [this] { return closed_; });
+    return absl::UnavailableError("closed");
+  }
+  absl::Status SendWithin(absl::Duration, std::string) override {
+    return absl::DeadlineExceededError("stuck");
+  }
+  void Close(const absl::Status&) override {
+    std::unique_lock<std::mutex> lock(mutex_);
+    closed_ = true;
+    changed_.notify_all();
+  }
+  void AwaitWaiting() {
+    std::unique_lock<std::mutex> lock(mutex_);
+    changed_.wait(lock, [this] { return waiting_ > 0; });
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  int waiting_ = 0;
+  bool closed_ = false;
+};
+
+TEST(SessionTest, AStuckLinkDelaysNeitherPromotionNorGoodbye) {
+  ModelPrimary primary;
+  SessionRig rig;
+  Protect(&primary, &rig);
+  const auto stuck = std::make_shared<StuckLink>();
+  rig.session->Attach(stuck);
+  std::thread reader([&] {
+    rig.Feed(primary.RandomEpoch(kTerm, EpochId(2), 5));
+    rig.session->OnClosed(absl::CancelledError("closed"));
+  });
+  stuck->AwaitWaiting();  // in the ack of epoch 2
+  absl::StatusOr<PromotableEpoch> taken = rig.store.TakeForPromotion(Term(4));
+  ASSERT_TRUE(taken.ok()) << taken.status();
+  EXPECT_EQ(taken->key.epoch, EpochId(2)) << "the ack may be on its way: it counts";
+  EXPECT_EQ(primary.Difference(*taken->memory), "");
+  rig.session->SayGoodbye(v1::Goodbye::REASON_PROMOTED, Term(4), "promoted", absl::Milliseconds(1));
+  reader.join();
   EXPECT_EQ(rig.listener.closed, 1);
 }
 
