@@ -173,6 +173,16 @@ void Node::OnHello(const romulus::v1::Hello& hello, const romulus::v1::HelloRepl
     return;
   }
   peer_detail_ = absl::StrCat("refused: ", reply.detail());
+  // A primary of a newer term that looks for its secondary here: this node's own term is over.
+  const bool same_vm =
+      hello.vm_uuid() == config_.uuid() && reply.reason() != romulus::v1::REFUSAL_REASON_VM;
+  if (same_vm && Term(hello.current_term()) > role_.state().newest_term) {
+    Event event =
+        EventOf(EventKind::kHigherTerm,
+                absl::StrCat(hello.node_name(), " runs the guest in term ", hello.current_term()));
+    event.term = Term(hello.current_term());
+    Handle(std::move(event)).IgnoreError();
+  }
 }
 
 void Node::OnReplicaSync(uint64_t pages_done, uint64_t pages_total, bool complete) {

@@ -1,0 +1,163 @@
+#!/usr/bin/env python3
+"""What romulusd and romulusctl say when something is wrong, and what they leave when told to stop."""
+
+import argparse
+import pathlib
+import signal
+import subprocess
+import sys
+import unittest
+
+import pair as pairlib
+
+BUILD = None
+
+
+def run(*command):
+    return subprocess.run([str(part) for part in command], capture_output=True, text=True,
+                          timeout=pairlib.PATIENCE_S)
+
+
+class WithPair(unittest.TestCase):
+    failover = "auto_failover: false heartbeat_interval_ms: 20 heartbeat_timeout_ms: 400"
+
+    def setUp(self):
+        self.pair = pairlib.Pair(BUILD, failover=self.failover)
+        self.pair.__enter__()
+        self.addCleanup(lambda: self.pair.__exit__(None, None, None))
+        self.romulusd = BUILD / "daemon/romulusd"
+        self.romulusctl = BUILD / "daemon/romulusctl"
+
+    def refused(self, code, *words, config=None, arguments=()):
+        done = run(self.romulusd, "run", "--config", config or self.pair.config, *arguments)
+        self.assertEqual(done.returncode, code, done.stderr)
+        for word in words:
+            self.assertIn(word, done.stderr)
+
+
+class Refusals(WithPair):
+    def test_a_bad_configuration_names_line_and_field(self):
+        config = self.pair.folder / "bad.textproto"
+        self.pair.write_config(config, checkpoint="max_dirty_pages: 0", tracking="BITMAP")
+        self.refused(2, "checkpoint.max_dirty_pages", "out of range", f"{config}:", config=config,
+                     arguments=("--node", "alpha"))
+
+    def test_an_unknown_node(self):
+        self.refused(2, "'gamma' is none of the nodes", arguments=("--node", "gamma"))
+
+    def test_a_missing_kernel(self):
+        config = self.pair.folder / "bad.textproto"
+        self.pair.write_config(config, kernel="/no/such/kernel")
+        self.refused(2, "guest.kernel", "/no/such/kernel", "No such file", config=config,
+                     arguments=("--node", "alpha"))
+
+    def test_a_kernel_that_is_none(self):
+        config = self.pair.folder / "bad.textproto"
+        self.pair.write_config(config, kernel=__file__)
+        self.refused(1, pathlib.Path(__file__).name, config=config,
+                     arguments=("--node", "alpha", "--role", "primary"))
+
+    def test_no_kvm(self):
+        self.refused(1, "/no/such/kvm", "modprobe",
+                     arguments=("--node", "alpha", "--kvm-device", "/no/such/kvm"))
+        self.assertEqual(run(self.romulusd, "probe", "--kvm-device", "/no/such/kvm").returncode, 1)
+
+    def test_addresses_in_use(self):
+        alpha = self.pair.start_node("alpha", "secondary")
+        alpha.await_status("an answer", lambda s: True)
+        text = self.pair.config.read_text()
+        self.refused(1, "alpha.sock", "in use", arguments=("--node", "alpha"))
+        config = self.pair.folder / "second.textproto"
+        config.write_text(text.replace("alpha.sock", "second.sock"))
+        self.refused(1, f":{self.pair.ports[2]} is in use", config=config, arguments=("--node", "alpha"))
+        config.write_text(config.read_text().replace(
+            f'metrics_address: "127.0.0.1:{self.pair.ports[2]}"', ""))
+        self.refused(1, f":{self.pair.ports[0]}", "in use", config=config,
+                     arguments=("--node", "alpha"))
+        self.assertTrue(alpha.alive())
+        alpha.status()
+
+    def test_no_daemon(self):
+        done = run(self.romulusctl, "--address", f"unix://{self.pair.folder}/none.sock", "status")
+        self.assertEqual(done.returncode, 3)
+        self.assertIn("no romulusd answers", done.stderr)
+
+    def test_nothing_to_promote(self):
+        beta = self.pair.start_node("beta", "secondary")
+        beta.await_status("an answer", lambda s: True)
+        refused = beta.ctl("failover", check=False)
+        self.assertEqual(refused.returncode, 4)
+        self.assertIn("nothing to promote", refused.stderr)
+
+
+class Stopping(WithPair):
+    def stop(self, daemon):
+        daemon.signal(signal.SIGTERM)
+        self.assertEqual(daemon.process.wait(timeout=pairlib.PATIENCE_S), 0, daemon.log_tail())
+        left = [line for line in daemon.log_path.read_text().splitlines() if "event=left" in line]
+        self.assertEqual(len(left), 1, daemon.log_tail())
+        return left[0]
+
+    def test_a_primary_leaves_its_last_epoch(self):
+        primary, secondary = self.pair.start_protected()
+        left = self.stop(primary)
+        held = secondary.await_mode("degraded")
+        self.assertIn(f"the secondary holds epoch {held['epoch_acked']}", left)
+        self.assertIn(f"guest stopped at epoch {held['epoch_acked']} ", left)
+        answer = secondary.ctl("failover")
+        self.assertEqual(answer["epoch"], held["epoch_acked"])
+        self.goes_on(primary, secondary)
+
+    def goes_on(self, primary, secondary):
+        before = primary.console()
+        secondary.await_status("more output", lambda _: len(secondary.console()) > len(before) + 500)
+        joined, whole, explanation = pairlib.stream_continues(before, secondary.console())
+        self.assertTrue(joined, explanation)
+        self.assertTrue(pairlib.judge_console(whole)["good"])
+
+    def test_a_secondary_says_what_is_gone(self):
+        primary, secondary = self.pair.start_protected()
+        left = self.stop(secondary)
+        self.assertIn("held epoch", left)
+        said = len(primary.console())
+        primary.await_mode("solo")
+        primary.await_status("more output", lambda _: len(primary.console()) > said + 500)
+
+    def test_pause_stops_the_guest_and_resume_lets_it_go_on(self):
+        primary, _ = self.pair.start_protected()
+        paused = primary.ctl("pause")
+        self.assertGreater(int(paused["epoch"]), 0)
+        said = primary.console()
+        epoch = int(primary.status()["epoch_acked"])
+        # Epochs go on, but the guest says nothing in them.
+        primary.await_status("more epochs", lambda s: int(s["epoch_acked"]) > epoch + 20)
+        self.assertEqual(primary.console(), said)
+        primary.ctl("resume")
+        primary.await_status("output", lambda _: len(primary.console()) > len(said))
+
+
+class CleanStopWithAutoFailover(Stopping):
+    failover = "auto_failover: true heartbeat_interval_ms: 20 heartbeat_timeout_ms: 400"
+
+    def test_a_primary_leaves_its_last_epoch(self):
+        """A clean stop is an operator's wish: the secondary does not promote itself."""
+        super().test_a_primary_leaves_its_last_epoch()
+
+    def test_an_old_primary_is_fenced(self):
+        primary, secondary = self.pair.start_protected()
+        primary.signal(signal.SIGSTOP)
+        secondary.await_status("a promotion", lambda s: "last_failover" in s)
+        before = primary.console()
+        primary.signal(signal.SIGCONT)
+        fenced = primary.await_mode("fenced")
+        self.assertLess(int(fenced["term"]), int(secondary.status()["term"]))
+        self.assertEqual(primary.console(), before)
+        self.goes_on(primary, secondary)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--build", required=True, type=pathlib.Path)
+    known, rest = parser.parse_known_args()
+    BUILD = known.build.resolve()
+    unittest.main(argv=[sys.argv[0], *rest])
