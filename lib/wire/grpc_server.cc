@@ -170,7 +170,7 @@ class Server final : public GrpcLinkServer {
 
   void Shutdown() override {
     absl::MutexLock one_at_a_time(&shutdown_mutex_);
-    if (stopped_) return;
+    if (stopped_ || core_->server == nullptr) return;  // never started
     stopped_ = true;
     std::vector<std::shared_ptr<ServerStream>> standing;
     {
