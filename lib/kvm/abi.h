@@ -64,7 +64,6 @@ inline constexpr unsigned long kGetMsrIndexList = _IOWR(KVMIO, 0x02, MsrListHead
 inline constexpr unsigned long kGetMsrs = _IOWR(KVMIO, 0x88, MsrsHeader);
 inline constexpr unsigned long kSetMsrs = _IOW(KVMIO, 0x89, MsrsHeader);
 inline constexpr unsigned long kSetCpuid2 = _IOW(KVMIO, 0x90, CpuidHeader);
-inline constexpr unsigned long kGetCpuid2 = _IOWR(KVMIO, 0x91, CpuidHeader);
 inline constexpr unsigned long kGetXsave = _IOR(KVMIO, 0xa4, XsaveHeader);
 inline constexpr unsigned long kSetXsave = _IOW(KVMIO, 0xa5, XsaveHeader);
 inline constexpr unsigned long kGetXsave2 = _IOR(KVMIO, 0xcf, XsaveHeader);

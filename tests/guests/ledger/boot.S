@@ -79,7 +79,9 @@ long_mode:
     subl $8, %ecx           // as after a call
     pushq $SEL_UDATA
     pushq %rcx
-    pushq $2                // RFLAGS: interrupts off
+    // RFLAGS: interrupts off, IOPL 3. The TSS's bitmap allows ports too, but an emulated CPU may refuse
+    // it once the TSS was restored as busy (QEMU 7.2, check_io), and kvm-pvm ignores IOPL: so both.
+    pushq $0x3002
     pushq $SEL_UCODE
     pushq $ledger_user
     iretq
