@@ -120,13 +120,13 @@ absl::string_view EventName(EventKind kind);
 enum class GoodbyeReason : uint8_t { kShutdown, kGuestFinished, kProtocol, kPromoted, kUnprotect, kCap };
 
 struct Event {
-  EventKind kind;
-  Term term;
-  EpochId epoch;
+  EventKind kind = EventKind::kShutdown;
+  Term term{};
+  EpochId epoch{};
   bool force = false;      // kOpFailover
   bool by_term = false;    // kPeerRefused: because our term is over
   GoodbyeReason goodbye = GoodbyeReason::kShutdown;
-  std::string detail;
+  std::string detail{};
 };
 
 enum class ActionKind : uint8_t {
@@ -150,12 +150,12 @@ inline constexpr size_t kActionKindCount = static_cast<size_t>(ActionKind::kExit
 absl::string_view ActionName(ActionKind kind);
 
 struct Action {
-  ActionKind kind;
-  Term term;
+  ActionKind kind = ActionKind::kExit;
+  Term term{};
   bool say_goodbye = false;  // kCloseLink
   GoodbyeReason goodbye = GoodbyeReason::kShutdown;
-  std::string detail;
-  absl::Status status;       // kRefuse
+  std::string detail{};
+  absl::Status status{};     // kRefuse
 };
 
 struct Transition {

@@ -55,7 +55,7 @@ class AckListener {
 };
 
 struct EpochSenderOptions {
-  Term term;
+  Term term{};
   uint64_t max_unacked_epochs = 256;
   uint64_t heartbeat_interval_ns = 50'000'000;
   size_t batch_bytes = 64u << 10;      // small epochs that wait are sent together up to this size

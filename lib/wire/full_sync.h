@@ -43,13 +43,13 @@ struct SyncProgress {
 };
 
 struct FullSyncOptions {
-  Term term;
+  Term term{};
   uint64_t max_rounds = 16;            // after the first pass
   uint64_t target_dirty_pages = 256;   // a round this small is the last
   // A round that sends more than this share of the round before does not converge: it is the last.
   double give_up_ratio = 0.9;
   uint64_t progress_every_pages = 4096;
-  std::function<void(const SyncProgress&)> on_progress;  // on Run()'s thread; may be empty
+  std::function<void(const SyncProgress&)> on_progress{};  // on Run()'s thread; may be empty
 };
 
 class FullSync {

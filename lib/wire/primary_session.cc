@@ -53,10 +53,11 @@ class Session final : public PrimarySession, public LinkListener {
 
   absl::StatusOr<v1::HelloReply> Handshake(absl::Duration timeout) override {
     const absl::Time deadline = absl::Now() + timeout;
-    ROMULUS_RETURN_IF_ERROR(frames_->SendControl(timeout, codec::FrameKind::kHello,
-                                                 options_.hello.stream_term, EpochId(),
-                                                 BuildHello(options_.hello)));
+    const absl::Status sent =
+        frames_->SendControl(timeout, codec::FrameKind::kHello, options_.hello.stream_term,
+                             EpochId(), BuildHello(options_.hello));
     absl::MutexLock lock(&mutex_);
+    if (!sent.ok()) return closed_ ? *closed_ : sent;
     auto answered = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
       return reply_.has_value() || closed_.has_value();
     };

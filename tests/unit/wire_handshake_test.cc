@@ -1,0 +1,172 @@
+#include "wire/handshake.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <functional>
+#include <string>
+#include <vector>
+
+namespace romulus::wire {
+namespace {
+
+using testing::HasSubstr;
+
+HelloInput Primary() {
+  HelloInput input;
+  input.machine = {.vm_name = "web",
+                   .vm_uuid = "11111111-2222-3333-4444-555555555555",
+                   .vcpu_count = 2,
+                   .memory = memory::MemoryLayout::ForMib(4096)->regions(),
+                   .machine_digest = 0xabcdef};
+  input.node_name = "alpha";
+  input.build = "romulusd 0.1.0";
+  input.current_term = Term(16);
+  input.stream_term = Term(32);
+  input.cpuid = {{.function = 7, .index = 0, .flags = 1, .eax = 1, .ebx = 2, .ecx = 3, .edx = 4}};
+  input.tsc_khz = 2'400'000;
+  input.required_capabilities = {"xsave:2696", "sregs2"};
+  input.max_frame_bytes = 4u << 20;
+  return input;
+}
+
+HelloJudge Secondary() {
+  HelloJudge judge;
+  judge.machine = Primary().machine;
+  judge.node_name = "beta";
+  judge.build = "romulusd 0.1.0";
+  judge.newest_term = Term(16);
+  judge.max_frame_bytes = 1u << 20;
+  return judge;
+}
+
+TEST(HandshakeTest, EqualNodesAgree) {
+  const v1::HelloReply reply = EvaluateHello(BuildHello(Primary()), Secondary());
+  EXPECT_TRUE(reply.accepted());
+  EXPECT_EQ(reply.reason(), v1::REFUSAL_REASON_UNSPECIFIED);
+  EXPECT_EQ(reply.detail(), "");
+  EXPECT_EQ(reply.term(), 16u);
+  EXPECT_EQ(reply.node_name(), "beta");
+  EXPECT_EQ(reply.max_frame_bytes(), 1u << 20);
+  EXPECT_TRUE(StatusOf(reply).ok());
+}
+
+struct Case {
+  std::string name;
+  std::function<void(v1::Hello&, HelloJudge&)> change;
+  v1::RefusalReason reason;
+  std::vector<std::string> named;  // what the detail must say
+};
+
+const std::vector<Case>& Cases() {
+  static const auto* const cases = new std::vector<Case>{
+      {"protocol", [](v1::Hello& h, HelloJudge&) { h.set_protocol_version(9); },
+       v1::REFUSAL_REASON_PROTOCOL_VERSION, {"protocol version", "9", "1"}},
+      {"vm_name", [](v1::Hello& h, HelloJudge&) { h.set_vm_name("db"); }, v1::REFUSAL_REASON_VM,
+       {"vm name", "'db'", "'web'"}},
+      {"vm_uuid", [](v1::Hello& h, HelloJudge&) { h.set_vm_uuid("99"); }, v1::REFUSAL_REASON_VM,
+       {"vm uuid", "'99'", "'11111111-"}},
+      {"same_node", [](v1::Hello& h, HelloJudge&) { h.set_node_name("beta"); },
+       v1::REFUSAL_REASON_VM, {"node name", "'beta'"}},
+      {"vcpus", [](v1::Hello& h, HelloJudge&) { h.set_vcpu_count(4); }, v1::REFUSAL_REASON_CPU,
+       {"vcpus", "4", "2"}},
+      {"memory", [](v1::Hello& h, HelloJudge&) { h.mutable_memory(0)->set_size_bytes(4096); },
+       v1::REFUSAL_REASON_MEMORY, {"memory", "4096 bytes", "3221225472 bytes"}},
+      {"memory_gpa", [](v1::Hello& h, HelloJudge&) { h.mutable_memory(1)->set_gpa(4096); },
+       v1::REFUSAL_REASON_MEMORY, {"0x1000", "0x100000000"}},
+      {"no_memory", [](v1::Hello& h, HelloJudge&) { h.clear_memory(); },
+       v1::REFUSAL_REASON_MEMORY, {"none on the primary"}},
+      {"devices", [](v1::Hello& h, HelloJudge&) { h.set_machine_digest(1); },
+       v1::REFUSAL_REASON_DEVICES, {"devices", "0000000000000001", "0000000000abcdef"}},
+      {"cpu",
+       [](v1::Hello&, HelloJudge& j) {
+         j.missing_cpu_features = [](const std::vector<CpuidLeaf>& leaves, uint32_t tsc_khz) {
+           EXPECT_EQ(leaves, Primary().cpuid);
+           EXPECT_EQ(tsc_khz, 2'400'000u);
+           return std::vector<std::string>{"avx512f", "sha_ni"};
+         };
+       },
+       v1::REFUSAL_REASON_CPU, {"avx512f, sha_ni"}},
+      {"capability",
+       [](v1::Hello&, HelloJudge& j) {
+         j.has_capability = [](absl::string_view name) { return name != "sregs2"; };
+       },
+       v1::REFUSAL_REASON_CAPABILITY, {"'sregs2'"}},
+      {"old_term",
+       [](v1::Hello&, HelloJudge& j) { j.newest_term = Term(64); }, v1::REFUSAL_REASON_TERM,
+       {"term", "16", "64"}},
+      {"no_term", [](v1::Hello& h, HelloJudge& j) { h.set_term(0), j.newest_term = Term(0); },
+       v1::REFUSAL_REASON_TERM, {"term"}},
+      {"busy", [](v1::Hello&, HelloJudge& j) { j.busy = true; }, v1::REFUSAL_REASON_BUSY,
+       {"another primary"}},
+      {"role",
+       [](v1::Hello&, HelloJudge& j) {
+         j.plays_secondary = false;
+         j.role_detail = "runs the guest in term 16";
+       },
+       v1::REFUSAL_REASON_ROLE, {"not a secondary", "runs the guest in term 16"}},
+      // A primary that lost its term hears of it from the one that took over, also while its proposal
+      // happens to be newer.
+      {"lost_term",
+       [](v1::Hello&, HelloJudge& j) {
+         j.plays_secondary = false;
+         j.newest_term = Term(17);
+       },
+       v1::REFUSAL_REASON_TERM, {"not a secondary"}},
+  };
+  return *cases;
+}
+
+class RefusalTest : public testing::TestWithParam<Case> {};
+
+TEST_P(RefusalTest, NamesReasonAndBothValues) {
+  v1::Hello hello = BuildHello(Primary());
+  HelloJudge judge = Secondary();
+  GetParam().change(hello, judge);
+  const v1::HelloReply reply = EvaluateHello(hello, judge);
+  EXPECT_FALSE(reply.accepted());
+  EXPECT_EQ(reply.reason(), GetParam().reason) << reply.detail();
+  for (const std::string& word : GetParam().named) EXPECT_THAT(reply.detail(), HasSubstr(word));
+  EXPECT_EQ(reply.term(), judge.newest_term.value());
+  const absl::Status status = StatusOf(reply);
+  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(status.message()),
+              HasSubstr(std::string(RefusalReasonName(reply.reason()))));
+}
+
+INSTANTIATE_TEST_SUITE_P(All, RefusalTest, testing::ValuesIn(Cases()),
+                         [](const auto& test) { return test.param.name; });
+
+TEST(HandshakeTest, HostileTextIsNotRepeatedAsItIs) {
+  v1::Hello hello = BuildHello(Primary());
+  hello.set_vm_name(std::string(100'000, '\x1b') + "\n");
+  const v1::HelloReply reply = EvaluateHello(hello, Secondary());
+  EXPECT_FALSE(reply.accepted());
+  EXPECT_LT(reply.detail().size(), 500u);
+  EXPECT_EQ(reply.detail().find('\x1b'), std::string::npos);
+}
+
+TEST(HandshakeTest, CountsAreBounded) {
+  v1::Hello regions = BuildHello(Primary());
+  for (int i = 0; i < 1'000'000; ++i) regions.add_memory()->set_size_bytes(UINT64_MAX);
+  EXPECT_LT(EvaluateHello(regions, Secondary()).detail().size(), 500u);
+  v1::Hello leaves = BuildHello(Primary());
+  for (int i = 0; i < 2000; ++i) leaves.add_cpuid();
+  HelloJudge judge = Secondary();
+  judge.missing_cpu_features = [](const std::vector<CpuidLeaf>&, uint32_t) {
+    ADD_FAILURE() << "must not be asked about so many";
+    return std::vector<std::string>();
+  };
+  EXPECT_EQ(EvaluateHello(leaves, judge).reason(), v1::REFUSAL_REASON_CPU);
+  v1::Hello names = BuildHello(Primary());
+  for (int i = 0; i < 300; ++i) names.add_required_capabilities("x");
+  EXPECT_EQ(EvaluateHello(names, Secondary()).reason(), v1::REFUSAL_REASON_CAPABILITY);
+}
+
+TEST(HandshakeTest, AnEmptyHelloIsRefused) {
+  EXPECT_EQ(EvaluateHello(v1::Hello(), Secondary()).reason(), v1::REFUSAL_REASON_PROTOCOL_VERSION);
+  EXPECT_FALSE(EvaluateHello(v1::Hello(), HelloJudge()).accepted());
+}
+
+}  // namespace
+}  // namespace romulus::wire

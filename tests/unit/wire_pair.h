@@ -1,0 +1,219 @@
+// A primary session and a real secondary (replica::Session over a ReplicaStore), joined by any link.
+#ifndef ROMULUS_TESTS_UNIT_WIRE_PAIR_H_
+#define ROMULUS_TESTS_UNIT_WIRE_PAIR_H_
+
+#include <cstring>
+#include <memory>
+#include <random>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/synchronization/mutex.h"
+#include "base/clock.h"
+#include "replica/session.h"
+#include "unit/wire_support.h"
+#include "wire/primary_session.h"
+
+namespace romulus::wire {
+
+inline MachineIdentity TestMachine(uint64_t memory_mib) {
+  return {.vm_name = "vm",
+          .vm_uuid = "uuid",
+          .vcpu_count = 1,
+          .memory = memory::MemoryLayout::ForMib(memory_mib)->regions(),
+          .machine_digest = 7};
+}
+
+// The secondary's node: policy, store, what it was told. A new Session per stream.
+class TestSecondary final : public replica::HelloPolicy, public replica::SessionListener {
+ public:
+  explicit TestSecondary(uint64_t memory_mib)
+      : memory(*memory::GuestMemory::Create(*memory::MemoryLayout::ForMib(memory_mib))),
+        store(memory, {}, nullptr) {
+    judge.machine = TestMachine(memory_mib);
+    judge.node_name = "beta";
+    judge.max_frame_bytes = codec::kDefaultMaxBodyBytes;
+  }
+  ~TestSecondary() override { Disconnect(); }
+
+  replica::Session* Connect(std::shared_ptr<Link> with) {
+    Disconnect();
+    session =
+        std::make_unique<replica::Session>(&store, this, this, &counters, &clock,
+                                           replica::SessionOptions{});
+    link = std::move(with);
+    session->Attach(link);
+    return session.get();
+  }
+  // The session holds the link as well: both go, the link before who hears it.
+  void Disconnect() {
+    if (link != nullptr) link->Close(absl::CancelledError("test ends"));
+    if (session != nullptr) session->Attach(nullptr);
+    link.reset();
+    session.reset();
+  }
+
+  v1::HelloReply OnHello(const v1::Hello& hello) override { return EvaluateHello(hello, judge); }
+  void OnHello(const v1::Hello&, const v1::HelloReply&) override {}
+  void OnTraffic() override {}
+  void OnSyncProgress(uint64_t, uint64_t, bool) override {}
+  void OnEpochCommitted(const replica::EpochKey& key) override {
+    absl::MutexLock lock(&mutex);
+    newest = key;
+  }
+  void OnGoodbye(const v1::Goodbye& said) override {
+    absl::MutexLock lock(&mutex);
+    goodbye = said;
+  }
+  void OnClosed(const absl::Status&) override {
+    absl::MutexLock lock(&mutex);
+    ++closed;
+  }
+  void AwaitClosed(int count = 1) {
+    absl::MutexLock lock(&mutex);
+    auto enough = [this, count] { return closed >= count; };
+    ROMULUS_CHECK(mutex.AwaitWithTimeout(absl::Condition(&enough), kPatience));
+  }
+
+  base::MonotonicClock clock;
+  std::shared_ptr<memory::GuestMemory> memory;
+  replica::ReplicaStore store;
+  replica::ReplicaCounters counters;
+  HelloJudge judge;
+  absl::Mutex mutex;
+  replica::EpochKey newest;
+  v1::Goodbye goodbye;
+  int closed = 0;
+  std::shared_ptr<Link> link;
+  std::unique_ptr<replica::Session> session;
+};
+
+class TestPrimaryListener final : public PrimarySessionListener {
+ public:
+  void OnSignOfLife(uint64_t heartbeat_rtt_ns) override {
+    absl::MutexLock lock(&mutex);
+    ++signs;
+    if (heartbeat_rtt_ns != 0) ++round_trips;
+  }
+  void OnPeerGoodbye(const v1::Goodbye& said) override {
+    absl::MutexLock lock(&mutex);
+    goodbye = said;
+  }
+  void OnSessionClosed(const absl::Status& status) override {
+    absl::MutexLock lock(&mutex);
+    ++closed;
+    why = status;
+  }
+  absl::Status AwaitClosed() {
+    absl::MutexLock lock(&mutex);
+    ROMULUS_CHECK(mutex.AwaitWithTimeout(
+        absl::Condition(+[](int* count) { return *count > 0; }, &closed), kPatience));
+    return why;
+  }
+  void AwaitRoundTrips(int count) {
+    absl::MutexLock lock(&mutex);
+    auto enough = [this, count] { return round_trips >= count; };
+    ROMULUS_CHECK(mutex.AwaitWithTimeout(absl::Condition(&enough), kPatience));
+  }
+  absl::Mutex mutex;
+  int signs = 0;
+  int round_trips = 0;
+  v1::Goodbye goodbye;
+  int closed = 0;
+  absl::Status why;
+};
+
+// The primary's node: memory that a random hand writes, and epochs made of what it wrote.
+class TestPrimary final : public SyncSource {
+ public:
+  explicit TestPrimary(uint64_t memory_mib, uint64_t seed = 1)
+      : memory(*memory::GuestMemory::Create(*memory::MemoryLayout::ForMib(memory_mib))),
+        random_(seed) {
+    options.hello.machine = TestMachine(memory_mib);
+    options.hello.node_name = "alpha";
+    options.hello.current_term = Term(16);
+    options.hello.stream_term = Term(32);
+    options.hello.max_frame_bytes = codec::kDefaultMaxBodyBytes;
+  }
+  absl::Status Open(const PrimarySession::LinkFactory& make_link) {
+    auto opened = PrimarySession::Open(options, make_link, &clock, &listener, &acks);
+    if (!opened.ok()) return opened.status();
+    session = *std::move(opened);
+    return absl::OkStatus();
+  }
+  absl::Status HandshakeAndSync() {
+    const absl::StatusOr<v1::HelloReply> reply = session->Handshake(kPatience);
+    if (!reply.ok()) return reply.status();
+    if (absl::Status accepted = StatusOf(*reply); !accepted.ok()) return accepted;
+    return session->RunFullSync(memory.get(), this).status();
+  }
+  void Scribble(size_t pages) {
+    for (size_t i = 0; i < pages; ++i) {
+      const Gfn gfn(random_() % memory->layout().page_count());
+      if (random_() % 5 == 0) {
+        ROMULUS_CHECK(memory->Fill(GpaOf(gfn), std::byte{0}, kPageSize).ok());
+      } else {
+        for (int n = 0; n < 10; ++n) {
+          ROMULUS_CHECK(
+              memory->WriteObject(Gpa(GpaOf(gfn).value() + random_() % 512 * 8), random_()).ok());
+        }
+      }
+      dirty_.insert(gfn);
+    }
+  }
+  absl::StatusOr<memory::PageSet> TakeDirty() override {
+    memory::PageSet taken(memory->layout().gfn_end());
+    for (Gfn gfn : dirty_) taken.Insert(gfn);
+    dirty_.clear();
+    if (rounds > 0) {
+      --rounds;
+      Scribble(300);
+    }
+    return taken;
+  }
+  // Everything written since the last epoch or sync round.
+  void CutEpoch() {
+    epoch::StagedEpoch epoch = Epoch(options.hello.stream_term, ++last_epoch, dirty_.size());
+    std::vector<Gfn> gfns(dirty_.begin(), dirty_.end());
+    dirty_.clear();
+    for (size_t at = 0; at < gfns.size(); at += epoch::StagingChunk::kPages) {
+      epoch::PageBatch batch;
+      batch.chunk = *pool->Acquire(kPatience);
+      for (size_t i = at; i < std::min(gfns.size(), at + epoch::StagingChunk::kPages); ++i) {
+        std::memcpy(batch.chunk.data() + batch.gfns.size() * kPageSize,
+                    memory->Page(gfns[i]).data(), kPageSize);
+        batch.gfns.push_back(gfns[i]);
+      }
+      epoch.batches.push_back(std::move(batch));
+    }
+    session->epochs().Submit(std::move(epoch));
+  }
+  std::string Difference(const memory::GuestMemory& replica) const {
+    for (uint64_t n = 0; n < memory->layout().page_count(); ++n) {
+      if (std::memcmp(memory->Page(Gfn(n)).data(), replica.Page(Gfn(n)).data(), kPageSize) != 0) {
+        return "page " + std::to_string(n) + " differs";
+      }
+    }
+    return "";
+  }
+
+  base::MonotonicClock clock;
+  std::shared_ptr<memory::GuestMemory> memory;
+  std::unique_ptr<epoch::StagingPool> pool = *epoch::StagingPool::Create(4 << 20);
+  PrimarySessionOptions options;
+  TestPrimaryListener listener;
+  RecordingAcks acks;
+  int rounds = 0;
+  uint64_t last_epoch = 0;
+  std::unique_ptr<PrimarySession> session;
+
+ private:
+  std::mt19937_64 random_;
+  std::set<Gfn> dirty_;
+};
+
+}  // namespace romulus::wire
+
+#endif  // ROMULUS_TESTS_UNIT_WIRE_PAIR_H_

@@ -1,0 +1,217 @@
+#include "wire/epoch_sender.h"
+
+#include <gtest/gtest.h>
+
+#include <thread>
+
+#include "romulus/v1/replication.pb.h"
+#include "unit/wire_support.h"
+#include "wire/frame_sender.h"
+
+namespace romulus::wire {
+namespace {
+
+using codec::FrameKind;
+
+constexpr Term kTerm(32);
+
+class EpochSenderTest : public testing::Test {
+ protected:
+  EpochSenderTest() {
+    frames_ = *FrameSender::Create(Gfn(1024), {}, &clock_);
+    frames_->Start(&link_);
+    frames_->StartPages(codec::kDefaultMaxBodyBytes);
+    Make({.term = kTerm, .max_unacked_epochs = 4});
+  }
+  ~EpochSenderTest() override { link_.Close(absl::OkStatus()); }
+  void Make(const EpochSenderOptions& options) {
+    sender_.reset();
+    sender_ = std::make_unique<EpochSender>(options, frames_.get(), &clock_, &acks_);
+  }
+
+  base::MonotonicClock clock_;
+  FakeLink link_;
+  RecordingAcks acks_;
+  std::unique_ptr<epoch::StagingPool> pool_ = *epoch::StagingPool::Create(4 << 20);
+  std::unique_ptr<FrameSender> frames_;
+  std::unique_ptr<EpochSender> sender_;
+};
+
+TEST_F(EpochSenderTest, SendsEpochsInOrderAndGivesStagingBack) {
+  for (uint64_t n = 1; n <= 3; ++n) {
+    epoch::StagedEpoch epoch = Epoch(kTerm, n, 2);
+    epoch.batches.push_back(Batch(*pool_, {Gfn(1), Gfn(n + 1)}, static_cast<int>(n)));
+    sender_->Submit(std::move(epoch));
+  }
+  const std::vector<EpochSent> sent = acks_.AwaitSent(3);
+  EXPECT_EQ(sent[0].page_count, 2u);
+  EXPECT_EQ(sent[0].encoded.pages[static_cast<size_t>(codec::PageEncoding::kRaw)], 2u);
+  // Page 1 was sent before: its change travels as words.
+  EXPECT_EQ(sent[1].encoded.pages[static_cast<size_t>(codec::PageEncoding::kRaw)] +
+                sent[1].encoded.pages[static_cast<size_t>(codec::PageEncoding::kDelta)],
+            2u);
+  EXPECT_EQ(pool_->used_bytes(), 0u);
+  uint64_t next = 1;
+  for (const SeenFrame& frame : link_.Frames()) {
+    if (frame.kind != FrameKind::kEpochCommit) continue;
+    EXPECT_EQ(frame.epoch, EpochId(next));
+    EXPECT_EQ(frame.term, kTerm);
+    v1::EpochCommit commit;
+    ASSERT_TRUE(commit.ParseFromString(frame.body));
+    EXPECT_EQ(commit.page_count(), 2u);
+    ++next;
+  }
+  EXPECT_EQ(next, 4u);
+}
+
+TEST_F(EpochSenderTest, AcksAreToldOncePerEpochInOrder) {
+  for (uint64_t n = 1; n <= 3; ++n) sender_->Submit(Epoch(kTerm, n, 0));
+  acks_.AwaitSent(3);
+  EXPECT_EQ(sender_->unacked_epochs(), 3u);
+  ASSERT_TRUE(sender_->OnAck(kTerm, EpochId(2), 77).ok());
+  ASSERT_TRUE(sender_->OnAck(kTerm, EpochId(2), 77).ok());  // said again: nothing new
+  ASSERT_TRUE(sender_->OnAck(kTerm, EpochId(3), 88).ok());
+  const std::vector<EpochAck> acks = acks_.acks();
+  ASSERT_EQ(acks.size(), 3u);
+  for (uint64_t n = 1; n <= 3; ++n) EXPECT_EQ(acks[n - 1].epoch, EpochId(n));
+  EXPECT_EQ(acks[0].replica_staged_bytes, 77u);
+  EXPECT_GE(acks[0].submit_to_ack_ns, acks[0].send_to_ack_ns);
+  EXPECT_EQ(sender_->unacked_epochs(), 0u);
+  EXPECT_EQ(sender_->acked(), EpochId(3));
+  EXPECT_TRUE(sender_->AwaitAllAcked(absl::ZeroDuration()).ok());
+}
+
+TEST_F(EpochSenderTest, ALyingPeerIsRefused) {
+  sender_->Submit(Epoch(kTerm, 1, 0));
+  acks_.AwaitSent(1);
+  EXPECT_EQ(sender_->OnAck(kTerm, EpochId(2), 0).code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(sender_->OnAck(Term(33), EpochId(1), 0).code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_TRUE(acks_.acks().empty());
+}
+
+TEST_F(EpochSenderTest, RoomIsBoundedByUnackedEpochs) {
+  for (uint64_t n = 1; n <= 4; ++n) {
+    EXPECT_TRUE(sender_->AwaitRoom(absl::ZeroDuration()).ok());
+    sender_->Submit(Epoch(kTerm, n, 0));
+  }
+  EXPECT_TRUE(absl::IsDeadlineExceeded(sender_->AwaitRoom(absl::ZeroDuration())));
+  acks_.AwaitSent(4);
+  std::thread acker([this] { ASSERT_TRUE(sender_->OnAck(kTerm, EpochId(1), 0).ok()); });
+  EXPECT_TRUE(sender_->AwaitRoom(kPatience).ok());
+  acker.join();
+}
+
+TEST_F(EpochSenderTest, SubmitNeverBlocksWhileTheLinkDoes) {
+  link_.Block(true);
+  sender_->Submit(Epoch(kTerm, 1, 0));
+  link_.AwaitBlockedSender();
+  for (uint64_t n = 2; n <= 10; ++n) sender_->Submit(Epoch(kTerm, n, 0));
+  EXPECT_EQ(link_.messages(), 0u);
+  link_.Block(false);
+  acks_.AwaitSent(10);
+  // Those that waited went together.
+  EXPECT_LT(link_.messages(), 10u);
+}
+
+TEST_F(EpochSenderTest, PagesStagedAheadBelongToTheirEpoch) {
+  sender_->StagePages(kTerm, EpochId(1), Batch(*pool_, {Gfn(5)}, 1));
+  sender_->StagePages(kTerm, EpochId(1), Batch(*pool_, {Gfn(6)}, 2));
+  epoch::StagedEpoch rest = Epoch(kTerm, 1, 3);
+  rest.batches.push_back(Batch(*pool_, {Gfn(7)}, 3));
+  sender_->Submit(std::move(rest));
+  const std::vector<EpochSent> sent = acks_.AwaitSent(1);
+  EXPECT_EQ(sent[0].encoded.pages[static_cast<size_t>(codec::PageEncoding::kRaw)], 3u);
+  EXPECT_EQ(pool_->used_bytes(), 0u);
+}
+
+TEST_F(EpochSenderTest, AnAbortedEpochIsForgottenOverThereOnlyIfItWasBegun) {
+  // Begun: its pages are on their way.
+  sender_->StagePages(kTerm, EpochId(1), Batch(*pool_, {Gfn(5)}, 1));
+  link_.AwaitFrames(FrameKind::kEpochPages, 1);
+  sender_->Abort(kTerm, EpochId(1));
+  link_.AwaitFrames(FrameKind::kEpochAbort, 1);
+  // Not begun: the pages still wait here.
+  link_.Block(true);
+  sender_->Submit(Epoch(kTerm, 1, 0));
+  link_.AwaitBlockedSender();
+  sender_->StagePages(kTerm, EpochId(2), Batch(*pool_, {Gfn(5)}, 1));
+  sender_->Abort(kTerm, EpochId(2));
+  EXPECT_EQ(pool_->used_bytes(), 0u);
+  link_.Block(false);
+  sender_->Submit(Epoch(kTerm, 2, 0));
+  acks_.AwaitSent(2);
+  size_t aborts = 0;
+  for (const SeenFrame& frame : link_.Frames()) aborts += frame.kind == FrameKind::kEpochAbort;
+  EXPECT_EQ(aborts, 1u);
+}
+
+TEST_F(EpochSenderTest, HeartbeatsEchoAndCarryTheConsoleOffset) {
+  Make({.term = kTerm, .heartbeat_interval_ns = 1'000'000});
+  sender_->OnPeerHeartbeat(4711);
+  sender_->SetConsoleReleased(99);
+  sender_->StartHeartbeats();
+  uint64_t sequence = 0;
+  for (const SeenFrame& frame : link_.AwaitFrames(FrameKind::kHeartbeat, 3)) {
+    v1::Heartbeat heartbeat;
+    ASSERT_TRUE(heartbeat.ParseFromString(frame.body));
+    EXPECT_EQ(heartbeat.sequence(), ++sequence);
+    EXPECT_EQ(heartbeat.echo_monotonic_ns(), 4711u);
+    EXPECT_EQ(heartbeat.console_released(), 99u);
+    EXPECT_GT(heartbeat.sent_monotonic_ns(), 0u);
+  }
+}
+
+TEST_F(EpochSenderTest, CloseWakesEverybodyAndTellsOnce) {
+  for (uint64_t n = 1; n <= 4; ++n) sender_->Submit(Epoch(kTerm, n, 0));
+  acks_.AwaitSent(4);
+  absl::Status room;
+  std::thread waiter([&] { room = sender_->AwaitRoom(kPatience); });
+  sender_->Close(absl::UnavailableError("cable"));
+  sender_->Close(absl::UnavailableError("again"));
+  waiter.join();
+  EXPECT_EQ(room.message(), "cable");
+  EXPECT_EQ(acks_.AwaitClosed().message(), "cable");
+  EXPECT_FALSE(sender_->OnAck(kTerm, EpochId(4), 0).ok());
+  EXPECT_TRUE(acks_.acks().empty());
+  sender_->Submit(Epoch(kTerm, 5, 0));
+  sender_.reset();
+  EXPECT_EQ(acks_.closed(), 1);
+}
+
+TEST_F(EpochSenderTest, ADeadLinkClosesItAndDropsTheQueue) {
+  link_.Block(true);
+  sender_->Submit(Epoch(kTerm, 1, 0));
+  link_.AwaitBlockedSender();
+  epoch::StagedEpoch waiting = Epoch(kTerm, 2, 1);
+  waiting.batches.push_back(Batch(*pool_, {Gfn(5)}, 1));
+  sender_->Submit(std::move(waiting));
+  link_.Close(absl::OkStatus());
+  EXPECT_EQ(acks_.AwaitClosed().code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(pool_->used_bytes(), 0u);
+}
+
+TEST_F(EpochSenderTest, ControlFramesFitBetweenAnEpochsPages) {
+  sender_->StagePages(kTerm, EpochId(1), Batch(*pool_, {Gfn(5)}, 1));
+  link_.AwaitFrames(FrameKind::kEpochPages, 1);
+  ASSERT_TRUE(frames_
+                  ->SendControl(kPatience, FrameKind::kGoodbye, kTerm, EpochId(), v1::Goodbye())
+                  .ok());
+  sender_->Submit(Epoch(kTerm, 1, 1));
+  acks_.AwaitSent(1);
+  const std::vector<SeenFrame> frames = link_.Frames();  // numbering is checked by the reader
+  ASSERT_EQ(frames.size(), 3u);
+  EXPECT_EQ(frames[1].kind, FrameKind::kGoodbye);
+}
+
+TEST_F(EpochSenderTest, AControlFrameThatGaveUpLeavesNoGap) {
+  link_.Block(true);
+  EXPECT_TRUE(absl::IsDeadlineExceeded(frames_->SendControl(
+      absl::Milliseconds(1), FrameKind::kGoodbye, kTerm, EpochId(), v1::Goodbye())));
+  link_.Block(false);
+  sender_->Submit(Epoch(kTerm, 1, 0));
+  acks_.AwaitSent(1);
+  EXPECT_EQ(link_.Frames().size(), 1u);
+}
+
+}  // namespace
+}  // namespace romulus::wire

@@ -1,0 +1,323 @@
+#include "wire/primary_session.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <functional>
+#include <thread>
+
+#include "unit/wire_pair.h"
+#include "wire/loopback_link.h"
+
+namespace romulus::wire {
+namespace {
+
+using testing::HasSubstr;
+
+constexpr LoopbackEnd kPrimary = LoopbackEnd::kPrimary;
+constexpr LoopbackEnd kSecondary = LoopbackEnd::kSecondary;
+
+class PrimarySessionTest : public testing::Test {
+ protected:
+  ~PrimarySessionTest() override { StopPump(); }
+
+  absl::Status Connect() {
+    network_ = std::make_unique<LoopbackNetwork>();
+    network_->SetListener(kSecondary, secondary_.Connect(network_->TakeLink(kSecondary)));
+    return primary_.Open([this](LinkListener* listener) {
+      network_->SetListener(kPrimary, listener);
+      return network_->TakeLink(kPrimary);
+    });
+  }
+  // The network's own thread: delivers whatever there is, after `fault` had a look at it.
+  void StartPump() {
+    pumping_ = true;
+    pump_ = std::thread([this] {
+      while (pumping_) {
+        if (fault_) fault_();
+        if (network_->Pump(1) == 0) std::this_thread::yield();
+      }
+    });
+  }
+  void StopPump() {
+    pumping_ = false;
+    if (pump_.joinable()) pump_.join();
+  }
+
+  TestSecondary secondary_{8};
+  TestPrimary primary_{8};
+  std::unique_ptr<LoopbackNetwork> network_;
+  std::function<void()> fault_;
+  std::atomic<bool> pumping_{false};
+  std::thread pump_;
+};
+
+TEST_F(PrimarySessionTest, SyncsAndReplicatesByteForByte) {
+  primary_.Scribble(900);
+  primary_.rounds = 3;
+  ASSERT_TRUE(Connect().ok());
+  StartPump();
+  ASSERT_TRUE(primary_.HandshakeAndSync().ok());
+  for (int epoch = 0; epoch < 50; ++epoch) {
+    primary_.Scribble(epoch % 7 == 0 ? 200 : 3);
+    primary_.CutEpoch();
+  }
+  ASSERT_TRUE(primary_.session->epochs().AwaitAllAcked(kPatience).ok());
+  StopPump();
+  EXPECT_EQ(primary_.Difference(*secondary_.memory), "");
+  EXPECT_EQ(primary_.session->epochs().acked(), EpochId(50));
+  EXPECT_EQ(primary_.acks.acks().size(), 50u);
+  const absl::StatusOr<replica::PromotableEpoch> taken = secondary_.store.TakeForPromotion(Term(99));
+  ASSERT_TRUE(taken.ok());
+  EXPECT_EQ(taken->key.epoch, EpochId(50));
+  EXPECT_EQ(taken->machine, Epoch(Term(32), 50).machine);
+}
+
+TEST_F(PrimarySessionTest, ARefusalIsAReplyAndTheStreamEnds) {
+  secondary_.judge.machine.vcpu_count = 4;
+  ASSERT_TRUE(Connect().ok());
+  StartPump();
+  const absl::StatusOr<v1::HelloReply> reply = primary_.session->Handshake(kPatience);
+  ASSERT_TRUE(reply.ok()) << reply.status();
+  EXPECT_FALSE(reply->accepted());
+  EXPECT_THAT(reply->detail(), HasSubstr("vcpus: 1 on the primary, 4 here"));
+  primary_.listener.AwaitClosed().IgnoreError();
+  EXPECT_FALSE(primary_.session->RunFullSync(primary_.memory.get(), &primary_).ok());
+}
+
+TEST_F(PrimarySessionTest, ASilentPeerEndsTheHandshakeInTime) {
+  ASSERT_TRUE(Connect().ok());
+  EXPECT_TRUE(absl::IsDeadlineExceeded(primary_.session->Handshake(absl::Milliseconds(5)).status()));
+}
+
+TEST_F(PrimarySessionTest, AFailedConnectionIsAnError) {
+  const absl::Status opened =
+      primary_.Open([](LinkListener*) { return absl::UnavailableError("nobody there"); });
+  EXPECT_EQ(opened.message(), "nobody there");
+  EXPECT_EQ(primary_.acks.closed(), 1);
+  EXPECT_EQ(primary_.listener.closed, 0);
+}
+
+TEST_F(PrimarySessionTest, HeartbeatsGoRound) {
+  primary_.options.sender.heartbeat_interval_ns = 1'000'000;
+  ASSERT_TRUE(Connect().ok());
+  StartPump();
+  ASSERT_TRUE(primary_.session->Handshake(kPatience).ok());
+  for (int beat = 0; beat < 20; ++beat) {
+    ASSERT_TRUE(secondary_.session->SendHeartbeat().ok());
+    absl::MutexLock lock(&primary_.listener.mutex);
+    const int signs = primary_.listener.signs;
+    auto more = [this, signs] { return primary_.listener.signs > signs; };
+    ASSERT_TRUE(primary_.listener.mutex.AwaitWithTimeout(absl::Condition(&more), kPatience));
+    if (primary_.listener.round_trips >= 2) break;
+  }
+  primary_.listener.AwaitRoundTrips(1);
+}
+
+TEST_F(PrimarySessionTest, GoodbyesReachTheOtherSide) {
+  ASSERT_TRUE(Connect().ok());
+  StartPump();
+  ASSERT_TRUE(primary_.HandshakeAndSync().ok());
+  primary_.session->SendGoodbye(v1::Goodbye::REASON_UNPROTECT, "asked", kPatience);
+  primary_.listener.AwaitClosed().IgnoreError();
+  secondary_.AwaitClosed();
+  EXPECT_EQ(secondary_.goodbye.reason(), v1::Goodbye::REASON_UNPROTECT);
+  EXPECT_EQ(secondary_.goodbye.detail(), "asked");
+  EXPECT_EQ(primary_.acks.closed(), 1);
+
+  primary_.session.reset();
+  StopPump();
+  TestPrimary again(8, 2);
+  again.options.hello.stream_term = Term(48);
+  network_ = std::make_unique<LoopbackNetwork>();
+  network_->SetListener(kSecondary, secondary_.Connect(network_->TakeLink(kSecondary)));
+  ASSERT_TRUE(again
+                  .Open([this](LinkListener* listener) {
+                    network_->SetListener(kPrimary, listener);
+                    return network_->TakeLink(kPrimary);
+                  })
+                  .ok());
+  StartPump();
+  ASSERT_TRUE(again.HandshakeAndSync().ok());
+  secondary_.session->SayGoodbye(v1::Goodbye::REASON_PROMOTED, Term(99), "by hand");
+  EXPECT_FALSE(again.listener.AwaitClosed().ok());
+  EXPECT_EQ(again.listener.goodbye.reason(), v1::Goodbye::REASON_PROMOTED);
+  EXPECT_EQ(again.listener.goodbye.term(), 99u);
+  StopPump();
+}
+
+TEST_F(PrimarySessionTest, ALostLinkEndsSyncEpochsAndWaiters) {
+  ASSERT_TRUE(Connect().ok());
+  StartPump();
+  ASSERT_TRUE(primary_.HandshakeAndSync().ok());
+  StopPump();
+  primary_.CutEpoch();
+  network_->Cut(absl::UnavailableError("cable"));
+  network_->Pump();
+  EXPECT_EQ(primary_.listener.AwaitClosed().message(), "cable");
+  EXPECT_EQ(primary_.acks.closed(), 1);
+  EXPECT_EQ(primary_.session->epochs().AwaitAllAcked(kPatience).message(), "cable");
+  EXPECT_FALSE(primary_.session->RunFullSync(primary_.memory.get(), &primary_).ok());
+}
+
+TEST_F(PrimarySessionTest, CancelAndCloseEndAFullSync) {
+  ASSERT_TRUE(Connect().ok());
+  StartPump();
+  ASSERT_TRUE(primary_.session->Handshake(kPatience).ok());
+  class Canceller final : public SyncSource {
+   public:
+    explicit Canceller(TestPrimary* primary) : primary_(primary) {}
+    absl::StatusOr<memory::PageSet> TakeDirty() override {
+      primary_->session->CancelFullSync();
+      memory::PageSet one(primary_->memory->layout().gfn_end());
+      one.Insert(Gfn(1));
+      return one;
+    }
+    TestPrimary* primary_;
+  } canceller(&primary_);
+  EXPECT_TRUE(
+      absl::IsCancelled(primary_.session->RunFullSync(primary_.memory.get(), &canceller).status()));
+  primary_.session->Close(absl::AbortedError("enough"));
+  EXPECT_EQ(primary_.listener.AwaitClosed().message(), "enough");
+}
+
+// A secondary that acks what it never got, or talks nonsense, is left; what was acked stays acked.
+TEST_F(PrimarySessionTest, ALyingSecondaryIsLeft) {
+  const std::vector<std::function<void(codec::FrameWriter&, std::string*)>> lies = {
+      [](codec::FrameWriter& w, std::string* m) {
+        w.Append(codec::FrameKind::kAck, Term(32), EpochId(5), v1::Ack(), m);
+      },
+      [](codec::FrameWriter& w, std::string* m) {
+        w.Append(codec::FrameKind::kAck, Term(31), EpochId(0), v1::Ack(), m);
+      },
+      [](codec::FrameWriter& w, std::string* m) {
+        w.Append(codec::FrameKind::kEpochCommit, Term(32), EpochId(1), v1::EpochCommit(), m);
+      },
+      [](codec::FrameWriter& w, std::string* m) {
+        w.Append(codec::FrameKind::kHelloReply, Term(32), EpochId(), v1::HelloReply(), m);
+      },
+      [](codec::FrameWriter& w, std::string* m) {
+        w.Append(codec::FrameKind::kAck, Term(32), EpochId(0), absl::string_view("\xff\xff"), m);
+      },
+      [](codec::FrameWriter&, std::string* m) { *m = "garbage"; },
+      [](codec::FrameWriter& w, std::string* m) {
+        w.Append(codec::FrameKind::kHeartbeat, Term(32), EpochId(), v1::Heartbeat(), m);
+        m->pop_back();
+      },
+      [](codec::FrameWriter& w, std::string* m) {
+        w.Append(codec::FrameKind::kGoodbye, Term(32), EpochId(),
+                 absl::string_view(std::string(1 << 20, 'x')), m);
+      },
+  };
+  for (size_t i = 0; i < lies.size(); ++i) {
+    TestPrimary primary(8);
+    LoopbackNetwork network;
+    network.DeliverAtOnce();
+    std::unique_ptr<Link> peer = network.TakeLink(kSecondary);
+    ASSERT_TRUE(primary
+                    .Open([&](LinkListener* listener) {
+                      network.SetListener(kPrimary, listener);
+                      return network.TakeLink(kPrimary);
+                    })
+                    .ok());
+    codec::FrameWriter writer;
+    v1::HelloReply accept;
+    accept.set_accepted(true);
+    accept.set_protocol_version(kProtocolVersion);
+    std::string message;
+    writer.Append(codec::FrameKind::kHelloReply, Term(32), EpochId(), accept, &message);
+    ASSERT_TRUE(peer->Send(message).ok());
+    ASSERT_TRUE(primary.session->Handshake(kPatience).ok());
+    message.clear();
+    lies[i](writer, &message);
+    peer->Send(message).IgnoreError();
+    EXPECT_THAT(std::string(primary.listener.AwaitClosed().message()),
+                HasSubstr("broke the protocol"))
+        << "lie " << i;
+    EXPECT_TRUE(primary.acks.acks().empty());
+    primary.session.reset();
+  }
+}
+
+TEST_F(PrimarySessionTest, AnAcceptanceInAnotherProtocolIsRefused) {
+  LoopbackNetwork network;
+  network.DeliverAtOnce();
+  std::unique_ptr<Link> peer = network.TakeLink(kSecondary);
+  ASSERT_TRUE(primary_
+                  .Open([&](LinkListener* listener) {
+                    network.SetListener(kPrimary, listener);
+                    return network.TakeLink(kPrimary);
+                  })
+                  .ok());
+  codec::FrameWriter writer;
+  v1::HelloReply accept;
+  accept.set_accepted(true);
+  accept.set_protocol_version(2);
+  std::string message;
+  writer.Append(codec::FrameKind::kHelloReply, Term(32), EpochId(), accept, &message);
+  peer->Send(message).IgnoreError();
+  EXPECT_THAT(std::string(primary_.session->Handshake(kPatience).status().message()),
+              HasSubstr("protocol"));
+  primary_.session.reset();
+}
+
+// Any fault on the way: the secondary notices, what it committed stays as it was, both sides end.
+class FaultTest : public PrimarySessionTest, public testing::WithParamInterface<int> {};
+
+TEST_P(FaultTest, OneFaultIsNoticedAndNothingCommittedIsLost) {
+  primary_.Scribble(100);
+  ASSERT_TRUE(Connect().ok());
+  StartPump();
+  ASSERT_TRUE(primary_.HandshakeAndSync().ok());
+  primary_.Scribble(20);
+  primary_.CutEpoch();
+  ASSERT_TRUE(primary_.session->epochs().AwaitAllAcked(kPatience).ok());
+  StopPump();
+
+  // Three more epochs in flight as three messages; then one fault among them.
+  for (uint64_t n = 2; n <= 4; ++n) {
+    primary_.Scribble(5);
+    primary_.CutEpoch();
+    primary_.acks.AwaitSent(n);
+  }
+  const size_t in_flight = network_->InFlight(kSecondary);
+  ASSERT_GE(in_flight, 3u);
+  size_t bytes = 0;
+  network_->Edit(kSecondary, in_flight - 1, [&](std::string& frames) { bytes = frames.size(); });
+  uint64_t newest_possible = 4;
+  switch (GetParam()) {
+    case 0:
+      ASSERT_TRUE(network_->Drop(kSecondary, in_flight - 2));
+      newest_possible = 2;
+      break;
+    case 1:
+      ASSERT_TRUE(network_->Duplicate(kSecondary, in_flight - 2));
+      newest_possible = 3;
+      break;
+    case 2:
+      ASSERT_TRUE(network_->Swap(kSecondary, in_flight - 2, in_flight - 1));
+      newest_possible = 2;
+      break;
+    case 3:
+      ASSERT_TRUE(network_->Truncate(kSecondary, in_flight - 1, bytes - 1));
+      newest_possible = 3;
+      break;
+    default:
+      ASSERT_TRUE(network_->FlipBit(kSecondary, in_flight - 1,
+                                    static_cast<size_t>(GetParam()) * 7919 % (bytes * 8)));
+      newest_possible = 3;
+  }
+  StartPump();
+  secondary_.AwaitClosed();
+  primary_.listener.AwaitClosed().IgnoreError();
+  StopPump();
+  const replica::ReplicaStatus status = secondary_.store.status();
+  EXPECT_EQ(status.newest.epoch, EpochId(newest_possible));
+  EXPECT_LE(primary_.session->epochs().acked(), status.newest.epoch);
+}
+
+INSTANTIATE_TEST_SUITE_P(Faults, FaultTest, testing::Range(0, 24));
+
+}  // namespace
+}  // namespace romulus::wire
