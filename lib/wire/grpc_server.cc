@@ -6,6 +6,7 @@
 #include <netdb.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <unistd.h>
 
 #include <chrono>
 #include <cstring>
@@ -57,6 +58,12 @@ absl::Status ProbeUnix(absl::string_view address, absl::string_view path) {
   // SAFETY: sockaddr_un is the sockaddr of AF_UNIX.
   if (::connect(fd.get(), reinterpret_cast<const sockaddr*>(&name), sizeof(name)) == 0) {
     return InUse(address);
+  }
+  const size_t slash = path.rfind('/');
+  const std::string folder(slash == absl::string_view::npos ? "."
+                                                            : std::string(path.substr(0, slash + 1)));
+  if (::access(folder.c_str(), W_OK | X_OK) != 0) {
+    return base::ErrnoStatus(errno, absl::StrCat("cannot listen on ", address));
   }
   return absl::OkStatus();
 }

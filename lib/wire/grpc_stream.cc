@@ -92,10 +92,12 @@ void GrpcStream::SetListener(LinkListener* listener) {
 
 void GrpcStream::Begin() {
   absl::MutexLock lock(&mutex_);
-  if (finishing_) return;  // closed meanwhile
-  reading_ = true;
-  ++pending_;
-  StartRead(&incoming_, TagOf(Op::kRead));
+  begun_ = true;
+  if (!closing_ || HasWritesDone()) {
+    reading_ = true;
+    ++pending_;
+    StartRead(&incoming_, TagOf(Op::kRead));
+  }
   AdvanceCloseLocked();  // Close() may have come first
 }
 
@@ -116,6 +118,7 @@ absl::Status GrpcStream::SendWithin(absl::Duration timeout, std::string frames) 
     const absl::Status why = absl::ResourceExhaustedError("the peer does not read what it is sent");
     broken_ = true;
     BeginCloseLocked(why);
+    Cancel();  // the write in flight would wait for the peer
     return why;
   }
   if (!mutex_.AwaitWithTimeout(absl::Condition(&has_room), timeout)) {
@@ -157,6 +160,7 @@ bool GrpcStream::done() const {
 
 void GrpcStream::BeginCloseLocked(const absl::Status& why) {
   if (closing_) {
+    if (!begun_) why_ = why;
     if (broken_) AdvanceCloseLocked();
     return;
   }
@@ -177,14 +181,11 @@ void GrpcStream::DropQueueLocked() {
 }
 
 void GrpcStream::AdvanceCloseLocked() {
-  if (!closing_ || finishing_) return;
-  if (broken_) {
-    Cancel();
-    DropQueueLocked();
-  }
+  if (!begun_ || !closing_ || finishing_) return;
+  if (broken_) DropQueueLocked();
   if (writing_ || !outgoing_.empty()) return;
   if (HasWritesDone()) {
-    if (reading_ && !writes_done_ && !broken_) {
+    if (reading_ && !writes_done_) {
       writes_done_ = true;
       ++pending_;
       StartWritesDone(TagOf(Op::kWritesDone));
