@@ -57,7 +57,10 @@ EncodeStats EpochEncoder::TakeStats() { return std::exchange(stats_, EncodeStats
 absl::Status EpochEncoder::Flush(Send send) {
   if (message_.empty()) return absl::OkStatus();
   stats_.message_bytes += message_.size();
-  absl::Status sent = send(std::exchange(message_, std::string()));
+  // The next message is likely to be as long: grown once, not by doubling.
+  std::string next;
+  next.reserve(message_.size() + kMaxRecordBytes);
+  absl::Status sent = send(std::exchange(message_, std::move(next)));
   if (!sent.ok()) return Broken(std::move(sent));
   return absl::OkStatus();
 }

@@ -78,6 +78,13 @@ class ModelPrimary {
         return;
       case 2:
         return;
+      case 3:
+        // Few words with few values: they go back to what they were, as flags and locks do.
+        for (size_t n = random_() % 10; n > 0; --n) {
+          const uint64_t value = random_() % 3;
+          std::memcpy(bytes + random_() % 6 * 8, &value, 8);
+        }
+        return;
       default:
         for (size_t n = random_() % 40; n > 0; --n) {
           const uint64_t value = random_();
