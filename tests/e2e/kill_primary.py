@@ -17,10 +17,13 @@ import pair as pairlib
 def kill_moment(pair, random_source, in_sync):
     """Starts both nodes and kills the primary; returns (primary, secondary, mode it was in)."""
     if in_sync:
-        primary, secondary = pair.start()
-        secondary.await_status("the stream", lambda s: s["peer"].get("connected")
+        # The guest fills its memory alone first, so that there is much to copy.
+        primary = pair.start_node("alpha", "primary")
+        primary.await_status("step 1", lambda s: pairlib.judge_console(primary.console()).get("last"))
+        secondary = pair.start_node("beta", "secondary")
+        secondary.await_status("the full sync", lambda s: s.get("sync", {}).get("active")
                                or s.get("mode") != "MODE_STANDBY")
-        time.sleep(random_source.random() * 0.05)
+        time.sleep(random_source.random() * 0.3)
     else:
         primary, secondary = pair.start_protected()
         time.sleep(random_source.random() * 0.5)  # the random moment itself
@@ -35,8 +38,12 @@ def round_of(build, number, seed, in_sync):
     workload = source.choice(["uniform", "hotcold", "sequential"])
     rate = source.choice([0, 2000, 20000])
     pages = source.choice([2, 64, 1500])
-    memory_mib = 256 if in_sync else 32
-    command_line = f"workload={workload} pages={pages} rate={rate} report_ms=3 seed={number + 1}"
+    memory_mib = 32
+    fill = 0
+    if in_sync:  # so much memory in use that the full sync takes a while
+        memory_mib, pages, fill = 512, source.choice([3000, 60_000]), 1
+    command_line = (f"workload={workload} pages={pages} rate={rate} fill={fill} report_ms=3"
+                    f" seed={number + 1}")
     with pairlib.Pair(build, command_line=command_line, vcpus=vcpus, memory_mib=memory_mib) as pair:
         primary, secondary, mode = kill_moment(pair, source, in_sync)
         said_before = primary.console()
