@@ -110,9 +110,10 @@ struct Reply {
 
 class SessionRig {
  public:
-  explicit SessionRig(uint64_t memory_mib = 4, const StoreOptions& options = {})
+  explicit SessionRig(uint64_t memory_mib = 4, const StoreOptions& options = {},
+                      CommittedConsole* other_console = nullptr)
       : memory(*memory::GuestMemory::Create(*memory::MemoryLayout::ForMib(memory_mib))),
-        store(memory, options, &console) {
+        store(memory, options, other_console != nullptr ? other_console : &console) {
     Connect();
   }
 

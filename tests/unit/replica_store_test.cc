@@ -257,6 +257,36 @@ TEST(ReplicaStoreTest, MemoryThatWasAGuestsIsOverwrittenToTheLastPage) {
   EXPECT_EQ(primary.Difference(*memory), "");
 }
 
+TEST(ReplicaStoreTest, APageThatTurnsZeroDuringTheSyncHasNoOtherPast) {
+  ModelPrimary primary;
+  SessionRig rig;
+  rig.Feed(primary.StartStream(kTerm));
+  Messages messages;
+  const auto send = [&messages](std::string message) {
+    messages.push_back(std::move(message));
+    return absl::OkStatus();
+  };
+  codec::EpochEncoder& encoder = primary.encoder();
+  const auto add = [&](Gfn gfn) {
+    return encoder.AddSyncPage(gfn, codec::PageBytes(primary.page(gfn), kPageSize), send);
+  };
+  primary.page(Gfn(1))[8] = std::byte{7};
+  primary.page(Gfn(2))[8] = std::byte{7};
+  ASSERT_TRUE(encoder.BeginSync(kTerm, 1024, send).ok());
+  for (uint64_t gfn = 0; gfn < 1024; ++gfn) ASSERT_TRUE(add(Gfn(gfn)).ok());
+  std::memset(primary.page(Gfn(1)), 0, 2 * kPageSize);
+  ASSERT_TRUE(add(Gfn(1)).ok());
+  ASSERT_TRUE(encoder.AddSyncZeroRun(Gfn(2), 1, send).ok());
+  primary.page(Gfn(1))[8] = std::byte{7};  // as it was at first
+  ASSERT_TRUE(add(Gfn(1)).ok());
+  ASSERT_TRUE(encoder.EndSync(3, send).ok());
+  rig.Feed(messages);
+  primary.page(Gfn(2))[8] = std::byte{7};
+  rig.Feed(primary.Epoch(kTerm, EpochId(1), {Gfn(2)}));
+  EXPECT_EQ(rig.LastAck(), EpochId(1)) << rig.listener.why;
+  EXPECT_EQ(primary.Difference(*rig.memory), "");
+}
+
 TEST(ReplicaStoreTest, AnotherStreamTakesOver) {
   ModelPrimary primary;
   SessionRig rig;
