@@ -3,8 +3,11 @@
 #ifndef ROMULUS_TESTS_KVM_VMM_RIG_H_
 #define ROMULUS_TESTS_KVM_VMM_RIG_H_
 
+#include <chrono>
+#include <condition_variable>
 #include <cstring>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <utility>
@@ -13,8 +16,6 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
-#include "absl/synchronization/mutex.h"
-#include "absl/time/time.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "kvm/system.h"
@@ -38,78 +39,83 @@ namespace romulus::testing {
   lhs = *std::move(tmp)
 
 // So long nothing here takes unless it hangs; no test passes because of it.
-inline constexpr absl::Duration kPatience = absl::Seconds(60);
+inline constexpr std::chrono::seconds kPatience(60);
 
 // Console and listener of one machine.
 class Witness final : public devices::ConsoleSink, public vmm::GuestListener {
  public:
   void WriteConsole(std::span<const std::byte> bytes) override {
-    absl::MutexLock lock(&mutex_);
+    std::lock_guard lock(mutex_);
     for (const std::byte b : bytes) {
       text_.push_back(static_cast<char>(b));
       if (b == std::byte{'\n'}) ++lines_;
     }
+    changed_.notify_all();
   }
   void OnDirtyRingFull() override {
-    absl::MutexLock lock(&mutex_);
+    std::lock_guard lock(mutex_);
     ++ring_full_;
+    changed_.notify_all();
   }
   void OnGuestStopped(vmm::GuestStop reason, const absl::Status& detail) override {
-    absl::MutexLock lock(&mutex_);
+    std::lock_guard lock(mutex_);
     ++stops_;
     stop_ = reason;
     detail_ = detail;
+    changed_.notify_all();
   }
 
   std::string text() const {
-    absl::MutexLock lock(&mutex_);
+    std::lock_guard lock(mutex_);
     return text_;
   }
   int ring_full() const {
-    absl::MutexLock lock(&mutex_);
+    std::lock_guard lock(mutex_);
     return ring_full_;
   }
   int stops() const {
-    absl::MutexLock lock(&mutex_);
+    std::lock_guard lock(mutex_);
     return stops_;
   }
   std::optional<vmm::GuestStop> stop() const {
-    absl::MutexLock lock(&mutex_);
+    std::lock_guard lock(mutex_);
     return stop_;
   }
   absl::Status detail() const {
-    absl::MutexLock lock(&mutex_);
+    std::lock_guard lock(mutex_);
     return detail_;
   }
   // False if it did not happen, or the guest stopped before.
   bool AwaitLines(size_t lines) const {
-    absl::MutexLock lock(&mutex_);
-    auto there = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-      return lines_ >= lines || stops_ > 0;
-    };
-    return mutex_.AwaitWithTimeout(absl::Condition(&there), kPatience) && lines_ >= lines;
+    return Await([&] { return lines_ >= lines || stops_ > 0; }) && Lines() >= lines;
   }
   bool AwaitStop() const {
-    absl::MutexLock lock(&mutex_);
-    auto there = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return stops_ > 0; };
-    return mutex_.AwaitWithTimeout(absl::Condition(&there), kPatience);
+    return Await([&] { return stops_ > 0; });
   }
   bool AwaitRingFull(int count) const {
-    absl::MutexLock lock(&mutex_);
-    auto there = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-      return ring_full_ >= count || stops_ > 0;
-    };
-    return mutex_.AwaitWithTimeout(absl::Condition(&there), kPatience) && ring_full_ >= count;
+    return Await([&] { return ring_full_ >= count || stops_ > 0; }) && ring_full() >= count;
   }
 
  private:
-  mutable absl::Mutex mutex_;
-  std::string text_ ABSL_GUARDED_BY(mutex_);
-  size_t lines_ ABSL_GUARDED_BY(mutex_) = 0;
-  int ring_full_ ABSL_GUARDED_BY(mutex_) = 0;
-  int stops_ ABSL_GUARDED_BY(mutex_) = 0;
-  std::optional<vmm::GuestStop> stop_ ABSL_GUARDED_BY(mutex_);
-  absl::Status detail_ ABSL_GUARDED_BY(mutex_);
+  template <typename Condition>
+  bool Await(Condition condition) const {
+    std::unique_lock lock(mutex_);
+    return changed_.wait_for(lock, kPatience, condition);
+  }
+  size_t Lines() const {
+    std::lock_guard lock(mutex_);
+    return lines_;
+  }
+
+  // Not absl's: ThreadSanitizer does not see into Debian's build of it.
+  mutable std::mutex mutex_;
+  mutable std::condition_variable changed_;
+  std::string text_;
+  size_t lines_ = 0;
+  int ring_full_ = 0;
+  int stops_ = 0;
+  std::optional<vmm::GuestStop> stop_;
+  absl::Status detail_;
 };
 
 inline std::shared_ptr<memory::GuestMemory> NewMemory(uint64_t memory_mib = 16) {
