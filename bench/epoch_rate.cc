@@ -1,8 +1,10 @@
-// How many epochs a second are acked, how long the guest stands still, and how much of its speed is left,
-// by the number of dirty pages per epoch. The ledger guest on KVM, the checkpoint loop, the real codec and
-// gRPC over loopback to a secondary in another process. Nothing is asserted: it measures.
+// How many epochs a second are acked, how long the guest stands still, and how much of its speed is
+// left, by the number of dirty pages per epoch. The ledger guest on KVM, the checkpoint loop, the
+// real codec and gRPC over loopback to a secondary in another process. Nothing is asserted: it
+// measures.
 //
-//   epoch_rate --kernel build/release/guests/ledger.elf [--pages 1,3,10] [--seconds 5] [--json FILE]
+//   epoch_rate --kernel build/release/guests/ledger.elf [--pages 1,3,10] [--seconds 5] [--json
+//   FILE]
 
 #include <google/protobuf/util/json_util.h>
 #include <sys/utsname.h>
@@ -148,7 +150,8 @@ class LoopSyncSource final : public wire::SyncSource {
 // The rig's rings are emptied by whoever listens; in the bench that is the loop.
 class BenchRig final : public testing::MachineRig {
  public:
-  static absl::StatusOr<std::unique_ptr<BenchRig>> Create(const testing::MachineRigOptions& options) {
+  static absl::StatusOr<std::unique_ptr<BenchRig>> Create(
+      const testing::MachineRigOptions& options) {
     auto rig = std::unique_ptr<BenchRig>(new BenchRig);
     ROMULUS_RETURN_IF_ERROR(rig->Init(options));
     return rig;
@@ -173,10 +176,9 @@ absl::StatusOr<Row> Measure(const Settings& settings, const std::string& trackin
   const uint64_t data_pages = std::max<uint64_t>(counters, pages > counters ? pages - counters : 1);
   const testing::MachineRigOptions options{
       .kernel = settings.kernel,
-      .command_line =
-          absl::StrCat("vcpus=", settings.vcpus, " workload=sequential pages=", data_pages,
-                       " bytes=8 verify=0 report_ms=1000 lsr=0",
-                       pages <= counters ? " workload=idle report_ms=1" : ""),
+      .command_line = absl::StrCat("vcpus=", settings.vcpus, " workload=sequential pages=",
+                                   data_pages, " bytes=8 verify=0 report_ms=1000 lsr=0",
+                                   pages <= counters ? " workload=idle report_ms=1" : ""),
       .vcpus = settings.vcpus,
       .memory_mib = settings.memory_mib,
       .dirty_log = tracking == "ring" ? vmm::DirtyLogMode::kRing : vmm::DirtyLogMode::kBitmap,
@@ -194,16 +196,16 @@ absl::StatusOr<Row> Measure(const Settings& settings, const std::string& trackin
     rig->AwaitProgress(1000);
     row.set_unprotected_writes_per_s(WritesPerSecond(*rig, std::min(2.0, settings.seconds)));
   }
-  ROMULUS_ASSIGN_OR_RETURN(SecondaryProcess secondary, SecondaryProcess::Start(settings.memory_mib));
+  ROMULUS_ASSIGN_OR_RETURN(SecondaryProcess secondary,
+                           SecondaryProcess::Start(settings.memory_mib));
   ROMULUS_ASSIGN_OR_RETURN(auto rig, BenchRig::Create(options));
   Failures failures;
-  epoch::CheckpointLoop loop(
-      rig->Parts(),
-      {.governor = {.max_dirty_pages = 1u << 20,
-                    .max_interval_ns = settings.max_interval_us * 1000,
-                    .min_interval_ns = 0},
-       .max_unacked_epochs = 16},
-      &failures);
+  epoch::CheckpointLoop loop(rig->Parts(),
+                             {.governor = {.max_dirty_pages = 1u << 20,
+                                           .max_interval_ns = settings.max_interval_us * 1000,
+                                           .min_interval_ns = 0},
+                              .max_unacked_epochs = 16},
+                             &failures);
   rig->loop = &loop;
   Samples samples;
   samples.loop = &loop;
@@ -219,14 +221,13 @@ absl::StatusOr<Row> Measure(const Settings& settings, const std::string& trackin
   session_options.hello.stream_term = Term(1);
   session_options.hello.max_frame_bytes = codec::kDefaultMaxBodyBytes;
   session_options.gfn_end = rig->memory->layout().gfn_end();
-  ROMULUS_ASSIGN_OR_RETURN(
-      std::unique_ptr<wire::PrimarySession> session,
-      wire::PrimarySession::Open(
-          session_options,
-          [&](wire::LinkListener* listener) {
-            return wire::ConnectGrpcLink(secondary.address(), {}, listener);
-          },
-          &rig->clock, &no_news, &samples));
+  ROMULUS_ASSIGN_OR_RETURN(std::unique_ptr<wire::PrimarySession> session,
+                           wire::PrimarySession::Open(
+                               session_options,
+                               [&](wire::LinkListener* listener) {
+                                 return wire::ConnectGrpcLink(secondary.address(), {}, listener);
+                               },
+                               &rig->clock, &no_news, &samples));
   ROMULUS_ASSIGN_OR_RETURN(const v1::HelloReply reply, session->Handshake(absl::Seconds(10)));
   ROMULUS_RETURN_IF_ERROR(wire::StatusOf(reply));
   ROMULUS_RETURN_IF_ERROR(rig->machine->SetDirtyLogging(true));
@@ -273,10 +274,11 @@ std::string DescribeHost() {
 }
 
 void PrintRow(const Row& row) {
-  std::printf("%-7s %5llu %8.1f %9.0f %8.1f %8.1f %8.1f %8.1f %7.1f %9.0f\n", row.tracking().c_str(),
-              static_cast<unsigned long long>(row.pages_per_epoch()), row.dirty_pages_mean(),
-              row.epochs_per_s(), row.pause().p50_us(), row.pause().p99_us(), row.ack().p50_us(),
-              row.ack().p99_us(), 100 * row.progress_share(), row.bytes_per_epoch());
+  std::printf("%-7s %5llu %8.1f %9.0f %8.1f %8.1f %8.1f %8.1f %7.1f %9.0f\n",
+              row.tracking().c_str(), static_cast<unsigned long long>(row.pages_per_epoch()),
+              row.dirty_pages_mean(), row.epochs_per_s(), row.pause().p50_us(),
+              row.pause().p99_us(), row.ack().p50_us(), row.ack().p99_us(),
+              100 * row.progress_share(), row.bytes_per_epoch());
   std::printf("        phases p50 us:");
   for (absl::string_view name : epoch::kPhaseNames) {
     const auto found = row.phases().find(std::string(name));

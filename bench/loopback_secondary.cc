@@ -56,8 +56,8 @@ class Acceptor final : public wire::LinkAcceptor {
 
   wire::LinkListener* Accept(std::unique_ptr<wire::Link> link, absl::string_view) override {
     absl::MutexLock lock(&mutex_);
-    sessions_.push_back(std::make_unique<replica::Session>(&store_, &policy_, &listener_, &counters_,
-                                                           &clock_, replica::SessionOptions{}));
+    sessions_.push_back(std::make_unique<replica::Session>(
+        &store_, &policy_, &listener_, &counters_, &clock_, replica::SessionOptions{}));
     sessions_.back()->Attach(std::shared_ptr<wire::Link>(std::move(link)));
     return sessions_.back().get();
   }

@@ -1,4 +1,5 @@
-// A secondary in a process of its own, on loopback: what the primary of a bench ships its epochs to.
+// A secondary in a process of its own, on loopback: what the primary of a bench ships its epochs
+// to.
 #ifndef ROMULUS_BENCH_LOOPBACK_SECONDARY_H_
 #define ROMULUS_BENCH_LOOPBACK_SECONDARY_H_
 

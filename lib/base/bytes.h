@@ -28,8 +28,7 @@ class ByteReader {
   explicit ByteReader(std::span<const std::byte> bytes) : bytes_(bytes) {}
 
   template <typename T>
-    requires std::is_trivially_copyable_v<T>
-  T Read() {
+  requires std::is_trivially_copyable_v<T> T Read() {
     T value{};
     if (std::span<const std::byte> raw = Take(sizeof(T)); raw.size() == sizeof(T)) {
       std::memcpy(&value, raw.data(), sizeof(T));
@@ -59,7 +58,7 @@ class ByteWriter {
  public:
   explicit ByteWriter(std::string* out) : out_(out) {}
   template <typename T>
-    requires std::is_trivially_copyable_v<T>
+  requires std::is_trivially_copyable_v<T>
   void Write(const T& value) {
     char raw[sizeof(T)];
     std::memcpy(raw, &value, sizeof(T));

@@ -9,11 +9,11 @@ namespace romulus::base {
 
 }  // namespace romulus::base
 
-#define ROMULUS_CHECK(expression)                                           \
-  do {                                                                      \
-    if (!(expression)) [[unlikely]] {                                       \
-      ::romulus::base::CheckFailed(__FILE__, __LINE__, #expression);        \
-    }                                                                       \
+#define ROMULUS_CHECK(expression)                                    \
+  do {                                                               \
+    if (!(expression)) [[unlikely]] {                                \
+      ::romulus::base::CheckFailed(__FILE__, __LINE__, #expression); \
+    }                                                                \
   } while (false)
 
 #endif  // ROMULUS_BASE_CHECK_H_

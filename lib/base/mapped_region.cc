@@ -20,7 +20,8 @@ absl::StatusOr<std::byte*> Map(size_t size_bytes, int flags, int fd, uint64_t of
 }  // namespace
 
 MappedRegion::MappedRegion(MappedRegion&& other) noexcept
-    : data_(std::exchange(other.data_, nullptr)), size_bytes_(std::exchange(other.size_bytes_, 0)) {}
+    : data_(std::exchange(other.data_, nullptr)),
+      size_bytes_(std::exchange(other.size_bytes_, 0)) {}
 
 MappedRegion& MappedRegion::operator=(MappedRegion&& other) noexcept {
   std::swap(data_, other.data_);

@@ -1,4 +1,5 @@
-// Owns one mmap()ed range; unmaps it when destroyed. Move-only; the bytes may be used by any thread.
+// Owns one mmap()ed range; unmaps it when destroyed. Move-only; the bytes may be used by any
+// thread.
 #ifndef ROMULUS_BASE_MAPPED_REGION_H_
 #define ROMULUS_BASE_MAPPED_REGION_H_
 

@@ -19,10 +19,10 @@ absl::Status Annotate(const absl::Status& status, absl::string_view context);
 
 }  // namespace romulus::base
 
-#define ROMULUS_RETURN_IF_ERROR(expression)                     \
-  do {                                                          \
-    absl::Status romulus_status = (expression);                 \
-    if (!romulus_status.ok()) return romulus_status;            \
+#define ROMULUS_RETURN_IF_ERROR(expression)          \
+  do {                                               \
+    absl::Status romulus_status = (expression);      \
+    if (!romulus_status.ok()) return romulus_status; \
   } while (false)
 
 #define ROMULUS_MACRO_CONCAT_INNER(a, b) a##b

@@ -48,8 +48,8 @@ constexpr Gpa GpaOf(Gfn gfn) { return Gpa(gfn.value() << kPageShift); }
 namespace romulus {
 using base::EpochId;
 using base::Gfn;
-using base::Gpa;
 using base::GfnOf;
+using base::Gpa;
 using base::GpaOf;
 using base::kPageShift;
 using base::kPageSize;

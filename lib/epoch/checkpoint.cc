@@ -9,8 +9,8 @@
 namespace romulus::epoch {
 namespace {
 
-// The longest that a paused guest waits for staging memory before the checkpoint gives up. A pipeline
-// that frees nothing for so long has lost its peer; losing it is noticed sooner than this.
+// The longest that a paused guest waits for staging memory before the checkpoint gives up. A
+// pipeline that frees nothing for so long has lost its peer; losing it is noticed sooner than this.
 constexpr absl::Duration kStagingPatience = absl::Seconds(30);
 
 // Adds the time from its construction to its end to one phase.
@@ -30,8 +30,8 @@ class PhaseTimer {
 
 }  // namespace
 
-// Undoes a checkpoint unless told that it succeeded. Declared after the pause guard, so it runs while
-// the guest still stands.
+// Undoes a checkpoint unless told that it succeeded. Declared after the pause guard, so it runs
+// while the guest still stands.
 class Checkpoint::Rollback {
  public:
   Rollback(const CheckpointParts& parts, Term term, EpochId epoch, EpochSink* sink)

@@ -1,7 +1,7 @@
 // One checkpoint: everything that happens while the guest stands still. Run() is the order of the
 // design, written once; every phase is a function of this class. A failure before the guest resumes
-// rolls back: dirty pages are put back, the output cut is undone, the guest resumes, the reason is the
-// Status (P5).
+// rolls back: dirty pages are put back, the output cut is undone, the guest resumes, the reason is
+// the Status (P5).
 //
 // Checkpoint thread only. Does not log; the pause allocates only what its pages and state need.
 #ifndef ROMULUS_EPOCH_CHECKPOINT_H_
@@ -43,9 +43,9 @@ class Checkpoint {
  public:
   explicit Checkpoint(const CheckpointParts& parts);
 
-  // Ends the running epoch and returns it staged. `sink` takes parts of an epoch that is larger than
-  // the staging pool, and their Abort. `may_submit` is called with the guest paused and waits until one
-  // more epoch may be on its way; an error from it aborts the checkpoint.
+  // Ends the running epoch and returns it staged. `sink` takes parts of an epoch that is larger
+  // than the staging pool, and their Abort. `may_submit` is called with the guest paused and waits
+  // until one more epoch may be on its way; an error from it aborts the checkpoint.
   absl::StatusOr<StagedEpoch> Run(Term term, EpochId epoch, CutReason reason, EpochSink* sink,
                                   const std::function<absl::Status()>& may_submit);
 

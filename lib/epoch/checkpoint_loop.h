@@ -1,12 +1,12 @@
-// The checkpoint thread: waits for the governor, runs checkpoints, hands epochs to the sink, and bounds
-// how many are on their way. Three modes:
+// The checkpoint thread: waits for the governor, runs checkpoints, hands epochs to the sink, and
+// bounds how many are on their way. Three modes:
 //
 //   kIdle     nothing is protected; a full ring is emptied and forgotten
 //   kSyncing  a full sync copies memory; TakeDirty() tells what was written meanwhile
 //   kCutting  epochs are cut and submitted
 //
-// Threads: the loop owns one. OnDirtyRingFull comes from vCPU threads, OnAcked from the link, the rest
-// from the control loop (TakeDirty from the sync's thread). All are safe at any time.
+// Threads: the loop owns one. OnDirtyRingFull comes from vCPU threads, OnAcked from the link, the
+// rest from the control loop (TakeDirty from the sync's thread). All are safe at any time.
 #ifndef ROMULUS_EPOCH_CHECKPOINT_LOOP_H_
 #define ROMULUS_EPOCH_CHECKPOINT_LOOP_H_
 
@@ -54,8 +54,8 @@ class CheckpointLoop {
   absl::Status BeginSync();
   // Pages written since BeginSync or the last call. Errors: FailedPrecondition unless syncing.
   absl::StatusOr<memory::PageSet> TakeDirty();
-  // kSyncing -> kCutting: the first epoch holds `remainder` and is cut at once. `sink` is used until
-  // Halt() returns. Epoch numbers rise through the loop's life unless the term is new.
+  // kSyncing -> kCutting: the first epoch holds `remainder` and is cut at once. `sink` is used
+  // until Halt() returns. Epoch numbers rise through the loop's life unless the term is new.
   absl::Status BeginCutting(Term term, memory::PageSet remainder, EpochSink* sink);
   // -> kIdle. When it returns the sink is not used any more.
   void Halt();

@@ -1,4 +1,5 @@
-// When to cut an epoch. Pure: it is told what is so and answers; the checkpoint loop waits and asks.
+// When to cut an epoch. Pure: it is told what is so and answers; the checkpoint loop waits and
+// asks.
 #ifndef ROMULUS_EPOCH_GOVERNOR_H_
 #define ROMULUS_EPOCH_GOVERNOR_H_
 
@@ -41,8 +42,8 @@ class Governor {
   // The latest moment at which Decide() should be asked again if nothing happens before.
   uint64_t NextLookNs(const GovernorView& view) const;
 
-  // Learns from an epoch that lasted `ran_ns` and dirtied `pages`: NextLookNs() then looks at the budget
-  // when it is likely to be reached, instead of often.
+  // Learns from an epoch that lasted `ran_ns` and dirtied `pages`: NextLookNs() then looks at the
+  // budget when it is likely to be reached, instead of often.
   void Learn(uint64_t ran_ns, uint64_t pages);
 
   const GovernorOptions& options() const { return options_; }

@@ -1,10 +1,10 @@
 // The output rule (P1) in one object: what the guest says is held until the epoch that said it is
-// acked. Console bytes form one stream whose byte 0 is the first that the guest ever wrote; its offset
-// travels with the epochs, so that after a failover nothing is said twice or left out.
+// acked. Console bytes form one stream whose byte 0 is the first that the guest ever wrote; its
+// offset travels with the epochs, so that after a failover nothing is said twice or left out.
 //
-// WriteConsole comes from vCPU threads, Cut from the checkpoint thread with the guest paused, Release
-// from whoever hears acks, the rest from the control loop. Holds at most the cap and what the vCPUs write
-// until they wait (P6): the machine's throttle asks OverCap() between exits.
+// WriteConsole comes from vCPU threads, Cut from the checkpoint thread with the guest paused,
+// Release from whoever hears acks, the rest from the control loop. Holds at most the cap and what
+// the vCPUs write until they wait (P6): the machine's throttle asks OverCap() between exits.
 #ifndef ROMULUS_EPOCH_OUTPUT_GATE_H_
 #define ROMULUS_EPOCH_OUTPUT_GATE_H_
 
@@ -25,8 +25,8 @@
 
 namespace romulus::epoch {
 
-// Where released bytes go (the daemon's console). Calls are in stream order, one at a time, from the
-// thread that released them; an implementation queues and returns.
+// Where released bytes go (the daemon's console). Calls are in stream order, one at a time, from
+// the thread that released them; an implementation queues and returns.
 class ReleasedOutput {
  public:
   virtual ~ReleasedOutput() = default;
@@ -49,16 +49,16 @@ class OutputGate final : public devices::ConsoleSink {
 
   void WriteConsole(std::span<const std::byte> bytes) override;
 
-  // Ends the epoch's share of the stream and returns a copy of it, to travel with the epoch. From the
-  // first Cut of a stream on the gate holds.
+  // Ends the epoch's share of the stream and returns a copy of it, to travel with the epoch. From
+  // the first Cut of a stream on the gate holds.
   ConsoleCut Cut(EpochId epoch);
   // The checkpoint that made the newest Cut failed: its bytes belong to the next epoch.
   void UndoCut(EpochId epoch);
   // Lets out everything up to and including `epoch`.
   void Release(EpochId epoch);
 
-  // Before the first Cut of a new replication stream: everything still held becomes part of that Cut,
-  // because the new secondary knows none of it.
+  // Before the first Cut of a new replication stream: everything still held becomes part of that
+  // Cut, because the new secondary knows none of it.
   void BeginStream();
   // From now on bytes wait, although no epoch is cut (the secondary is lost and may have promoted).
   void Hold();
@@ -93,9 +93,9 @@ class OutputGate final : public devices::ConsoleSink {
 
   mutable absl::Mutex mutex_;
   Mode mode_ ABSL_GUARDED_BY(mutex_) = Mode::kOpen;
-  std::deque<Held> held_ ABSL_GUARDED_BY(mutex_);      // cut, not acked
-  std::string open_ ABSL_GUARDED_BY(mutex_);           // of the running epoch
-  uint64_t held_bytes_ ABSL_GUARDED_BY(mutex_) = 0;    // held_ and open_
+  std::deque<Held> held_ ABSL_GUARDED_BY(mutex_);    // cut, not acked
+  std::string open_ ABSL_GUARDED_BY(mutex_);         // of the running epoch
+  uint64_t held_bytes_ ABSL_GUARDED_BY(mutex_) = 0;  // held_ and open_
   uint64_t released_ ABSL_GUARDED_BY(mutex_);
   std::atomic<bool> over_cap_{false};
 };

@@ -1,5 +1,5 @@
-// The phases of a checkpoint, in order; each is an enum value, a function of Checkpoint and a histogram
-// label. The order is the design: see Checkpoint::Run().
+// The phases of a checkpoint, in order; each is an enum value, a function of Checkpoint and a
+// histogram label. The order is the design: see Checkpoint::Run().
 #ifndef ROMULUS_EPOCH_PHASES_H_
 #define ROMULUS_EPOCH_PHASES_H_
 

@@ -1,5 +1,5 @@
-// What a checkpoint hands to the pipeline behind it. Values that own their staging memory and give it
-// back to the pool when destroyed; moved from thread to thread, one at a time.
+// What a checkpoint hands to the pipeline behind it. Values that own their staging memory and give
+// it back to the pool when destroyed; moved from thread to thread, one at a time.
 #ifndef ROMULUS_EPOCH_STAGED_EPOCH_H_
 #define ROMULUS_EPOCH_STAGED_EPOCH_H_
 
@@ -39,14 +39,14 @@ struct StagedEpoch {
   uint64_t page_count = 0;         // of the whole epoch
   state::MachineState machine;
   ConsoleCut console;
-  uint64_t console_released = 0;   // stream offset released when the epoch was cut
+  uint64_t console_released = 0;  // stream offset released when the epoch was cut
   PhaseTimes phases;
-  uint64_t interval_ns = 0;        // guest ran this long in this epoch
+  uint64_t interval_ns = 0;  // guest ran this long in this epoch
 };
 
-// Owned by epoch, implemented downstream (wire's sender; tests): the pipeline's entrance. Calls come
-// from the checkpoint thread, in order, some of them inside the pause: an implementation queues and
-// returns. What bounds the queue is the staging memory that the batches hold.
+// Owned by epoch, implemented downstream (wire's sender; tests): the pipeline's entrance. Calls
+// come from the checkpoint thread, in order, some of them inside the pause: an implementation
+// queues and returns. What bounds the queue is the staging memory that the batches hold.
 class EpochSink {
  public:
   virtual ~EpochSink() = default;

@@ -21,16 +21,14 @@ uint64_t Towards(uint64_t average, uint64_t sample) {
 
 absl::Status Validate(const FailureDetectorOptions& options) {
   if (options.tick_ns == 0 || options.tick_ns > options.interval_ns) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("failure detector: tick ", options.tick_ns,
-                     " ns must be between 1 and the heartbeat interval of ", options.interval_ns,
-                     " ns"));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "failure detector: tick ", options.tick_ns,
+        " ns must be between 1 and the heartbeat interval of ", options.interval_ns, " ns"));
   }
   if (options.threshold_ns / 2 < options.interval_ns) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("failure detector: threshold ", options.threshold_ns,
-                     " ns must be at least two heartbeat intervals of ", options.interval_ns,
-                     " ns"));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "failure detector: threshold ", options.threshold_ns,
+        " ns must be at least two heartbeat intervals of ", options.interval_ns, " ns"));
   }
   return absl::OkStatus();
 }
@@ -64,8 +62,8 @@ void FailureDetector::OnSignOfLife(uint64_t now_ns) {
     stats_.mean_gap_ns = gap_ns;
     return;
   }
-  const uint64_t apart_ns = std::max(gap_ns, stats_.mean_gap_ns) -
-                            std::min(gap_ns, stats_.mean_gap_ns);
+  const uint64_t apart_ns =
+      std::max(gap_ns, stats_.mean_gap_ns) - std::min(gap_ns, stats_.mean_gap_ns);
   stats_.jitter_ns = Towards(stats_.jitter_ns, apart_ns);
   stats_.mean_gap_ns = Towards(stats_.mean_gap_ns, gap_ns);
 }

@@ -1,10 +1,10 @@
 // Says when a silent peer counts as lost. Pure: time is given (monotonic nanoseconds), nothing is
-// awaited. Any sign of life resets it; a peer whose connection stands but who says nothing is as lost as
-// one whose host burned.
+// awaited. Any sign of life resets it; a peer whose connection stands but who says nothing is as
+// lost as one whose host burned.
 //
 // Silence is only counted while we ourselves were running: a tick that comes late (our process was
-// stopped, the host was overloaded) adds at most four ticks' worth, so after a stall of our own the peer
-// first gets the chance to be heard. One thread (the control loop).
+// stopped, the host was overloaded) adds at most four ticks' worth, so after a stall of our own the
+// peer first gets the chance to be heard. One thread (the control loop).
 #ifndef ROMULUS_FAILOVER_FAILURE_DETECTOR_H_
 #define ROMULUS_FAILOVER_FAILURE_DETECTOR_H_
 
@@ -31,10 +31,10 @@ absl::Status Validate(const FailureDetectorOptions& options);
 
 struct HeartbeatStats {
   uint64_t count = 0;
-  uint64_t mean_gap_ns = 0;    // moving averages over about the last 16 gaps
-  uint64_t jitter_ns = 0;      // mean |gap - mean gap|
-  uint64_t max_gap_ns = 0;     // since Reset()
-  uint64_t own_stalls = 0;     // ticks that came late
+  uint64_t mean_gap_ns = 0;  // moving averages over about the last 16 gaps
+  uint64_t jitter_ns = 0;    // mean |gap - mean gap|
+  uint64_t max_gap_ns = 0;   // since Reset()
+  uint64_t own_stalls = 0;   // ticks that came late
   uint64_t max_own_stall_ns = 0;
 };
 

@@ -30,16 +30,16 @@ struct SealedEpoch {
   state::MachineState machine;
 };
 
-// Stops applying and gives up the newest committed epoch, all of which is now in memory. The replica
-// takes nothing more. Errors: FailedPrecondition if nothing is committed.
+// Stops applying and gives up the newest committed epoch, all of which is now in memory. The
+// replica takes nothing more. Errors: FailedPrecondition if nothing is committed.
 using SealReplica = std::function<absl::StatusOr<SealedEpoch>()>;
 
 struct PromotionTimes {
-  uint64_t decided_ns = 0;   // when it was decided, as given
-  uint64_t seal_ns = 0;      // durations of the steps
+  uint64_t decided_ns = 0;  // when it was decided, as given
+  uint64_t seal_ns = 0;     // durations of the steps
   uint64_t restore_ns = 0;
   uint64_t start_ns = 0;
-  uint64_t total_ns = 0;     // decision until the vCPUs were told to run
+  uint64_t total_ns = 0;  // decision until the vCPUs were told to run
 };
 
 struct Promotion {

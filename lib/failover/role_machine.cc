@@ -8,8 +8,8 @@
 namespace romulus::failover {
 namespace {
 
-// One event being handled: the state as it becomes, and the actions so far. The functions named after
-// roles are the machine; the small ones below are its vocabulary.
+// One event being handled: the state as it becomes, and the actions so far. The functions named
+// after roles are the machine; the small ones below are its vocabulary.
 class Step {
  public:
   Step(const Policy& policy, const RoleState& state, const Event& event)
@@ -90,7 +90,8 @@ class Step {
     if (state_.role == Role::kPrimary) {
       Do(ActionKind::kStopConnecting);
       Do(ActionKind::kStopEpochs);
-      // The secondary may be asked to go on from its last epoch: what comes after it was never said.
+      // The secondary may be asked to go on from its last epoch: what comes after it was never
+      // said.
       if (!state_.output_open) Do(ActionKind::kDiscardOutput);
       if (state_.guest_running) Do(ActionKind::kStopGuest);
     }
@@ -487,7 +488,8 @@ class Step {
       return Refuse(
           "the primary still answers: two nodes would run the guest (--force promotes anyway)");
     }
-    StartPromotion(event_.force ? "an operator asked for it, by force" : "an operator asked for it");
+    StartPromotion(event_.force ? "an operator asked for it, by force"
+                                : "an operator asked for it");
   }
 
   const Policy& policy_;
@@ -498,9 +500,7 @@ class Step {
 
 }  // namespace
 
-absl::string_view RoleName(Role role) {
-  return role == Role::kPrimary ? "primary" : "secondary";
-}
+absl::string_view RoleName(Role role) { return role == Role::kPrimary ? "primary" : "secondary"; }
 
 absl::string_view ModeName(Mode mode) {
   constexpr std::array<absl::string_view, 8> kNames = {
@@ -510,20 +510,19 @@ absl::string_view ModeName(Mode mode) {
 
 absl::string_view EventName(EventKind kind) {
   constexpr std::array<absl::string_view, kEventKindCount> kNames = {
-      "start_primary",   "start_secondary", "peer_connected",    "peer_refused",
-      "sync_done",       "epoch_committed", "link_closed",       "peer_silent",
-      "peer_heard",      "goodbye",         "stream_broken",     "higher_term",
-      "promotion_done",  "promotion_failed", "guest_stopped",    "protection_failed",
-      "op_failover",     "op_pause",        "op_resume",         "op_unprotect",
-      "op_protect",      "shutdown"};
+      "start_primary",     "start_secondary", "peer_connected", "peer_refused",     "sync_done",
+      "epoch_committed",   "link_closed",     "peer_silent",    "peer_heard",       "goodbye",
+      "stream_broken",     "higher_term",     "promotion_done", "promotion_failed", "guest_stopped",
+      "protection_failed", "op_failover",     "op_pause",       "op_resume",        "op_unprotect",
+      "op_protect",        "shutdown"};
   return kNames[static_cast<size_t>(kind)];
 }
 
 absl::string_view ActionName(ActionKind kind) {
   constexpr std::array<absl::string_view, kActionKindCount> kNames = {
-      "connect",     "stop_connecting", "start_sync",   "open_output",  "hold_output",
-      "discard_output", "stop_guest",   "pause_guest",  "resume_guest", "stop_epochs",
-      "close_link",  "promote",         "drop_replica", "refuse",       "exit"};
+      "connect",        "stop_connecting", "start_sync",   "open_output",  "hold_output",
+      "discard_output", "stop_guest",      "pause_guest",  "resume_guest", "stop_epochs",
+      "close_link",     "promote",         "drop_replica", "refuse",       "exit"};
   return kNames[static_cast<size_t>(kind)];
 }
 
@@ -538,7 +537,8 @@ absl::Status Validate(const Policy& policy) {
   }
   if (policy.auto_failover && policy.on_secondary_lost == OnSecondaryLost::kSolo) {
     return absl::InvalidArgumentError(
-        "auto_failover and on_secondary_lost SOLO contradict each other: a primary that goes on alone "
+        "auto_failover and on_secondary_lost SOLO contradict each other: a primary that goes on "
+        "alone "
         "while its secondary promotes itself means two guests; use HOLD or turn auto_failover off");
   }
   return absl::OkStatus();

@@ -1,10 +1,10 @@
-// Who runs the guest, in which mode, and why: a pure function (policy, state, event) -> (state, actions).
-// The daemon executes the actions on its control loop; simulation executes them under a scheduler. No
-// clocks, no threads, no input or output here.
+// Who runs the guest, in which mode, and why: a pure function (policy, state, event) -> (state,
+// actions). The daemon executes the actions on its control loop; simulation executes them under a
+// scheduler. No clocks, no threads, no input or output here.
 //
-// Terms: every raise takes a number that only this node can take (its residue modulo kTermStride is the
-// node's index), so two nodes never run the guest in the same term (P3), arbiter or not. A promotion
-// leaps far enough to win over a primary which went solo at the same time.
+// Terms: every raise takes a number that only this node can take (its residue modulo kTermStride is
+// the node's index), so two nodes never run the guest in the same term (P3), arbiter or not. A
+// promotion leaps far enough to win over a primary which went solo at the same time.
 #ifndef ROMULUS_FAILOVER_ROLE_MACHINE_H_
 #define ROMULUS_FAILOVER_ROLE_MACHINE_H_
 
@@ -33,8 +33,8 @@ enum class Mode : uint8_t {
   kStandby,    // holds nothing that could be promoted
   kPromoting,  // the guest is being restored here
   // Either.
-  kFenced,     // this node lost the term: its guest is stopped, its output discarded
-  kFinished,   // the guest ended by itself, or the daemon was told to stop
+  kFenced,    // this node lost the term: its guest is stopped, its output discarded
+  kFinished,  // the guest ended by itself, or the daemon was told to stop
 };
 
 absl::string_view RoleName(Role role);
@@ -67,8 +67,8 @@ Term PromotionTerm(const Policy& policy, Term above);
 struct RoleState {
   Role role = Role::kSecondary;
   Mode mode = Mode::kStandby;
-  Term term;          // in which this node runs the guest or receives epochs
-  Term newest_term;   // ever heard of; at least `term`
+  Term term;                    // in which this node runs the guest or receives epochs
+  Term newest_term;             // ever heard of; at least `term`
   bool guest_running = false;   // here, vCPUs may run (also while paused by an operator)
   bool output_open = false;     // what the guest says leaves at once
   bool paused = false;          // by an operator
@@ -90,12 +90,12 @@ struct RoleState {
 bool RunsGuest(const RoleState& state);
 
 enum class EventKind : uint8_t {
-  kStartPrimary,      // configured initial role; the guest was booted
+  kStartPrimary,  // configured initial role; the guest was booted
   kStartSecondary,
-  kPeerConnected,     // handshake accepted (primary: our Hello was; secondary: we accepted). term
-  kPeerRefused,       // primary: our Hello was refused. detail, term = the secondary's newest, by_term
-  kSyncDone,          // primary: all memory is over there. Must be handled before the first epoch is
-                      // cut: from here on the secondary may hold one, and a loss is judged by that
+  kPeerConnected,  // handshake accepted (primary: our Hello was; secondary: we accepted). term
+  kPeerRefused,    // primary: our Hello was refused. detail, term = the secondary's newest, by_term
+  kSyncDone,       // primary: all memory is over there. Must be handled before the first epoch is
+                   // cut: from here on the secondary may hold one, and a loss is judged by that
   kEpochCommitted,    // primary: acked; secondary: committed. term, epoch
   kLinkClosed,        // the stream ended. detail
   kPeerSilent,        // the failure detector says lost, whether or not the stream stands
@@ -106,45 +106,53 @@ enum class EventKind : uint8_t {
   kPromotionDone,     // the guest runs here
   kPromotionFailed,   // detail
   kGuestStopped,      // by itself. detail
-  kProtectionFailed,  // primary: a checkpoint failed beyond repair; the stream must start over. detail
+  kProtectionFailed,  // primary: a checkpoint failed beyond repair; the stream must start over.
+                      // detail
   kOpFailover,        // force
   kOpPause,
   kOpResume,
   kOpUnprotect,
   kOpProtect,
-  kShutdown,          // SIGTERM
+  kShutdown,  // SIGTERM
 };
 inline constexpr size_t kEventKindCount = static_cast<size_t>(EventKind::kShutdown) + 1;
 absl::string_view EventName(EventKind kind);
 
-enum class GoodbyeReason : uint8_t { kShutdown, kGuestFinished, kProtocol, kPromoted, kUnprotect, kCap };
+enum class GoodbyeReason : uint8_t {
+  kShutdown,
+  kGuestFinished,
+  kProtocol,
+  kPromoted,
+  kUnprotect,
+  kCap
+};
 
 struct Event {
   EventKind kind = EventKind::kShutdown;
   Term term{};
   EpochId epoch{};
-  bool force = false;      // kOpFailover
-  bool by_term = false;    // kPeerRefused: because our term is over
+  bool force = false;    // kOpFailover
+  bool by_term = false;  // kPeerRefused: because our term is over
   GoodbyeReason goodbye = GoodbyeReason::kShutdown;
   std::string detail{};
 };
 
 enum class ActionKind : uint8_t {
-  kConnect,         // primary: look for the secondary (at once, then with back-off) until connected
+  kConnect,  // primary: look for the secondary (at once, then with back-off) until connected
   kStopConnecting,
-  kStartSync,       // primary: begin a full sync on the standing stream; epochs will be of `term`
-  kOpenOutput,      // let out what is held, from now on at once
+  kStartSync,   // primary: begin a full sync on the standing stream; epochs will be of `term`
+  kOpenOutput,  // let out what is held, from now on at once
   kHoldOutput,
   kDiscardOutput,
-  kStopGuest,       // for good
+  kStopGuest,  // for good
   kPauseGuest,
   kResumeGuest,
-  kStopEpochs,      // primary: no more checkpoints; tracking may end
-  kCloseLink,       // after a Goodbye, if `goodbye` applies
-  kPromote,         // secondary: seal, restore, run; then kPromotionDone or kPromotionFailed. `term`
-  kDropReplica,     // secondary: what is held must not be promoted any more
-  kRefuse,          // the operator's request, with `status`
-  kExit,            // the daemon may end
+  kStopEpochs,   // primary: no more checkpoints; tracking may end
+  kCloseLink,    // after a Goodbye, if `goodbye` applies
+  kPromote,      // secondary: seal, restore, run; then kPromotionDone or kPromotionFailed. `term`
+  kDropReplica,  // secondary: what is held must not be promoted any more
+  kRefuse,       // the operator's request, with `status`
+  kExit,         // the daemon may end
 };
 inline constexpr size_t kActionKindCount = static_cast<size_t>(ActionKind::kExit) + 1;
 absl::string_view ActionName(ActionKind kind);
@@ -155,7 +163,7 @@ struct Action {
   bool say_goodbye = false;  // kCloseLink
   GoodbyeReason goodbye = GoodbyeReason::kShutdown;
   std::string detail{};
-  absl::Status status{};     // kRefuse
+  absl::Status status{};  // kRefuse
 };
 
 struct Transition {

@@ -19,13 +19,13 @@ absl::StatusOr<std::unique_ptr<GuestMemory>> GuestMemory::Create(const MemoryLay
   base::UniqueFd fd(::memfd_create("romulus-guest", MFD_CLOEXEC));
   if (!fd.valid()) return base::ErrnoStatus(errno, "memfd_create for guest memory");
   if (::ftruncate(fd.get(), static_cast<off_t>(layout.size_bytes())) != 0) {
-    return base::ErrnoStatus(errno, absl::StrCat("guest memory of ", layout.size_bytes(), " bytes"));
+    return base::ErrnoStatus(errno,
+                             absl::StrCat("guest memory of ", layout.size_bytes(), " bytes"));
   }
   ROMULUS_ASSIGN_OR_RETURN(
       base::MappedRegion mapping,
       base::MappedRegion::MapShared(fd.get(), 0, static_cast<size_t>(layout.size_bytes())));
-  return std::unique_ptr<GuestMemory>(
-      new GuestMemory(layout, std::move(fd), std::move(mapping)));
+  return std::unique_ptr<GuestMemory>(new GuestMemory(layout, std::move(fd), std::move(mapping)));
 }
 
 GuestMemory::GuestMemory(MemoryLayout layout, base::UniqueFd fd, base::MappedRegion mapping)
@@ -37,8 +37,8 @@ GuestMemory::GuestMemory(MemoryLayout layout, base::UniqueFd fd, base::MappedReg
 absl::StatusOr<std::byte*> GuestMemory::Resolve(Gpa gpa, uint64_t size_bytes) const {
   const Region* region = layout_.Find(gpa, size_bytes);
   if (region == nullptr) {
-    return absl::OutOfRangeError(absl::StrFormat("guest address %#x + %#x is not in guest memory",
-                                                 gpa.value(), size_bytes));
+    return absl::OutOfRangeError(
+        absl::StrFormat("guest address %#x + %#x is not in guest memory", gpa.value(), size_bytes));
   }
   // SAFETY: Find() has checked that the whole range lies in the region, and the regions tile the
   // mapping.

@@ -1,6 +1,6 @@
-// Guest RAM: one memfd, mapped once, behind checked accessors. Everything that the VMM writes on the
-// guest's behalf goes through Write()/Fill() and is marked in the write log (P4); the replica, whose
-// pages nobody harvests, uses ApplyPage().
+// Guest RAM: one memfd, mapped once, behind checked accessors. Everything that the VMM writes on
+// the guest's behalf goes through Write()/Fill() and is marked in the write log (P4); the replica,
+// whose pages nobody harvests, uses ApplyPage().
 //
 // Any thread may read and write; bytes race with the guest as they do on real hardware, so a caller
 // copies a value once and checks the copy, never the original. The object owns memfd and mapping.
@@ -41,16 +41,15 @@ class GuestMemory {
   absl::Status Fill(Gpa gpa, std::byte value, uint64_t size_bytes);
 
   template <typename T>
-    requires std::is_trivially_copyable_v<T>
-  absl::StatusOr<T> ReadObject(Gpa gpa) const {
+  requires std::is_trivially_copyable_v<T> absl::StatusOr<T> ReadObject(Gpa gpa)
+  const {
     T value;
     absl::Status status = Read(gpa, std::as_writable_bytes(std::span<T, 1>(&value, 1)));
     if (!status.ok()) return status;
     return value;
   }
   template <typename T>
-    requires std::is_trivially_copyable_v<T>
-  absl::Status WriteObject(Gpa gpa, const T& value) {
+  requires std::is_trivially_copyable_v<T> absl::Status WriteObject(Gpa gpa, const T& value) {
     return Write(gpa, std::as_bytes(std::span<const T, 1>(&value, 1)));
   }
 

@@ -39,7 +39,7 @@ Gfn MemoryLayout::GfnAt(uint64_t page_index) const {
     if (page_index < pages) return Gfn(GfnOf(region.gpa).value() + page_index);
     page_index -= pages;
   }
-  ROMULUS_CHECK(false && "page index past the end of memory");
+  base::CheckFailed(__FILE__, __LINE__, "page index past the end of memory");
 }
 
 }  // namespace romulus::memory

@@ -1,5 +1,6 @@
 // A set of GFNs: a bitmap for membership and a list for iteration, so that inserting is O(1) and
-// clearing or walking costs by the number of members, not by the size of memory. One thread at a time.
+// clearing or walking costs by the number of members, not by the size of memory. One thread at a
+// time.
 #ifndef ROMULUS_MEMORY_PAGE_SET_H_
 #define ROMULUS_MEMORY_PAGE_SET_H_
 

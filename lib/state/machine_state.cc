@@ -15,9 +15,8 @@ std::string Name(absl::string_view kind, uint32_t instance) {
 }
 
 auto Find(auto& sections, absl::string_view kind, uint32_t instance) {
-  return std::find_if(sections.begin(), sections.end(), [&](const Section& s) {
-    return s.kind == kind && s.instance == instance;
-  });
+  return std::find_if(sections.begin(), sections.end(),
+                      [&](const Section& s) { return s.kind == kind && s.instance == instance; });
 }
 
 }  // namespace
@@ -103,10 +102,9 @@ absl::StatusOr<MachineState> MachineState::Parse(absl::string_view bytes) {
 }
 
 absl::Status MachineState::WrongSize(const Section& section, size_t want_bytes) {
-  return absl::InvalidArgumentError(absl::StrCat("machine state section ",
-                                                 Name(section.kind, section.instance), " has ",
-                                                 section.payload.size(), " bytes, want ",
-                                                 want_bytes));
+  return absl::InvalidArgumentError(
+      absl::StrCat("machine state section ", Name(section.kind, section.instance), " has ",
+                   section.payload.size(), " bytes, want ", want_bytes));
 }
 
 }  // namespace romulus::state

@@ -36,7 +36,7 @@ class MachineState {
 
   // A trivially copyable struct as payload, as it lies in memory (little-endian hosts only).
   template <typename T>
-    requires std::is_trivially_copyable_v<T>
+  requires std::is_trivially_copyable_v<T>
   void PutStruct(absl::string_view kind, uint32_t instance, uint32_t version, const T& value) {
     std::string payload(sizeof(T), '\0');
     std::memcpy(payload.data(), &value, sizeof(T));
@@ -48,8 +48,9 @@ class MachineState {
 
   // Take() of a struct. Errors: also InvalidArgument if the payload has another size.
   template <typename T>
-    requires std::is_trivially_copyable_v<T>
-  absl::StatusOr<T> TakeStruct(absl::string_view kind, uint32_t instance, uint32_t version) {
+  requires std::is_trivially_copyable_v<T> absl::StatusOr<T> TakeStruct(absl::string_view kind,
+                                                                        uint32_t instance,
+                                                                        uint32_t version) {
     absl::StatusOr<Section> section = Take(kind, instance, version);
     if (!section.ok()) return section.status();
     if (section->payload.size() != sizeof(T)) return WrongSize(*section, sizeof(T));

@@ -43,10 +43,9 @@ absl::Status BitmapSource::Reset() {
       while (end < bitmap.size() && bitmap[end] != 0) ++end;
       const uint64_t first_page = word * 64;
       const uint64_t num_pages = std::min<uint64_t>((end - word) * 64, pages - first_page);
-      ROMULUS_RETURN_IF_ERROR(
-          vm_->ClearDirtyLog(static_cast<uint32_t>(slot), first_page,
-                             static_cast<uint32_t>(num_pages),
-                             std::span<const uint64_t>(bitmap).subspan(word, end - word)));
+      ROMULUS_RETURN_IF_ERROR(vm_->ClearDirtyLog(
+          static_cast<uint32_t>(slot), first_page, static_cast<uint32_t>(num_pages),
+          std::span<const uint64_t>(bitmap).subspan(word, end - word)));
       std::fill(bitmap.begin() + static_cast<ptrdiff_t>(word),
                 bitmap.begin() + static_cast<ptrdiff_t>(end), 0);
       word = end;

@@ -1,5 +1,5 @@
-// Dirt from KVM's bitmap log: the fallback where there is no dirty ring. Its cost follows the size of
-// memory; dense dirtying is where it wins. Checkpoint thread only.
+// Dirt from KVM's bitmap log: the fallback where there is no dirty ring. Its cost follows the size
+// of memory; dense dirtying is where it wins. Checkpoint thread only.
 #ifndef ROMULUS_TRACKER_BITMAP_SOURCE_H_
 #define ROMULUS_TRACKER_BITMAP_SOURCE_H_
 

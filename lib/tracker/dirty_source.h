@@ -1,5 +1,6 @@
 // One source of dirt: where to learn which pages the guest wrote. Ring and bitmap are two; logs of
-// VFIO or vhost devices will be others. Called by the checkpoint thread alone, unless said otherwise.
+// VFIO or vhost devices will be others. Called by the checkpoint thread alone, unless said
+// otherwise.
 #ifndef ROMULUS_TRACKER_DIRTY_SOURCE_H_
 #define ROMULUS_TRACKER_DIRTY_SOURCE_H_
 
@@ -16,9 +17,9 @@ class DirtySource {
   virtual ~DirtySource() = default;
   virtual absl::string_view name() const = 0;  // "ring", "bitmap"
 
-  // Moves every page written since the last Harvest() into `into`. All vCPUs are out of the guest, or
-  // entries that their CPU still buffers would be missed. Errors: Internal for entries that name pages
-  // outside memory, errno of the ioctl; what was collected so far is in `into` even then.
+  // Moves every page written since the last Harvest() into `into`. All vCPUs are out of the guest,
+  // or entries that their CPU still buffers would be missed. Errors: Internal for entries that name
+  // pages outside memory, errno of the ioctl; what was collected so far is in `into` even then.
   virtual absl::Status Harvest(memory::PageSet& into) = 0;
   // Makes KVM log the harvested pages again. Before any of those pages is read: a write between the
   // reading and the reset would be lost. Idempotent; to be repeated after an error.

@@ -54,7 +54,8 @@ absl::Status RingSource::Reset() {
   return absl::OkStatus();
 }
 
-// With several vCPUs the budget is taken as shared evenly; any one ring that holds all of it counts too.
+// With several vCPUs the budget is taken as shared evenly; any one ring that holds all of it counts
+// too.
 bool RingSource::LikelyAtLeast(uint64_t pages) const {
   if (pages == 0) return true;
   const uint64_t share = (pages + rings_.size() - 1) / rings_.size();

@@ -1,5 +1,5 @@
-// Dirt from KVM's dirty rings, one per vCPU: its cost follows the number of dirty pages, not the size of
-// memory. Checkpoint thread only, but LikelyAtLeast.
+// Dirt from KVM's dirty rings, one per vCPU: its cost follows the number of dirty pages, not the
+// size of memory. Checkpoint thread only, but LikelyAtLeast.
 #ifndef ROMULUS_TRACKER_RING_SOURCE_H_
 #define ROMULUS_TRACKER_RING_SOURCE_H_
 
@@ -16,8 +16,8 @@ namespace romulus::tracker {
 
 class RingSource final : public DirtySource {
  public:
-  // The slots of `layout`'s regions are 0, 1, ... in order. All outlive the source; `rings` has one for
-  // every vCPU that exists.
+  // The slots of `layout`'s regions are 0, 1, ... in order. All outlive the source; `rings` has one
+  // for every vCPU that exists.
   RingSource(kvm::Vm* vm, std::vector<kvm::DirtyRing*> rings, const memory::MemoryLayout& layout);
 
   absl::string_view name() const override { return "ring"; }

@@ -1,6 +1,7 @@
 // All dirt of one guest in one place (P4): what KVM logged, what the VMM itself wrote, and what an
-// aborted checkpoint put back (P5). The checkpoint calls Harvest, Reset, Union in this order with the
-// guest paused and either keeps the pages or puts them back. One thread at a time; LikelyAtLeast any.
+// aborted checkpoint put back (P5). The checkpoint calls Harvest, Reset, Union in this order with
+// the guest paused and either keeps the pages or puts them back. One thread at a time;
+// LikelyAtLeast any.
 #ifndef ROMULUS_TRACKER_TRACKER_H_
 #define ROMULUS_TRACKER_TRACKER_H_
 
@@ -29,7 +30,8 @@ class Tracker {
   const memory::PageSet& Union();
   // The pages of Union() are safe elsewhere: forget them.
   void Forget();
-  // They are not: they stay, and are part of the next Union(). Harvest or Reset may have failed before.
+  // They are not: they stay, and are part of the next Union(). Harvest or Reset may have failed
+  // before.
   void PutBack();
   // Adds pages from outside (the remainder of a full sync).
   void Add(const memory::PageSet& pages);

@@ -1,5 +1,5 @@
-// The guest as the checkpoint and the failover see it. Header-only and free of KVM: everything behind
-// it could be another VMM. vmm::Machine implements it; tests/support has a fake.
+// The guest as the checkpoint and the failover see it. Header-only and free of KVM: everything
+// behind it could be another VMM. vmm::Machine implements it; tests/support has a fake.
 #ifndef ROMULUS_VMM_GUEST_H_
 #define ROMULUS_VMM_GUEST_H_
 
@@ -13,10 +13,10 @@
 namespace romulus::vmm {
 
 enum class GuestStop {
-  kPowerOff,      // the guest asked for it
-  kReset,         // the guest asked for it; there is no warm reset: treated as a stop
-  kTripleFault,   // KVM_EXIT_SHUTDOWN
-  kError,         // KVM_RUN failed or an exit could not be handled; see the status
+  kPowerOff,     // the guest asked for it
+  kReset,        // the guest asked for it; there is no warm reset: treated as a stop
+  kTripleFault,  // KVM_EXIT_SHUTDOWN
+  kError,        // KVM_RUN failed or an exit could not be handled; see the status
 };
 
 // Told by vCPU threads; must not block and must not call back into the guest.
@@ -48,8 +48,8 @@ class Guest {
  public:
   virtual ~Guest() = default;
   // Stops the guest (DESIGN, steps 1 and 2). Callable from one checkpoint thread at a time, before
-  // Start() too, and after the guest stopped by itself (OnGuestStopped): the last epoch, with the last
-  // output, is cut then. Errors: FailedPrecondition after Stop().
+  // Start() too, and after the guest stopped by itself (OnGuestStopped): the last epoch, with the
+  // last output, is cut then. Errors: FailedPrecondition after Stop().
   virtual absl::StatusOr<std::unique_ptr<PausedGuest>> Pause(const PauseOptions& options) = 0;
   // Lets the vCPUs run for the first time.
   virtual absl::Status Start() = 0;

@@ -119,14 +119,12 @@ class EpochSender::Impl {
       absl::MutexLock lock(&mutex_);
       if (closed_) return why_;
       if (term != options_.term) {
-        return absl::InvalidArgumentError(absl::StrCat("ack for term ", term.value(),
-                                                       " in a stream of term ",
-                                                       options_.term.value()));
+        return absl::InvalidArgumentError(absl::StrCat(
+            "ack for term ", term.value(), " in a stream of term ", options_.term.value()));
       }
       if (epoch > sent_through_) {
-        return absl::InvalidArgumentError(absl::StrCat("ack for epoch ", epoch.value(),
-                                                       ", the newest sent is ",
-                                                       sent_through_.value()));
+        return absl::InvalidArgumentError(absl::StrCat(
+            "ack for epoch ", epoch.value(), ", the newest sent is ", sent_through_.value()));
       }
       while (!unacked_.empty() && unacked_.front().epoch <= epoch) {
         done.push_back(unacked_.front());

@@ -1,10 +1,10 @@
-// The pipeline behind the checkpoint: queues staged epochs, encodes and sends them on its own thread
-// while the guest runs, knows which are not acked, and keeps heartbeats going.
+// The pipeline behind the checkpoint: queues staged epochs, encodes and sends them on its own
+// thread while the guest runs, knows which are not acked, and keeps heartbeats going.
 //
-// EpochSink calls come from the checkpoint thread and never block. What bounds the queue is the staging
-// memory that the batches hold, and max_unacked_epochs: the checkpoint loop asks AwaitRoom() before it
-// cuts an epoch (P6: at a cap the guest waits). OnAck comes from the link's reader thread. Staging memory
-// goes back to its pool as soon as its pages are encoded.
+// EpochSink calls come from the checkpoint thread and never block. What bounds the queue is the
+// staging memory that the batches hold, and max_unacked_epochs: the checkpoint loop asks
+// AwaitRoom() before it cuts an epoch (P6: at a cap the guest waits). OnAck comes from the link's
+// reader thread. Staging memory goes back to its pool as soon as its pages are encoded.
 #ifndef ROMULUS_WIRE_EPOCH_SENDER_H_
 #define ROMULUS_WIRE_EPOCH_SENDER_H_
 
@@ -46,7 +46,8 @@ struct EpochSent {
 class AckListener {
  public:
   virtual ~AckListener() = default;
-  // Each epoch once, in order, on the link's reader thread. The epoch is committed: its output may go.
+  // Each epoch once, in order, on the link's reader thread. The epoch is committed: its output may
+  // go.
   virtual void OnEpochAcked(const EpochAck& ack) = 0;
   // Each epoch once, on the sender's thread, after its last frame went to the link.
   virtual void OnEpochSent(const EpochSent& sent) { (void)sent; }
@@ -58,7 +59,7 @@ struct EpochSenderOptions {
   Term term{};
   uint64_t max_unacked_epochs = 256;
   uint64_t heartbeat_interval_ns = 50'000'000;
-  size_t batch_bytes = 64u << 10;      // small epochs that wait are sent together up to this size
+  size_t batch_bytes = 64u << 10;  // small epochs that wait are sent together up to this size
 };
 
 class EpochSender final : public epoch::EpochSink {
@@ -72,7 +73,8 @@ class EpochSender final : public epoch::EpochSink {
   void Submit(epoch::StagedEpoch epoch) override;
   void Abort(Term term, EpochId epoch) override;
 
-  // Waits until fewer than max_unacked_epochs are on their way. Errors: DeadlineExceeded; why it closed.
+  // Waits until fewer than max_unacked_epochs are on their way. Errors: DeadlineExceeded; why it
+  // closed.
   absl::Status AwaitRoom(absl::Duration timeout);
   // Waits until all that was submitted is acked. Errors: as AwaitRoom.
   absl::Status AwaitAllAcked(absl::Duration timeout);
@@ -80,17 +82,17 @@ class EpochSender final : public epoch::EpochSink {
   // The newest acked epoch; 0 if none.
   EpochId acked() const;
 
-  // All epochs up to `epoch` are committed over there. Errors: InvalidArgument (a lying peer: another
-  // term, or an epoch that was never sent).
+  // All epochs up to `epoch` are committed over there. Errors: InvalidArgument (a lying peer:
+  // another term, or an epoch that was never sent).
   absl::Status OnAck(Term term, EpochId epoch, uint64_t replica_staged_bytes);
   void StartHeartbeats();
   // What the next heartbeats echo and carry.
   void OnPeerHeartbeat(uint64_t peer_sent_monotonic_ns);
   void SetConsoleReleased(uint64_t offset);
 
-  // Stops everything: the queue is dropped, waiters wake, the listener hears OnSenderClosed(why) once.
-  // Does not close the link, and what is blocked in it stays so until its owner does. Any thread;
-  // idempotent; does not wait.
+  // Stops everything: the queue is dropped, waiters wake, the listener hears OnSenderClosed(why)
+  // once. Does not close the link, and what is blocked in it stays so until its owner does. Any
+  // thread; idempotent; does not wait.
   void Close(const absl::Status& why);
   // After Close(): waits until OnSenderClosed has returned. Not from the listener.
   void Join();

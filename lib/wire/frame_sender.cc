@@ -31,7 +31,8 @@ absl::Status FrameSender::WithEncoder(
     size_t batch_bytes, absl::FunctionRef<absl::Status(codec::EpochEncoder&, Send)> work,
     uint64_t* send_ns) {
   absl::MutexLock lock(&mutex_);
-  mutex_.Await(absl::Condition(+[](bool* busy) { return !*busy; }, &busy_));
+  mutex_.Await(absl::Condition(
+      +[](bool* busy) { return !*busy; }, &busy_));
   if (link_ == nullptr || broken_) return absl::UnavailableError("the stream is over");
   busy_ = true;
   Link* const link = link_;
@@ -72,7 +73,8 @@ absl::Status FrameSender::SendControl(absl::Duration timeout, codec::FrameKind k
                                       EpochId epoch, const google::protobuf::MessageLite& body) {
   const absl::Time deadline = absl::Now() + timeout;
   absl::MutexLock lock(&mutex_);
-  if (!mutex_.AwaitWithDeadline(absl::Condition(+[](bool* busy) { return !*busy; }, &busy_),
+  if (!mutex_.AwaitWithDeadline(absl::Condition(
+                                    +[](bool* busy) { return !*busy; }, &busy_),
                                 deadline)) {
     return absl::DeadlineExceededError("the link is busy");
   }

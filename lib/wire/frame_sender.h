@@ -1,6 +1,7 @@
-// The one place where a primary's frames are numbered and sent: encoder, frame writer and link behind
-// one lock, so that epochs, full sync, heartbeats and goodbye come out in the order of their sequence
-// numbers, whichever thread they come from. Any thread; a call waits for the link's flow control.
+// The one place where a primary's frames are numbered and sent: encoder, frame writer and link
+// behind one lock, so that epochs, full sync, heartbeats and goodbye come out in the order of their
+// sequence numbers, whichever thread they come from. Any thread; a call waits for the link's flow
+// control.
 #ifndef ROMULUS_WIRE_FRAME_SENDER_H_
 #define ROMULUS_WIRE_FRAME_SENDER_H_
 

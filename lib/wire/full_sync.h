@@ -1,7 +1,7 @@
-// Copies all guest memory to the secondary while the guest runs: one pass over every page, then rounds
-// over what was dirtied meanwhile, until little is left. Zero pages travel as names only, and are named
-// again whenever they turn zero. A page torn by the running guest is harmless: it is dirty, so a later
-// round or epoch 1 sends it again.
+// Copies all guest memory to the secondary while the guest runs: one pass over every page, then
+// rounds over what was dirtied meanwhile, until little is left. Zero pages travel as names only,
+// and are named again whenever they turn zero. A page torn by the running guest is harmless: it is
+// dirty, so a later round or epoch 1 sends it again.
 //
 // Run() on one thread of the caller's choice; Cancel() from any. Owns nothing it is given.
 #ifndef ROMULUS_WIRE_FULL_SYNC_H_
@@ -34,18 +34,18 @@ class SyncSource {
 };
 
 struct SyncProgress {
-  uint64_t round = 0;            // 0 is the pass over all memory
-  uint64_t pages_done = 0;       // in this round
-  uint64_t pages_total = 0;      // in this round
-  uint64_t pages_sent = 0;       // all rounds, with their bytes
-  uint64_t pages_zero = 0;       // all rounds, named only
-  uint64_t bytes_sent = 0;       // frames, all rounds
+  uint64_t round = 0;        // 0 is the pass over all memory
+  uint64_t pages_done = 0;   // in this round
+  uint64_t pages_total = 0;  // in this round
+  uint64_t pages_sent = 0;   // all rounds, with their bytes
+  uint64_t pages_zero = 0;   // all rounds, named only
+  uint64_t bytes_sent = 0;   // frames, all rounds
 };
 
 struct FullSyncOptions {
   Term term{};
-  uint64_t max_rounds = 16;            // after the first pass
-  uint64_t target_dirty_pages = 256;   // a round this small is the last
+  uint64_t max_rounds = 16;           // after the first pass
+  uint64_t target_dirty_pages = 256;  // a round this small is the last
   // A round that sends more than this share of the round before does not converge: it is the last.
   double give_up_ratio = 0.9;
   uint64_t progress_every_pages = 4096;
@@ -55,8 +55,8 @@ struct FullSyncOptions {
 class FullSync {
  public:
   // All outlive this object.
-  FullSync(const FullSyncOptions& options, const memory::GuestMemory* guest_memory, SyncSource* source,
-           FrameSender* sender);
+  FullSync(const FullSyncOptions& options, const memory::GuestMemory* guest_memory,
+           SyncSource* source, FrameSender* sender);
 
   // SyncBegin, pages, SyncEnd. What is dirtied after the last TakeDirty belongs to epoch 1.
   // Errors: Cancelled; the source's; the link's.

@@ -44,8 +44,7 @@ class ClientStream final : public GrpcStream {
     void* got = nullptr;
     bool ok = false;
     const auto deadline = std::chrono::system_clock::now() + std::chrono::milliseconds(timeout_ms);
-    const bool in_time =
-        queue_->AsyncNext(&got, &ok, deadline) == grpc::CompletionQueue::GOT_EVENT;
+    const bool in_time = queue_->AsyncNext(&got, &ok, deadline) == grpc::CompletionQueue::GOT_EVENT;
     if (in_time && ok) return absl::OkStatus();
     if (!in_time) {
       context_.TryCancel();
@@ -87,7 +86,9 @@ class ClientStream final : public GrpcStream {
   }
 
   void StartRead(grpc::ByteBuffer* into, Tag* tag) override { call_->Read(into, tag); }
-  void StartWrite(const grpc::ByteBuffer& message, Tag* tag) override { call_->Write(message, tag); }
+  void StartWrite(const grpc::ByteBuffer& message, Tag* tag) override {
+    call_->Write(message, tag);
+  }
   bool HasWritesDone() const override { return true; }
   void StartWritesDone(Tag* tag) override { call_->WritesDone(tag); }
   void StartFinish(const absl::Status&, Tag* tag) override { call_->Finish(&status_, tag); }

@@ -34,11 +34,11 @@ struct GrpcLinkOptions {
   uint32_t connect_timeout_ms = 2000;
 };
 
-// Connects to `address` ("host:port", "[v6]:port" or "unix:/path") and opens the stream. Blocks for at
-// most connect_timeout_ms. `listener` outlives the link. The link owns one thread, on which the listener
-// is called; destroying the link closes it and waits until OnClosed has returned, so never destroy a
-// link from its listener.
-// Errors: Unavailable, naming the address, if nobody answers in time.
+// Connects to `address` ("host:port", "[v6]:port" or "unix:/path") and opens the stream. Blocks for
+// at most connect_timeout_ms. `listener` outlives the link. The link owns one thread, on which the
+// listener is called; destroying the link closes it and waits until OnClosed has returned, so never
+// destroy a link from its listener. Errors: Unavailable, naming the address, if nobody answers in
+// time.
 absl::StatusOr<std::unique_ptr<Link>> ConnectGrpcLink(absl::string_view address,
                                                       const GrpcLinkOptions& options,
                                                       LinkListener* listener);

@@ -48,9 +48,9 @@ absl::Status ProbeUnix(absl::string_view address, absl::string_view path) {
   sockaddr_un name{};
   name.sun_family = AF_UNIX;
   if (path.empty() || path.size() >= sizeof(name.sun_path)) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("cannot listen on ", address, ": a socket's path has 1 to ",
-                     sizeof(name.sun_path) - 1, " bytes"));
+    return absl::InvalidArgumentError(absl::StrCat("cannot listen on ", address,
+                                                   ": a socket's path has 1 to ",
+                                                   sizeof(name.sun_path) - 1, " bytes"));
   }
   std::memcpy(name.sun_path, path.data(), path.size());
   base::UniqueFd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
@@ -60,8 +60,8 @@ absl::Status ProbeUnix(absl::string_view address, absl::string_view path) {
     return InUse(address);
   }
   const size_t slash = path.rfind('/');
-  const std::string folder(slash == absl::string_view::npos ? "."
-                                                            : std::string(path.substr(0, slash + 1)));
+  const std::string folder(
+      slash == absl::string_view::npos ? "." : std::string(path.substr(0, slash + 1)));
   if (::access(folder.c_str(), W_OK | X_OK) != 0) {
     return base::ErrnoStatus(errno, absl::StrCat("cannot listen on ", address));
   }
@@ -82,8 +82,8 @@ absl::Status ProbeTcp(absl::string_view address) {
   hints.ai_socktype = SOCK_STREAM;
   addrinfo* found = nullptr;
   const std::string port(address.substr(colon + 1));
-  if (const int error =
-          ::getaddrinfo(host.empty() ? nullptr : std::string(host).c_str(), port.c_str(), &hints, &found);
+  if (const int error = ::getaddrinfo(host.empty() ? nullptr : std::string(host).c_str(),
+                                      port.c_str(), &hints, &found);
       error != 0) {
     return absl::InvalidArgumentError(
         absl::StrCat("cannot listen on ", address, ": ", ::gai_strerror(error)));
@@ -125,9 +125,9 @@ class ServerStream final : public GrpcStream {
   bool HasWritesDone() const override { return false; }
   void StartWritesDone(Tag*) override {}
   void StartFinish(const absl::Status& why, Tag* tag) override {
-    call_.Finish(grpc::Status(static_cast<grpc::StatusCode>(why.raw_code()),
-                              std::string(why.message())),
-                 tag);
+    call_.Finish(
+        grpc::Status(static_cast<grpc::StatusCode>(why.raw_code()), std::string(why.message())),
+        tag);
   }
   absl::Status FinishStatus() const override { return absl::OkStatus(); }
   void Cancel() override { context_.TryCancel(); }

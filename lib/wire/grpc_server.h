@@ -16,17 +16,18 @@ namespace romulus::wire {
 class LinkAcceptor {
  public:
   virtual ~LinkAcceptor() = default;
-  // A peer opened a stream; nothing was read from it yet. Returns who hears it: a listener that lives
-  // until its OnClosed has returned; or null to refuse (the link may then be dropped at once). The
-  // link may be destroyed at any time, though not from the listener's own calls; that closes the stream
-  // and waits for OnClosed. Called on a server thread; must not block. `peer` is for the log only.
+  // A peer opened a stream; nothing was read from it yet. Returns who hears it: a listener that
+  // lives until its OnClosed has returned; or null to refuse (the link may then be dropped at
+  // once). The link may be destroyed at any time, though not from the listener's own calls; that
+  // closes the stream and waits for OnClosed. Called on a server thread; must not block. `peer` is
+  // for the log only.
   virtual LinkListener* Accept(std::unique_ptr<Link> link, absl::string_view peer) = 0;
 };
 
 class GrpcLinkServer {
  public:
-  // Listens on `address` ("host:port", port 0 for any; "unix:/path"). `acceptor` outlives the server.
-  // Errors: AlreadyExists, naming the address, if it is in use; else what bind(2) says.
+  // Listens on `address` ("host:port", port 0 for any; "unix:/path"). `acceptor` outlives the
+  // server. Errors: AlreadyExists, naming the address, if it is in use; else what bind(2) says.
   static absl::StatusOr<std::unique_ptr<GrpcLinkServer>> Listen(absl::string_view address,
                                                                 const GrpcLinkOptions& options,
                                                                 LinkAcceptor* acceptor);
@@ -35,8 +36,8 @@ class GrpcLinkServer {
 
   // The TCP port in use; 0 for a Unix socket.
   virtual int port() const = 0;
-  // Accepts nothing more, closes every stream (each listener hears OnClosed before this returns), and
-  // ends the server's threads. Bounded in time; idempotent; not from a listener.
+  // Accepts nothing more, closes every stream (each listener hears OnClosed before this returns),
+  // and ends the server's threads. Bounded in time; idempotent; not from a listener.
   virtual void Shutdown() = 0;
 };
 

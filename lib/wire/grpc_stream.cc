@@ -111,10 +111,12 @@ absl::Status GrpcStream::SendWithin(absl::Duration timeout, std::string frames) 
   const size_t bytes = message.Length();
   absl::MutexLock lock(&mutex_);
   auto has_room = [this, bytes]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    return closing_ || broken_ || outgoing_bytes_ == 0 || outgoing_bytes_ + bytes <= options_.max_queued_bytes;
+    return closing_ || broken_ || outgoing_bytes_ == 0 ||
+           outgoing_bytes_ + bytes <= options_.max_queued_bytes;
   };
   if (!has_room() && OnQueueThread()) {
-    // Waiting here would wait for ourselves. The peer leaves megabytes of answers unread: give it up.
+    // Waiting here would wait for ourselves. The peer leaves megabytes of answers unread: give it
+    // up.
     const absl::Status why = absl::ResourceExhaustedError("the peer does not read what it is sent");
     broken_ = true;
     BeginCloseLocked(why);

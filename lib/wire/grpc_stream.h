@@ -1,11 +1,11 @@
-// What both ends of a gRPC stream have in common: a queue of messages to send with flow control, one
-// read at a time, and an orderly end. Private to grpc_link.cc and grpc_server.cc.
+// What both ends of a gRPC stream have in common: a queue of messages to send with flow control,
+// one read at a time, and an orderly end. Private to grpc_link.cc and grpc_server.cc.
 //
-// Measured on 2 cores over loopback, gRPC 1.51, 4 KiB message and 80-byte answer: completion queue with
-// raw byte buffers 97 us per round trip, 15 us CPU and 0.15 context switches per message when pipelined,
-// 4.6 GB/s at 1 MiB; callback API 85 us, 24 us, 0.8, 1.3 GB/s; sync API 115 us, 11-35 us, 0.9,
-// 1.05 GB/s (bench/wire_link shows it again). Hence one completion queue and one thread that does
-// nothing else.
+// Measured on 2 cores over loopback, gRPC 1.51, 4 KiB message and 80-byte answer: completion queue
+// with raw byte buffers 97 us per round trip, 15 us CPU and 0.15 context switches per message when
+// pipelined, 4.6 GB/s at 1 MiB; callback API 85 us, 24 us, 0.8, 1.3 GB/s; sync API 115 us, 11-35
+// us, 0.9, 1.05 GB/s (bench/wire_link shows it again). Hence one completion queue and one thread
+// that does nothing else.
 //
 // Threads: Send, Close and the link's destructor from anywhere; OnTag on the queue's one thread, on
 // which also the listener is called.
@@ -73,7 +73,8 @@ class GrpcStream : public std::enable_shared_from_this<GrpcStream> {
   // Start one operation whose completion carries the tag.
   virtual void StartRead(grpc::ByteBuffer* into, Tag* tag) = 0;
   virtual void StartWrite(const grpc::ByteBuffer& message, Tag* tag) = 0;
-  // Ends our direction gracefully, and later the call: client WritesDone then Finish, server Finish.
+  // Ends our direction gracefully, and later the call: client WritesDone then Finish, server
+  // Finish.
   virtual bool HasWritesDone() const = 0;
   virtual void StartWritesDone(Tag* tag) = 0;
   virtual void StartFinish(const absl::Status& why, Tag* tag) = 0;
@@ -101,7 +102,7 @@ class GrpcStream : public std::enable_shared_from_this<GrpcStream> {
   size_t outgoing_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
   bool writing_ ABSL_GUARDED_BY(mutex_) = false;
   bool reading_ ABSL_GUARDED_BY(mutex_) = false;
-  bool broken_ ABSL_GUARDED_BY(mutex_) = false;    // nothing more can be sent
+  bool broken_ ABSL_GUARDED_BY(mutex_) = false;  // nothing more can be sent
   bool begun_ ABSL_GUARDED_BY(mutex_) = false;
   bool closing_ ABSL_GUARDED_BY(mutex_) = false;
   bool closed_by_peer_ ABSL_GUARDED_BY(mutex_) = false;
@@ -109,7 +110,7 @@ class GrpcStream : public std::enable_shared_from_this<GrpcStream> {
   bool finishing_ ABSL_GUARDED_BY(mutex_) = false;
   bool finished_ ABSL_GUARDED_BY(mutex_) = false;
   bool lingering_ ABSL_GUARDED_BY(mutex_) = false;
-  int pending_ ABSL_GUARDED_BY(mutex_) = 0;        // operations but the linger alarm
+  int pending_ ABSL_GUARDED_BY(mutex_) = 0;  // operations but the linger alarm
   bool done_ ABSL_GUARDED_BY(mutex_) = false;
   bool detached_ ABSL_GUARDED_BY(mutex_) = false;
   absl::Status why_ ABSL_GUARDED_BY(mutex_);

@@ -68,9 +68,9 @@ Refusal JudgeMachine(const Hello& hello, const MachineIdentity& own) {
                          Quoted(own.vm_uuid), " here")};
   }
   if (hello.vcpu_count() != own.vcpu_count) {
-    return {romulus::v1::REFUSAL_REASON_CPU,
-            absl::StrCat("vcpus: ", hello.vcpu_count(), " on the primary, ", own.vcpu_count,
-                         " here")};
+    return {
+        romulus::v1::REFUSAL_REASON_CPU,
+        absl::StrCat("vcpus: ", hello.vcpu_count(), " on the primary, ", own.vcpu_count, " here")};
   }
   if (hello.memory_size() > kMaxMemoryRegions || !SameMemory(MemoryOf(hello), own.memory)) {
     return {romulus::v1::REFUSAL_REASON_MEMORY,
@@ -102,9 +102,9 @@ Refusal JudgeHost(const Hello& hello, const HelloJudge& judge) {
     }
     const std::vector<std::string> missing = judge.missing_cpu_features(leaves, hello.tsc_khz());
     if (!missing.empty()) {
-      return {romulus::v1::REFUSAL_REASON_CPU,
-              absl::StrCat("cpu: the guest sees what this host lacks: ",
-                           absl::StrJoin(missing, ", "))};
+      return {
+          romulus::v1::REFUSAL_REASON_CPU,
+          absl::StrCat("cpu: the guest sees what this host lacks: ", absl::StrJoin(missing, ", "))};
     }
   }
   if (hello.required_capabilities_size() > kMaxCapabilities) {
@@ -213,9 +213,9 @@ romulus::v1::HelloReply EvaluateHello(const Hello& hello, const HelloJudge& judg
 
 absl::Status StatusOf(const HelloReply& reply) {
   if (reply.accepted()) return absl::OkStatus();
-  return absl::FailedPreconditionError(
-      absl::StrCat("node ", Quoted(reply.node_name()), " refused (",
-                   RefusalReasonName(reply.reason()), "): ", reply.detail()));
+  return absl::FailedPreconditionError(absl::StrCat("node ", Quoted(reply.node_name()),
+                                                    " refused (", RefusalReasonName(reply.reason()),
+                                                    "): ", reply.detail()));
 }
 
 absl::string_view RefusalReasonName(romulus::v1::RefusalReason reason) {

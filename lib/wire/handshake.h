@@ -65,11 +65,11 @@ struct HelloJudge {
   std::string build;
   uint64_t max_frame_bytes = 0;
   bool plays_secondary = true;
-  std::string role_detail;      // why not, for the reply: "this node runs the guest in term 5"
-  bool busy = false;            // another primary is connected
-  Term newest_term;             // that this node took part in or heard of
-  // Names of the CPU features that the guest sees and this host cannot give ("avx512f"); empty: fits.
-  // Null: not checked.
+  std::string role_detail;  // why not, for the reply: "this node runs the guest in term 5"
+  bool busy = false;        // another primary is connected
+  Term newest_term;         // that this node took part in or heard of
+  // Names of the CPU features that the guest sees and this host cannot give ("avx512f"); empty:
+  // fits. Null: not checked.
   std::function<std::vector<std::string>(const std::vector<CpuidLeaf>&, uint32_t tsc_khz)>
       missing_cpu_features;
   // Whether this host has a capability named in the Hello. Null: not checked.

@@ -1,5 +1,5 @@
-// A connection that carries messages of whole frames, in order, both ways. The gRPC link is one; the
-// simulation and the tests have theirs. Nothing here knows gRPC.
+// A connection that carries messages of whole frames, in order, both ways. The gRPC link is one;
+// the simulation and the tests have theirs. Nothing here knows gRPC.
 #ifndef ROMULUS_WIRE_LINK_H_
 #define ROMULUS_WIRE_LINK_H_
 
@@ -24,8 +24,8 @@ class LinkListener {
 class Link {
  public:
   virtual ~Link() = default;
-  // Sends one message; blocks for flow control, so memory stays bounded. Any thread; messages of one
-  // thread keep their order. Errors: Unavailable once the link is closed.
+  // Sends one message; blocks for flow control, so memory stays bounded. Any thread; messages of
+  // one thread keep their order. Errors: Unavailable once the link is closed.
   virtual absl::Status Send(std::string frames) = 0;
   // The same, waiting at most `timeout`. Errors: also DeadlineExceeded (nothing was sent).
   virtual absl::Status SendWithin(absl::Duration timeout, std::string frames) {

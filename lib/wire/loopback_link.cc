@@ -66,8 +66,9 @@ struct LoopbackNetwork::State {
       side(end).sending_ended = true;
       side(end).waiting.clear();
       side(end).waiting.push_back({true, "", why});
-      side(Other(end)).waiting.push_back(
-          {true, "", absl::UnavailableError(absl::StrCat("peer closed: ", why.message()))});
+      side(Other(end))
+          .waiting.push_back(
+              {true, "", absl::UnavailableError(absl::StrCat("peer closed: ", why.message()))});
       at_once = deliver_at_once;
     }
     if (at_once) {
@@ -196,7 +197,8 @@ bool LoopbackNetwork::FlipBit(LoopbackEnd to, size_t index, size_t bit) {
   bool flipped = false;
   Edit(to, index, [&](std::string& frames) {
     if (bit / 8 >= frames.size()) return;
-    frames[bit / 8] = static_cast<char>(static_cast<unsigned char>(frames[bit / 8]) ^ (1u << (bit % 8)));
+    frames[bit / 8] =
+        static_cast<char>(static_cast<unsigned char>(frames[bit / 8]) ^ (1u << (bit % 8)));
     flipped = true;
   });
   return flipped;

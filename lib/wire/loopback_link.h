@@ -1,6 +1,6 @@
 // Two links joined back to back in memory, with a network between them that a test drives by hand:
-// nothing moves until Step(), and faults can be put on what is in flight. Listeners are called from the
-// thread that steps. Send() never blocks and memory is not bounded: for tests and simulation.
+// nothing moves until Step(), and faults can be put on what is in flight. Listeners are called from
+// the thread that steps. Send() never blocks and memory is not bounded: for tests and simulation.
 //
 // Destruction order: links may go before or after the network.
 #ifndef ROMULUS_WIRE_LOOPBACK_LINK_H_
@@ -39,8 +39,8 @@ class LoopbackNetwork {
   // How many messages wait for `to`.
   size_t InFlight(LoopbackEnd to) const;
 
-  // Faults on the message at `index` (0 is the next) of those that wait for `to`. False if there is no
-  // such message, or no such byte.
+  // Faults on the message at `index` (0 is the next) of those that wait for `to`. False if there is
+  // no such message, or no such byte.
   bool Drop(LoopbackEnd to, size_t index);
   bool Duplicate(LoopbackEnd to, size_t index);
   bool Swap(LoopbackEnd to, size_t index, size_t other);

@@ -212,8 +212,8 @@ class Session final : public PrimarySession, public LinkListener {
     goodbye.set_detail(std::string(why.message()));
     goodbye.set_term(options_.hello.stream_term.value());
     frames_
-        ->SendControl(absl::ZeroDuration(), codec::FrameKind::kGoodbye,
-                      options_.hello.stream_term, EpochId(), goodbye)
+        ->SendControl(absl::ZeroDuration(), codec::FrameKind::kGoodbye, options_.hello.stream_term,
+                      EpochId(), goodbye)
         .IgnoreError();
     Close(base::Annotate(why, "the secondary broke the protocol"));
   }

@@ -1,9 +1,10 @@
-// The primary's side of one replication stream, from Hello to the end: handshake, full sync, epochs,
-// heartbeats, goodbye. A broken or lying peer closes it; the daemon then opens a new one.
+// The primary's side of one replication stream, from Hello to the end: handshake, full sync,
+// epochs, heartbeats, goodbye. A broken or lying peer closes it; the daemon then opens a new one.
 //
-// Handshake() and RunFullSync() block and belong on a thread of the caller's (not the control loop);
-// RequestStop-like calls (Cancel, Close, SendGoodbye) come from any thread. Listeners are called on the
-// link's reader thread or the sender's, must not block and must not destroy the session.
+// Handshake() and RunFullSync() block and belong on a thread of the caller's (not the control
+// loop); RequestStop-like calls (Cancel, Close, SendGoodbye) come from any thread. Listeners are
+// called on the link's reader thread or the sender's, must not block and must not destroy the
+// session.
 #ifndef ROMULUS_WIRE_PRIMARY_SESSION_H_
 #define ROMULUS_WIRE_PRIMARY_SESSION_H_
 
@@ -28,8 +29,8 @@ namespace romulus::wire {
 class PrimarySessionListener {
  public:
   virtual ~PrimarySessionListener() = default;
-  // Any frame of the peer: feeds the failure detector. `heartbeat_rtt_ns` is 0 but for heartbeats that
-  // echo one of ours.
+  // Any frame of the peer: feeds the failure detector. `heartbeat_rtt_ns` is 0 but for heartbeats
+  // that echo one of ours.
   virtual void OnSignOfLife(uint64_t heartbeat_rtt_ns) = 0;
   virtual void OnPeerGoodbye(const romulus::v1::Goodbye& goodbye) = 0;
   // Once, and last. The link is closed, nothing of the session runs but its destructor.
@@ -38,10 +39,10 @@ class PrimarySessionListener {
 
 struct PrimarySessionOptions {
   HelloInput hello;
-  Gfn gfn_end;                 // of the guest's memory; 0: from hello.machine.memory
+  Gfn gfn_end;  // of the guest's memory; 0: from hello.machine.memory
   codec::EncoderOptions encoder;
-  EpochSenderOptions sender;   // `term` is taken from hello.stream_term
-  FullSyncOptions sync;        // likewise
+  EpochSenderOptions sender;  // `term` is taken from hello.stream_term
+  FullSyncOptions sync;       // likewise
 };
 
 class PrimarySession {

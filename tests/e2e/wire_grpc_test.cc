@@ -53,8 +53,9 @@ class Heard : public LinkListener {
   }
   absl::Status AwaitClosed() {
     absl::MutexLock lock(&mutex_);
-    ROMULUS_CHECK(mutex_.AwaitWithTimeout(
-        absl::Condition(+[](int* closed) { return *closed > 0; }, &closed_), kPatience));
+    ROMULUS_CHECK(mutex_.AwaitWithTimeout(absl::Condition(
+                                              +[](int* closed) { return *closed > 0; }, &closed_),
+                                          kPatience));
     return why_;
   }
   size_t messages() {

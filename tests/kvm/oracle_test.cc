@@ -1,5 +1,5 @@
-// P4, exact tracking: after every epoch the replica's memory equals the primary's, byte for byte. Real
-// KVM, real dirty rings, the real codec and replica; the guest writes, and so does the VMM.
+// P4, exact tracking: after every epoch the replica's memory equals the primary's, byte for byte.
+// Real KVM, real dirty rings, the real codec and replica; the guest writes, and so does the VMM.
 
 #include <gtest/gtest.h>
 
@@ -46,21 +46,21 @@ OracleResult RunOracle(MachineRig& rig, int epochs, bool idle = false) {
   // Device-like writes of the VMM go where the guest never does: the last MiB.
   const uint64_t vmm_first = rig.memory->layout().size_bytes() - (1 << 20);
   result.status = rig.machine->Start();
-  // Until the guest works: before that it reads its pages, and a page that was only read can be lost
-  // without a difference.
+  // Until the guest works: before that it reads its pages, and a page that was only read can be
+  // lost without a difference.
   rig.AwaitProgress(1);
   for (int i = 1; result.status.ok() && i <= epochs; ++i) {
     rig.AwaitProgress(idle ? 0 : random() % 200);
     const uint64_t vmm_writes = random() % 4;
     for (uint64_t w = 0; w < vmm_writes; ++w) {
-      result.status.Update(rig.memory->WriteObject<uint64_t>(
-          Gpa(vmm_first + random() % ((1 << 20) - 8)), random()));
+      result.status.Update(
+          rig.memory->WriteObject<uint64_t>(Gpa(vmm_first + random() % ((1 << 20) - 8)), random()));
     }
     result.vmm_pages += vmm_writes;
     rig.ring_full = false;
-    auto staged = checkpoint.Run(Term(1), EpochId(static_cast<uint64_t>(i)),
-                                 epoch::CutReason::kRequest, &sink,
-                                 [] { return absl::OkStatus(); });
+    auto staged =
+        checkpoint.Run(Term(1), EpochId(static_cast<uint64_t>(i)), epoch::CutReason::kRequest,
+                       &sink, [] { return absl::OkStatus(); });
     result.status = staged.ok() ? compared : staged.status();
     if (!result.status.ok()) break;
     if (rig.stopped) result.status = absl::AbortedError("guest stopped: " + rig.stop_detail());
@@ -76,8 +76,7 @@ std::string CommandLine(const std::string& workload, int vcpus) {
                       workload == "idle" ? " report_ms=1" : " report_every=5000", " lsr=0");
 }
 
-class OracleTest
-    : public ::testing::TestWithParam<std::tuple<std::string, int, uint32_t>> {};
+class OracleTest : public ::testing::TestWithParam<std::tuple<std::string, int, uint32_t>> {};
 
 TEST_P(OracleTest, P4_TheReplicaEqualsThePrimaryAfterEveryEpoch) {
   const auto& [workload, vcpus, ring_entries] = GetParam();
@@ -95,14 +94,15 @@ TEST_P(OracleTest, P4_TheReplicaEqualsThePrimaryAfterEveryEpoch) {
   RecordProperty("pages", static_cast<int>(result.guest_pages));
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Ring, OracleTest,
-    ::testing::Combine(::testing::Values("uniform", "hotcold", "sequential"),
-                       ::testing::Values(1, 2, 4), ::testing::Values(256u, 1024u, 65536u)),
-    [](const auto& test) {
-      return absl::StrCat(std::get<0>(test.param), "_", std::get<1>(test.param), "vcpu_",
-                          std::get<2>(test.param));
-    });
+INSTANTIATE_TEST_SUITE_P(Ring, OracleTest,
+                         ::testing::Combine(::testing::Values("uniform", "hotcold", "sequential"),
+                                            ::testing::Values(1, 2, 4),
+                                            ::testing::Values(256u, 1024u, 65536u)),
+                         [](const auto& test) {
+                           return absl::StrCat(std::get<0>(test.param), "_",
+                                               std::get<1>(test.param), "vcpu_",
+                                               std::get<2>(test.param));
+                         });
 
 INSTANTIATE_TEST_SUITE_P(Idle, OracleTest,
                          ::testing::Combine(::testing::Values("idle"), ::testing::Values(1, 2),
@@ -112,11 +112,11 @@ INSTANTIATE_TEST_SUITE_P(Idle, OracleTest,
                          });
 
 TEST(OracleBrokenTest, P4_ADroppedPageIsNoticed) {
-  auto rig = MachineRig::Create(
-      {.kernel = LEDGER_ELF, .command_line = CommandLine("sequential", 1)});
+  auto rig =
+      MachineRig::Create({.kernel = LEDGER_ELF, .command_line = CommandLine("sequential", 1)});
   ASSERT_TRUE(rig.ok()) << rig.status();
-  // One page of one epoch, again and again: an entry may come before its write (or without one), so a
-  // single loss can be harmless, but not every one.
+  // One page of one epoch, again and again: an entry may come before its write (or without one), so
+  // a single loss can be harmless, but not every one.
   (*rig)->failpoints.Arm("tracker.drop_one_page", kEpochs, /*skip=*/20);
   const OracleResult result = RunOracle(**rig, kEpochs);
   EXPECT_LT((*rig)->failpoints.Fired("tracker.drop_one_page"), 20u) << "noticed too late";
@@ -124,8 +124,7 @@ TEST(OracleBrokenTest, P4_ADroppedPageIsNoticed) {
 }
 
 TEST(OracleBrokenTest, P4_AnUnmarkedWriteOfTheVmmIsNoticed) {
-  auto rig =
-      MachineRig::Create({.kernel = LEDGER_ELF, .command_line = CommandLine("uniform", 1)});
+  auto rig = MachineRig::Create({.kernel = LEDGER_ELF, .command_line = CommandLine("uniform", 1)});
   ASSERT_TRUE(rig.ok()) << rig.status();
   (*rig)->memory->SkipMarkingForTest(true);
   const OracleResult result = RunOracle(**rig, kEpochs);

@@ -1,4 +1,5 @@
-// The epoch library on a fake guest: memory, tracker, staging and gate, wired as the daemon wires them.
+// The epoch library on a fake guest: memory, tracker, staging and gate, wired as the daemon wires
+// them.
 #ifndef ROMULUS_TESTS_SUPPORT_EPOCH_RIG_H_
 #define ROMULUS_TESTS_SUPPORT_EPOCH_RIG_H_
 
@@ -88,7 +89,8 @@ struct EpochRig {
     gate = std::make_unique<epoch::OutputGate>(epoch::OutputGate::Options{}, &released);
   }
   epoch::CheckpointParts Parts() {
-    return {guest.get(), memory.get(), tracker.get(), staging.get(), gate.get(), &clock, &failpoints};
+    return {guest.get(), memory.get(), tracker.get(), staging.get(),
+            gate.get(),  &clock,       &failpoints};
   }
   void Say(absl::string_view text) { gate->WriteConsole(base::AsBytes(text)); }
 

@@ -1,4 +1,5 @@
-// A guest without KVM: tests write its memory through Touch() and the fake source reports it. No threads.
+// A guest without KVM: tests write its memory through Touch() and the fake source reports it. No
+// threads.
 #ifndef ROMULUS_TESTS_SUPPORT_FAKE_GUEST_H_
 #define ROMULUS_TESTS_SUPPORT_FAKE_GUEST_H_
 

@@ -1,5 +1,5 @@
-// The ledger guest on real KVM under a Checkpoint, and a replica in the same process fed through the
-// real codec: everything but the network. For oracle tests and benches.
+// The ledger guest on real KVM under a Checkpoint, and a replica in the same process fed through
+// the real codec: everything but the network. For oracle tests and benches.
 #ifndef ROMULUS_TESTS_SUPPORT_MACHINE_RIG_H_
 #define ROMULUS_TESTS_SUPPORT_MACHINE_RIG_H_
 
@@ -67,7 +67,8 @@ class MachineRig : public vmm::GuestListener {
   }
 
   epoch::CheckpointParts Parts() {
-    return {machine.get(), memory.get(), tracker.get(), staging.get(), gate.get(), &clock, &failpoints};
+    return {machine.get(), memory.get(), tracker.get(), staging.get(),
+            gate.get(),    &clock,       &failpoints};
   }
   // Steps and page writes of all vCPUs so far, from the guest's progress pages; it never goes back.
   uint64_t Progress() const {

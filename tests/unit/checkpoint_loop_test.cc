@@ -41,8 +41,9 @@ class CheckpointLoopTest : public ::testing::Test {
   }
   void Protect() {
     ASSERT_TRUE(loop_->BeginSync().ok());
-    ASSERT_TRUE(loop_->BeginCutting(Term(1), memory::PageSet(rig_.memory->layout().gfn_end()), &sink_)
-                    .ok());
+    ASSERT_TRUE(
+        loop_->BeginCutting(Term(1), memory::PageSet(rig_.memory->layout().gfn_end()), &sink_)
+            .ok());
     sink_.AwaitSubmitted(1);
     sink_.TakeSubmitted();
     loop_->OnAcked(EpochId(1));

@@ -1,6 +1,6 @@
-#include "failover/failure_detector.h"
-
 #include <gtest/gtest.h>
+
+#include "failover/failure_detector.h"
 
 namespace romulus::failover {
 namespace {

@@ -1,9 +1,9 @@
-#include "failover/promoter.h"
-
 #include <gtest/gtest.h>
 
 #include <string>
 #include <vector>
+
+#include "failover/promoter.h"
 
 namespace romulus::failover {
 namespace {

@@ -1,11 +1,11 @@
-#include "failover/role_machine.h"
-
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <functional>
 #include <string>
 #include <vector>
+
+#include "failover/role_machine.h"
 
 namespace romulus::failover {
 namespace {
@@ -178,7 +178,8 @@ TEST(PrimaryTest, AnAckBeforeTheSyncsEndOrOfAnotherTermProtectsNobody) {
 TEST(PrimaryTest, AStreamOfAnOldAgreementIsClosed) {
   Driver node(Manual());
   node.Primary();
-  EXPECT_THAT(node.On(K::kPeerConnected, node.state().term), ElementsAre(A::kCloseLink, A::kConnect));
+  EXPECT_THAT(node.On(K::kPeerConnected, node.state().term),
+              ElementsAre(A::kCloseLink, A::kConnect));
   EXPECT_EQ(node.mode(), Mode::kSolo);
 }
 
@@ -226,7 +227,8 @@ TEST(PrimaryTest, HeldOutputStaysHeldWhenTheResyncFailsToo) {
   Driver node(Automatic());
   node.Protected();
   node.On(K::kLinkClosed);
-  EXPECT_THAT(node.On(K::kPeerConnected, node.machine().ProposedTerm()), ElementsAre(A::kStartSync));
+  EXPECT_THAT(node.On(K::kPeerConnected, node.machine().ProposedTerm()),
+              ElementsAre(A::kStartSync));
   EXPECT_EQ(node.mode(), Mode::kSyncing);
   EXPECT_FALSE(node.state().output_open);
   EXPECT_THAT(node.On(K::kLinkClosed), ElementsAre(A::kHoldOutput, A::kStopEpochs, A::kConnect));
@@ -316,13 +318,14 @@ TEST(PrimaryTest, PauseAndResume) {
 TEST(PrimaryTest, UnprotectAndProtect) {
   Driver node(Automatic());
   node.Protected();
-  EXPECT_THAT(node.On(K::kOpUnprotect), ElementsAre(A::kStopConnecting, A::kCloseLink,
-                                                    A::kStopEpochs, A::kOpenOutput));
+  EXPECT_THAT(node.On(K::kOpUnprotect),
+              ElementsAre(A::kStopConnecting, A::kCloseLink, A::kStopEpochs, A::kOpenOutput));
   EXPECT_EQ(node.action(A::kCloseLink).goodbye, GoodbyeReason::kUnprotect);
   EXPECT_EQ(node.mode(), Mode::kSolo);
   EXPECT_THAT(node.On(K::kOpUnprotect), ElementsAre(A::kRefuse));
   // A handshake that was under way comes too late.
-  EXPECT_THAT(node.On(K::kPeerConnected, node.machine().ProposedTerm()), ElementsAre(A::kCloseLink));
+  EXPECT_THAT(node.On(K::kPeerConnected, node.machine().ProposedTerm()),
+              ElementsAre(A::kCloseLink));
   EXPECT_THAT(node.On(K::kOpProtect), ElementsAre(A::kConnect));
 }
 
@@ -349,8 +352,8 @@ TEST(PrimaryTest, AGuestThatEndsWhileOutputIsHeldLeavesNothing) {
   Driver node(Automatic());
   node.Protected();
   node.On(K::kLinkClosed);
-  EXPECT_THAT(node.On(K::kGuestStopped), ElementsAre(A::kStopConnecting, A::kStopEpochs,
-                                                     A::kDiscardOutput, A::kExit));
+  EXPECT_THAT(node.On(K::kGuestStopped),
+              ElementsAre(A::kStopConnecting, A::kStopEpochs, A::kDiscardOutput, A::kExit));
 }
 
 TEST(PrimaryTest, Shutdown) {

@@ -1,8 +1,9 @@
-// Two role machines and a network that loses streams, delays and cuts, under a seeded scheduler. A stand-in
-// for the daemon executes the actions as far as roles, terms and committed epochs go.
+// Two role machines and a network that loses streams, delays and cuts, under a seeded scheduler. A
+// stand-in for the daemon executes the actions as far as roles, terms and committed epochs go.
 //
 //   P3  no two nodes ever run the guest in one term;
-//   P1  (automatic failover, HOLD) once a node was promoted from an epoch of some term, nothing that was
+//   P1  (automatic failover, HOLD) once a node was promoted from an epoch of some term, nothing
+//   that was
 //       said later in that term, or by its primary afterwards, gets out.
 #include <gtest/gtest.h>
 
@@ -63,7 +64,7 @@ class World {
     bool syncing = false;
     uint64_t committed = 0;  // replica
     Term committed_term;
-    Term promoted_to;        // kPromote is under way
+    Term promoted_to;  // kPromote is under way
     uint64_t silent_for = 0;
   };
 
@@ -300,8 +301,7 @@ class World {
   // node runs the guest from before it.
   void OpenedOutput(int node) {
     if (!automatic_ || operators_) return;
-    if (superseded_ == node && State(node).role == Role::kPrimary &&
-        RunsGuest(State(1 - node))) {
+    if (superseded_ == node && State(node).role == Role::kPrimary && RunsGuest(State(1 - node))) {
       Violate(node, "opens its output after the other was promoted");
     }
   }
@@ -316,8 +316,8 @@ class World {
   int promotions_ = 0;
   int protections_ = 0;
   std::optional<int> superseded_;
-  std::map<uint64_t, int> runner_;               // term -> who ran the guest in it
-  std::map<uint64_t, uint64_t> promoted_from_;   // term -> epoch
+  std::map<uint64_t, int> runner_;              // term -> who ran the guest in it
+  std::map<uint64_t, uint64_t> promoted_from_;  // term -> epoch
   std::string violation_;
 };
 

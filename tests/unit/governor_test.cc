@@ -8,7 +8,9 @@ namespace {
 constexpr GovernorOptions kOptions{
     .max_dirty_pages = 100, .max_interval_ns = 1'000'000, .min_interval_ns = 200'000};
 
-GovernorView At(uint64_t ran_ns) { return {.now_ns = 5'000'000 + ran_ns, .epoch_began_ns = 5'000'000}; }
+GovernorView At(uint64_t ran_ns) {
+  return {.now_ns = 5'000'000 + ran_ns, .epoch_began_ns = 5'000'000};
+}
 
 TEST(GovernorTest, CutsForEachReason) {
   const Governor governor(kOptions);

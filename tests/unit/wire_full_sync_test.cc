@@ -1,5 +1,3 @@
-#include "wire/full_sync.h"
-
 #include <gtest/gtest.h>
 
 #include <cstring>
@@ -12,6 +10,7 @@
 #include "romulus/v1/replication.pb.h"
 #include "unit/wire_support.h"
 #include "wire/frame_sender.h"
+#include "wire/full_sync.h"
 
 namespace romulus::wire {
 namespace {
@@ -201,10 +200,9 @@ TEST_F(FullSyncTest, ADeadLinkEndsIt) {
 // Heartbeats during a sync keep the numbering: the reader inside Frames() would refuse a gap.
 TEST_F(FullSyncTest, OtherFramesFitBetweenRounds) {
   source_.on_take = [this] {
-    ASSERT_TRUE(frames_
-                    ->SendControl(kPatience, FrameKind::kHeartbeat, kTerm, EpochId(),
-                                  v1::Heartbeat())
-                    .ok());
+    ASSERT_TRUE(
+        frames_->SendControl(kPatience, FrameKind::kHeartbeat, kTerm, EpochId(), v1::Heartbeat())
+            .ok());
   };
   Fill(1, 1);
   ASSERT_TRUE(Run().ok());

@@ -1,11 +1,11 @@
-#include "wire/handshake.h"
-
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <functional>
 #include <string>
 #include <vector>
+
+#include "wire/handshake.h"
 
 namespace romulus::wire {
 namespace {
@@ -60,24 +60,42 @@ struct Case {
 
 const std::vector<Case>& Cases() {
   static const auto* const cases = new std::vector<Case>{
-      {"protocol", [](v1::Hello& h, HelloJudge&) { h.set_protocol_version(9); },
-       v1::REFUSAL_REASON_PROTOCOL_VERSION, {"protocol version", "9", "1"}},
-      {"vm_name", [](v1::Hello& h, HelloJudge&) { h.set_vm_name("db"); }, v1::REFUSAL_REASON_VM,
+      {"protocol",
+       [](v1::Hello& h, HelloJudge&) { h.set_protocol_version(9); },
+       v1::REFUSAL_REASON_PROTOCOL_VERSION,
+       {"protocol version", "9", "1"}},
+      {"vm_name",
+       [](v1::Hello& h, HelloJudge&) { h.set_vm_name("db"); },
+       v1::REFUSAL_REASON_VM,
        {"vm name", "'db'", "'web'"}},
-      {"vm_uuid", [](v1::Hello& h, HelloJudge&) { h.set_vm_uuid("99"); }, v1::REFUSAL_REASON_VM,
+      {"vm_uuid",
+       [](v1::Hello& h, HelloJudge&) { h.set_vm_uuid("99"); },
+       v1::REFUSAL_REASON_VM,
        {"vm uuid", "'99'", "'11111111-"}},
-      {"same_node", [](v1::Hello& h, HelloJudge&) { h.set_node_name("beta"); },
-       v1::REFUSAL_REASON_VM, {"node name", "'beta'"}},
-      {"vcpus", [](v1::Hello& h, HelloJudge&) { h.set_vcpu_count(4); }, v1::REFUSAL_REASON_CPU,
+      {"same_node",
+       [](v1::Hello& h, HelloJudge&) { h.set_node_name("beta"); },
+       v1::REFUSAL_REASON_VM,
+       {"node name", "'beta'"}},
+      {"vcpus",
+       [](v1::Hello& h, HelloJudge&) { h.set_vcpu_count(4); },
+       v1::REFUSAL_REASON_CPU,
        {"vcpus", "4", "2"}},
-      {"memory", [](v1::Hello& h, HelloJudge&) { h.mutable_memory(0)->set_size_bytes(4096); },
-       v1::REFUSAL_REASON_MEMORY, {"memory", "4096 bytes", "3221225472 bytes"}},
-      {"memory_gpa", [](v1::Hello& h, HelloJudge&) { h.mutable_memory(1)->set_gpa(4096); },
-       v1::REFUSAL_REASON_MEMORY, {"0x1000", "0x100000000"}},
-      {"no_memory", [](v1::Hello& h, HelloJudge&) { h.clear_memory(); },
-       v1::REFUSAL_REASON_MEMORY, {"none on the primary"}},
-      {"devices", [](v1::Hello& h, HelloJudge&) { h.set_machine_digest(1); },
-       v1::REFUSAL_REASON_DEVICES, {"devices", "0000000000000001", "0000000000abcdef"}},
+      {"memory",
+       [](v1::Hello& h, HelloJudge&) { h.mutable_memory(0)->set_size_bytes(4096); },
+       v1::REFUSAL_REASON_MEMORY,
+       {"memory", "4096 bytes", "3221225472 bytes"}},
+      {"memory_gpa",
+       [](v1::Hello& h, HelloJudge&) { h.mutable_memory(1)->set_gpa(4096); },
+       v1::REFUSAL_REASON_MEMORY,
+       {"0x1000", "0x100000000"}},
+      {"no_memory",
+       [](v1::Hello& h, HelloJudge&) { h.clear_memory(); },
+       v1::REFUSAL_REASON_MEMORY,
+       {"none on the primary"}},
+      {"devices",
+       [](v1::Hello& h, HelloJudge&) { h.set_machine_digest(1); },
+       v1::REFUSAL_REASON_DEVICES,
+       {"devices", "0000000000000001", "0000000000abcdef"}},
       {"cpu",
        [](v1::Hello&, HelloJudge& j) {
          j.missing_cpu_features = [](const std::vector<CpuidLeaf>& leaves, uint32_t tsc_khz) {
@@ -86,33 +104,42 @@ const std::vector<Case>& Cases() {
            return std::vector<std::string>{"avx512f", "sha_ni"};
          };
        },
-       v1::REFUSAL_REASON_CPU, {"avx512f, sha_ni"}},
+       v1::REFUSAL_REASON_CPU,
+       {"avx512f, sha_ni"}},
       {"capability",
        [](v1::Hello&, HelloJudge& j) {
          j.has_capability = [](absl::string_view name) { return name != "sregs2"; };
        },
-       v1::REFUSAL_REASON_CAPABILITY, {"'sregs2'"}},
+       v1::REFUSAL_REASON_CAPABILITY,
+       {"'sregs2'"}},
       {"old_term",
-       [](v1::Hello&, HelloJudge& j) { j.newest_term = Term(64); }, v1::REFUSAL_REASON_TERM,
+       [](v1::Hello&, HelloJudge& j) { j.newest_term = Term(64); },
+       v1::REFUSAL_REASON_TERM,
        {"term", "16", "64"}},
-      {"no_term", [](v1::Hello& h, HelloJudge& j) { h.set_term(0), j.newest_term = Term(0); },
-       v1::REFUSAL_REASON_TERM, {"term"}},
-      {"busy", [](v1::Hello&, HelloJudge& j) { j.busy = true; }, v1::REFUSAL_REASON_BUSY,
+      {"no_term",
+       [](v1::Hello& h, HelloJudge& j) { h.set_term(0), j.newest_term = Term(0); },
+       v1::REFUSAL_REASON_TERM,
+       {"term"}},
+      {"busy",
+       [](v1::Hello&, HelloJudge& j) { j.busy = true; },
+       v1::REFUSAL_REASON_BUSY,
        {"another primary"}},
       {"role",
        [](v1::Hello&, HelloJudge& j) {
          j.plays_secondary = false;
          j.role_detail = "runs the guest in term 16";
        },
-       v1::REFUSAL_REASON_ROLE, {"not a secondary", "runs the guest in term 16"}},
-      // A primary that lost its term hears of it from the one that took over, also while its proposal
-      // happens to be newer.
+       v1::REFUSAL_REASON_ROLE,
+       {"not a secondary", "runs the guest in term 16"}},
+      // A primary that lost its term hears of it from the one that took over, also while its
+      // proposal happens to be newer.
       {"lost_term",
        [](v1::Hello&, HelloJudge& j) {
          j.plays_secondary = false;
          j.newest_term = Term(17);
        },
-       v1::REFUSAL_REASON_TERM, {"not a secondary"}},
+       v1::REFUSAL_REASON_TERM,
+       {"not a secondary"}},
   };
   return *cases;
 }

@@ -1,9 +1,9 @@
-#include "wire/loopback_link.h"
-
 #include <gtest/gtest.h>
 
 #include <string>
 #include <vector>
+
+#include "wire/loopback_link.h"
 
 namespace romulus::wire {
 namespace {

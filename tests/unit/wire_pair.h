@@ -1,4 +1,5 @@
-// A primary session and a real secondary (replica::Session over a ReplicaStore), joined by any link.
+// A primary session and a real secondary (replica::Session over a ReplicaStore), joined by any
+// link.
 #ifndef ROMULUS_TESTS_UNIT_WIRE_PAIR_H_
 #define ROMULUS_TESTS_UNIT_WIRE_PAIR_H_
 
@@ -40,9 +41,8 @@ class TestSecondary final : public replica::HelloPolicy, public replica::Session
 
   replica::Session* Connect(std::shared_ptr<Link> with) {
     Disconnect();
-    session =
-        std::make_unique<replica::Session>(&store, this, this, &counters, &clock,
-                                           replica::SessionOptions{});
+    session = std::make_unique<replica::Session>(&store, this, this, &counters, &clock,
+                                                 replica::SessionOptions{});
     link = std::move(with);
     session->Attach(link);
     return session.get();
@@ -108,8 +108,9 @@ class TestPrimaryListener final : public PrimarySessionListener {
   }
   absl::Status AwaitClosed() {
     absl::MutexLock lock(&mutex);
-    ROMULUS_CHECK(mutex.AwaitWithTimeout(
-        absl::Condition(+[](int* count) { return *count > 0; }, &closed), kPatience));
+    ROMULUS_CHECK(mutex.AwaitWithTimeout(absl::Condition(
+                                             +[](int* count) { return *count > 0; }, &closed),
+                                         kPatience));
     return why;
   }
   void AwaitRoundTrips(int count) {

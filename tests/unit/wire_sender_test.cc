@@ -1,11 +1,10 @@
-#include "wire/epoch_sender.h"
-
 #include <gtest/gtest.h>
 
 #include <thread>
 
 #include "romulus/v1/replication.pb.h"
 #include "unit/wire_support.h"
+#include "wire/epoch_sender.h"
 #include "wire/frame_sender.h"
 
 namespace romulus::wire {
@@ -193,9 +192,8 @@ TEST_F(EpochSenderTest, ADeadLinkClosesItAndDropsTheQueue) {
 TEST_F(EpochSenderTest, ControlFramesFitBetweenAnEpochsPages) {
   sender_->StagePages(kTerm, EpochId(1), Batch(*pool_, {Gfn(5)}, 1));
   link_.AwaitFrames(FrameKind::kEpochPages, 1);
-  ASSERT_TRUE(frames_
-                  ->SendControl(kPatience, FrameKind::kGoodbye, kTerm, EpochId(), v1::Goodbye())
-                  .ok());
+  ASSERT_TRUE(
+      frames_->SendControl(kPatience, FrameKind::kGoodbye, kTerm, EpochId(), v1::Goodbye()).ok());
   sender_->Submit(Epoch(kTerm, 1, 1));
   acks_.AwaitSent(1);
   const std::vector<SeenFrame> frames = link_.Frames();  // numbering is checked by the reader

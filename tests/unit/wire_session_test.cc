@@ -1,5 +1,3 @@
-#include "wire/primary_session.h"
-
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -9,6 +7,7 @@
 
 #include "unit/wire_pair.h"
 #include "wire/loopback_link.h"
+#include "wire/primary_session.h"
 
 namespace romulus::wire {
 namespace {
@@ -68,7 +67,8 @@ TEST_F(PrimarySessionTest, SyncsAndReplicatesByteForByte) {
   EXPECT_EQ(primary_.Difference(*secondary_.memory), "");
   EXPECT_EQ(primary_.session->epochs().acked(), EpochId(50));
   EXPECT_EQ(primary_.acks.acks().size(), 50u);
-  const absl::StatusOr<replica::PromotableEpoch> taken = secondary_.store.TakeForPromotion(Term(99));
+  const absl::StatusOr<replica::PromotableEpoch> taken =
+      secondary_.store.TakeForPromotion(Term(99));
   ASSERT_TRUE(taken.ok());
   EXPECT_EQ(taken->key.epoch, EpochId(50));
   EXPECT_EQ(taken->machine, Epoch(Term(32), 50).machine);
@@ -88,7 +88,8 @@ TEST_F(PrimarySessionTest, ARefusalIsAReplyAndTheStreamEnds) {
 
 TEST_F(PrimarySessionTest, ASilentPeerEndsTheHandshakeInTime) {
   ASSERT_TRUE(Connect().ok());
-  EXPECT_TRUE(absl::IsDeadlineExceeded(primary_.session->Handshake(absl::Milliseconds(5)).status()));
+  EXPECT_TRUE(
+      absl::IsDeadlineExceeded(primary_.session->Handshake(absl::Milliseconds(5)).status()));
 }
 
 TEST_F(PrimarySessionTest, AFailedConnectionIsAnError) {

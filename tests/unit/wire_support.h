@@ -18,7 +18,8 @@
 
 namespace romulus::wire {
 
-constexpr absl::Duration kPatience = absl::Seconds(60);  // for what must happen; a test fails after it
+constexpr absl::Duration kPatience =
+    absl::Seconds(60);  // for what must happen; a test fails after it
 
 struct SeenFrame {
   codec::FrameKind kind;
@@ -37,7 +38,8 @@ class FakeLink final : public Link {
     absl::MutexLock lock(&mutex_);
     ++waiting_;
     const bool may = mutex_.AwaitWithTimeout(
-        absl::Condition(+[](FakeLink* link) { return !link->blocked_ || link->closed_; }, this),
+        absl::Condition(
+            +[](FakeLink* link) { return !link->blocked_ || link->closed_; }, this),
         timeout);
     --waiting_;
     if (!may) return absl::DeadlineExceededError("no room");
@@ -55,8 +57,10 @@ class FakeLink final : public Link {
   }
   void AwaitBlockedSender() {
     absl::MutexLock lock(&mutex_);
-    ROMULUS_CHECK(mutex_.AwaitWithTimeout(
-        absl::Condition(+[](int* waiting) { return *waiting > 0; }, &waiting_), kPatience));
+    ROMULUS_CHECK(
+        mutex_.AwaitWithTimeout(absl::Condition(
+                                    +[](int* waiting) { return *waiting > 0; }, &waiting_),
+                                kPatience));
   }
   size_t messages() const {
     absl::MutexLock lock(&mutex_);
@@ -74,15 +78,16 @@ class FakeLink final : public Link {
       size_t count;
     } want{this, kind, count};
     absl::MutexLock lock(&mutex_);
-    ROMULUS_CHECK(mutex_.AwaitWithTimeout(
-        absl::Condition(
-            +[](Want* w) {
-              size_t seen = 0;
-              for (const SeenFrame& frame : w->link->FramesLocked()) seen += frame.kind == w->kind;
-              return seen >= w->count;
-            },
-            &want),
-        kPatience));
+    ROMULUS_CHECK(mutex_.AwaitWithTimeout(absl::Condition(
+                                              +[](Want* w) {
+                                                size_t seen = 0;
+                                                for (const SeenFrame& frame :
+                                                     w->link->FramesLocked())
+                                                  seen += frame.kind == w->kind;
+                                                return seen >= w->count;
+                                              },
+                                              &want),
+                                          kPatience));
     return FramesLocked();
   }
 
@@ -145,8 +150,10 @@ class RecordingAcks final : public AckListener {
   }
   absl::Status AwaitClosed() const {
     absl::MutexLock lock(&mutex_);
-    ROMULUS_CHECK(mutex_.AwaitWithTimeout(
-        absl::Condition(+[](const int* closed) { return *closed > 0; }, &closed_), kPatience));
+    ROMULUS_CHECK(
+        mutex_.AwaitWithTimeout(absl::Condition(
+                                    +[](const int* closed) { return *closed > 0; }, &closed_),
+                                kPatience));
     return why_;
   }
 
