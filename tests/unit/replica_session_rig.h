@@ -110,10 +110,9 @@ struct Reply {
 
 class SessionRig {
  public:
-  explicit SessionRig(uint64_t memory_mib = 4, const StoreOptions& options = {},
-                      CommittedConsole* other_console = nullptr)
+  explicit SessionRig(uint64_t memory_mib = 4, const StoreOptions& options = {})
       : memory(*memory::GuestMemory::Create(*memory::MemoryLayout::ForMib(memory_mib))),
-        store(memory, options, other_console != nullptr ? other_console : &console) {
+        store(memory, options, &console) {
     Connect();
   }
 
