@@ -37,7 +37,8 @@ class MemoryLayout {
 
   // The region that holds all of [gpa, gpa + size_bytes), or null.
   const Region* Find(Gpa gpa, uint64_t size_bytes) const;
-  bool Contains(Gfn gfn) const { return Find(GpaOf(gfn), kPageSize) != nullptr; }
+  // Any number may be asked for: one whose address would not fit into 64 bits is not in memory.
+  bool Contains(Gfn gfn) const { return gfn < gfn_end_ && Find(GpaOf(gfn), kPageSize) != nullptr; }
 
   // Pages in ascending order: the n-th page's GFN, n < page_count(), and back.
   Gfn GfnAt(uint64_t page_index) const;

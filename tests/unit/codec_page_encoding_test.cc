@@ -193,6 +193,8 @@ TEST_F(PageEncodingTest, HostileRecordsAreRefused) {
   EXPECT_FALSE(ReadAll(Head(3, 255)).ok());
   EXPECT_FALSE(ReadAll(Head(1024, 1)).ok()) << "one past the end of 4 MiB";
   EXPECT_FALSE(ReadAll(Head((1ull << 56) - 1, 1)).ok());
+  EXPECT_FALSE(ReadAll(Head((1ull << 52) + 3, 1)).ok()) << "its address wraps to page 3's";
+  EXPECT_FALSE(ReadAll(Head((1ull << 52) + 3, 5) + Number(2, 4)).ok());
   EXPECT_FALSE(ReadAll(Head(3, 3) + Number(0, 8)).ok()) << "no line";
   EXPECT_FALSE(ReadAll(Head(3, 3) + Number(1, 8) + std::string(1, '\0')).ok()) << "no word";
   EXPECT_FALSE(ReadAll(Head(3, 5) + Number(0, 4)).ok());
