@@ -71,6 +71,12 @@ class TestSecondary final : public replica::HelloPolicy, public replica::Session
     absl::MutexLock lock(&mutex);
     ++closed;
   }
+  // In memory; the ack may come earlier.
+  void AwaitApplied(EpochId epoch) {
+    absl::MutexLock lock(&mutex);
+    auto enough = [this, epoch] { return newest.epoch >= epoch; };
+    ROMULUS_CHECK(mutex.AwaitWithTimeout(absl::Condition(&enough), kPatience));
+  }
   void AwaitClosed(int count = 1) {
     absl::MutexLock lock(&mutex);
     auto enough = [this, count] { return closed >= count; };
