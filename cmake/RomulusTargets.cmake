@@ -2,20 +2,6 @@
 
 include(GoogleTest)
 
-# A source that is listed but not there yet is left out with a warning.
-function(romulus_existing result)
-  set(existing)
-  foreach(source ${ARGN})
-    get_filename_component(absolute ${source} ABSOLUTE BASE_DIR ${CMAKE_CURRENT_SOURCE_DIR})
-    if(EXISTS ${absolute})
-      list(APPEND existing ${source})
-    else()
-      message(WARNING "not there yet: ${absolute}")
-    endif()
-  endforeach()
-  set(${result} ${existing} PARENT_SCOPE)
-endfunction()
-
 # Headers that nearly every file reads, compiled once per kind of target: a clean build on two cores takes
 # half the time. A file still includes what it uses.
 file(WRITE ${CMAKE_CURRENT_BINARY_DIR}/pch.cc "")
@@ -40,7 +26,6 @@ target_compile_options(romulus_pch_test PRIVATE -O0)
 # A folder without sources (headers only) gets an INTERFACE target.
 function(romulus_library folder)
   cmake_parse_arguments(ARG "" "" "SOURCES;DEPS;PRIVATE_DEPS" ${ARGN})
-  romulus_existing(ARG_SOURCES ${ARG_SOURCES})
   if(ARG_SOURCES)
     add_library(romulus_${folder} STATIC ${ARG_SOURCES})
     target_link_libraries(romulus_${folder} PUBLIC romulus_flags ${ARG_DEPS} PRIVATE ${ARG_PRIVATE_DEPS})
@@ -57,10 +42,6 @@ function(romulus_test name)
   cmake_parse_arguments(ARG "" "LABEL;TIMEOUT" "SOURCES;DEPS" ${ARGN})
   if(NOT ARG_TIMEOUT)
     set(ARG_TIMEOUT 120)
-  endif()
-  romulus_existing(ARG_SOURCES ${ARG_SOURCES})
-  if(NOT ARG_SOURCES)
-    return()
   endif()
   add_executable(${name} ${ARG_SOURCES})
   target_link_libraries(${name} PRIVATE romulus_flags ${ARG_DEPS} GTest::gtest_main GTest::gmock)
