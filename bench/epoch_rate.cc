@@ -200,6 +200,8 @@ absl::StatusOr<Row> Measure(const Settings& settings, const std::string& trackin
                            SecondaryProcess::Start(settings.memory_mib));
   ROMULUS_ASSIGN_OR_RETURN(auto rig, BenchRig::Create(options));
   Failures failures;
+  // Time enough to dirty so many pages, at about 40 us for a first write to a clean page.
+  const uint64_t max_interval_us = std::max(settings.max_interval_us, pages > 10 ? pages * 40 : 0);
   epoch::CheckpointLoop loop(rig->Parts(),
                              {.governor = {.max_dirty_pages = 1u << 20,
                                            .max_interval_ns = settings.max_interval_us * 1000,
