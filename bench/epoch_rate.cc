@@ -203,8 +203,8 @@ absl::StatusOr<Row> Measure(const Settings& settings, const std::string& trackin
   // Time enough to dirty so many pages, at about 40 us for a first write to a clean page.
   const uint64_t max_interval_us = std::max(settings.max_interval_us, pages > 10 ? pages * 40 : 0);
   epoch::CheckpointLoop loop(rig->Parts(),
-                             {.governor = {.max_dirty_pages = 1u << 20,
-                                           .max_interval_ns = settings.max_interval_us * 1000,
+                             {.governor = {.max_dirty_pages = pages > 10 ? pages : 1u << 20,
+                                           .max_interval_ns = max_interval_us * 1000,
                                            .min_interval_ns = 0},
                               .max_unacked_epochs = 16},
                              &failures);
