@@ -36,6 +36,11 @@ if(ROMULUS_SANITIZER STREQUAL "address")
 elseif(ROMULUS_SANITIZER STREQUAL "thread")
   # GCC warns that TSan does not see std::atomic_thread_fence; Romulus uses none.
   set(ROMULUS_SANITIZE_FLAGS -fsanitize=thread -fno-omit-frame-pointer -Wno-tsan)
+  # Debian's absl::Mutex is invisible to TSan; this makes it visible in every executable.
+  add_library(romulus_tsan STATIC ${PROJECT_SOURCE_DIR}/tests/support/tsan_absl_mutex.cc)
+  target_link_libraries(romulus_tsan PUBLIC absl::synchronization ${CMAKE_DL_LIBS})
+  target_link_libraries(romulus_flags INTERFACE romulus_tsan)
+  target_link_options(romulus_flags INTERFACE -Wl,--undefined=_ZN4absl7debian35Mutex4LockEv)
 elseif(NOT ROMULUS_SANITIZER STREQUAL "")
   message(FATAL_ERROR "ROMULUS_SANITIZER is '${ROMULUS_SANITIZER}': want address, thread or nothing")
 endif()
