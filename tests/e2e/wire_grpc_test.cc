@@ -33,7 +33,12 @@ using testing::HasSubstr;
 class Heard : public LinkListener {
  public:
   void OnMessage(absl::string_view frames) override {
-    if (on_message) on_message(frames);
+    std::function<void(absl::string_view)> act;
+    {
+      absl::MutexLock lock(&mutex_);
+      act = on_message_;
+    }
+    if (act) act(frames);
     absl::MutexLock lock(&mutex_);
     ++messages_;
     bytes_ += frames.size();
@@ -41,7 +46,6 @@ class Heard : public LinkListener {
     ROMULUS_CHECK(closed_ == 0 || many_streams);
   }
   void OnClosed(const absl::Status& why) override {
-    if (on_closed) on_closed();
     absl::MutexLock lock(&mutex_);
     ++closed_;
     why_ = why;
@@ -74,8 +78,11 @@ class Heard : public LinkListener {
     absl::MutexLock lock(&mutex_);
     return closed_;
   }
-  std::function<void(absl::string_view)> on_message;
-  std::function<void()> on_closed;
+  // What to do with each message, on the link's thread.
+  void SetOnMessage(std::function<void(absl::string_view)> act) {
+    absl::MutexLock lock(&mutex_);
+    on_message_ = std::move(act);
+  }
   bool many_streams = false;  // hears one after the other
 
  private:
@@ -85,6 +92,7 @@ class Heard : public LinkListener {
   std::string last_;
   int closed_ = 0;
   absl::Status why_;
+  std::function<void(absl::string_view)> on_message_;
 };
 
 // Takes one stream after the other.
@@ -145,7 +153,7 @@ class GrpcLinkTest : public testing::Test {
 TEST_F(GrpcLinkTest, MessagesGoBothWaysInOrder) {
   ASSERT_TRUE(Connect().ok());
   std::vector<std::string> order;
-  acceptor_.heard.on_message = [&](absl::string_view message) { order.emplace_back(message); };
+  acceptor_.heard.SetOnMessage([&](absl::string_view message) { order.emplace_back(message); });
   for (int i = 0; i < 1000; ++i) ASSERT_TRUE(link_->Send(absl::StrCat("m", i)).ok());
   acceptor_.heard.AwaitMessages(1000);
   for (int i = 0; i < 1000; ++i) ASSERT_EQ(order[static_cast<size_t>(i)], absl::StrCat("m", i));
@@ -216,13 +224,12 @@ TEST_F(GrpcLinkTest, CloseByTheServerDeliversWhatWasSentAndSaysWhy) {
 TEST_F(GrpcLinkTest, ClosingAndDestroyingFromWithinTheListener) {
   ASSERT_TRUE(Connect().ok());
   acceptor_.AwaitLink();
-  heard_.on_message = [this](absl::string_view) {
+  heard_.SetOnMessage([this](absl::string_view) {
     link_->Close(absl::AbortedError("inside"));
     link_.reset();
-  };
-  acceptor_.heard.on_message = [this](absl::string_view) {
-    acceptor_.AwaitLink()->Send("answer").IgnoreError();
-  };
+  });
+  acceptor_.heard.SetOnMessage(
+      [this](absl::string_view) { acceptor_.AwaitLink()->Send("answer").IgnoreError(); });
   ASSERT_TRUE(link_->Send("question").ok());
   EXPECT_FALSE(acceptor_.heard.AwaitClosed().ok());
   heard_.AwaitMessages(1);
@@ -353,7 +360,7 @@ TEST_F(GrpcLinkTest, UnixSockets) {
 // --- bounds (P6)
 
 TEST_F(GrpcLinkTest, ASlowReceiverMakesTheSenderWait) {
-  acceptor_.heard.on_message = [&](absl::string_view) { go_on_.WaitForNotification(); };
+  acceptor_.heard.SetOnMessage([&](absl::string_view) { go_on_.WaitForNotification(); });
   ASSERT_TRUE(Connect().ok());
   constexpr size_t kMessage = 256u << 10;
   size_t sent = 0;
@@ -374,7 +381,7 @@ TEST_F(GrpcLinkTest, ASlowReceiverMakesTheSenderWait) {
 }
 
 TEST_F(GrpcLinkTest, ABlockedSenderWakesWhenTheLinkCloses) {
-  acceptor_.heard.on_message = [&](absl::string_view) { go_on_.WaitForNotification(); };
+  acceptor_.heard.SetOnMessage([&](absl::string_view) { go_on_.WaitForNotification(); });
   ASSERT_TRUE(Connect().ok());
   absl::Status status;
   std::thread sender([&] {
@@ -448,9 +455,9 @@ TEST_F(GrpcLinkTest, AWellFormedBatchInAnotherLayoutIsUnderstood) {
 
 // Answers that nobody reads may not pile up in the answering side's memory (P6).
 TEST_F(GrpcLinkTest, APeerThatNeverReadsItsAnswersIsLeft) {
-  acceptor_.heard.on_message = [&](absl::string_view) {
+  acceptor_.heard.SetOnMessage([&](absl::string_view) {
     acceptor_.AwaitLink()->Send(std::string(1 << 20, 'a')).IgnoreError();
-  };
+  });
   RawClient client(address_);
   while (acceptor_.heard.closed() == 0 && client.Write("\x0a\x01?")) {
   }
