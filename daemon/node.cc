@@ -360,7 +360,7 @@ void Node::BeginShutdown() {
   // did.
   helper_->Post([this, host = host_] {
     absl::Status last = host->SetPausedByOperator(true);
-    if (last.ok()) last = host->loop().Flush(kFlushTimeout).status();
+    if (last.ok()) last = host->loop().FlushLast(kFlushTimeout).status();
     control_.Post([this, last] {
       if (!last.ok()) log_.Warning("last_epoch_failed", {{"why", last}});
       FinishShutdown();

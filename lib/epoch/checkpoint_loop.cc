@@ -74,6 +74,7 @@ absl::Status CheckpointLoop::BeginCutting(Term term, memory::PageSet remainder, 
   }
   last_acked_ = last_cut_;
   sink_ = sink;
+  cut_no_further_.reset();
   failures_ = 0;
   requested_ = true;
   epoch_began_ns_ = parts_.clock->NowNs();
@@ -100,8 +101,17 @@ void CheckpointLoop::Request() {
 }
 
 absl::StatusOr<EpochId> CheckpointLoop::Flush(absl::Duration timeout) {
-  const absl::Time deadline = absl::Now() + timeout;
   absl::MutexLock lock(&mutex_);
+  return FlushLocked(timeout, /*is_last=*/false);
+}
+
+absl::StatusOr<EpochId> CheckpointLoop::FlushLast(absl::Duration timeout) {
+  absl::MutexLock lock(&mutex_);
+  return FlushLocked(timeout, /*is_last=*/true);
+}
+
+absl::StatusOr<EpochId> CheckpointLoop::FlushLocked(absl::Duration timeout, bool is_last) {
+  const absl::Time deadline = absl::Now() + timeout;
   if (mode_ != Mode::kCutting) return absl::FailedPreconditionError("not protected");
   ++flush_waiters_;
   absl::Cleanup leave = [this]() ABSL_NO_THREAD_SAFETY_ANALYSIS { --flush_waiters_; };
@@ -112,6 +122,7 @@ absl::StatusOr<EpochId> CheckpointLoop::Flush(absl::Duration timeout) {
     }
   }
   const EpochId wanted = last_cut_.Next();
+  if (is_last) cut_no_further_ = wanted;
   while (last_acked_ < wanted) {
     if (mode_ != Mode::kCutting) return absl::CancelledError("protection ended");
     if (!busy_ && last_cut_ < wanted && !requested_) {
@@ -196,6 +207,10 @@ std::optional<CutReason> CheckpointLoop::WaitForWork() {
         changed_.Wait(&mutex_);
         break;
       case Mode::kCutting: {
+        if (cut_no_further_ && last_cut_ >= *cut_no_further_) {
+          changed_.Wait(&mutex_);
+          break;
+        }
         const GovernorView view = ViewLocked();
         if (std::optional<CutReason> reason = governor_.Decide(view)) return reason;
         const uint64_t wait_ns = governor_.NextLookNs(view) - view.now_ns;

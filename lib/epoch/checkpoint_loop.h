@@ -65,6 +65,9 @@ class CheckpointLoop {
   // Cuts an epoch now and waits until all epochs are acked. Errors: DeadlineExceeded, Cancelled by
   // Halt(), FailedPrecondition unless cutting, the checkpoint's error.
   absl::StatusOr<EpochId> Flush(absl::Duration timeout);
+  // The same, and that epoch is the last: none is cut after it until the next BeginCutting. For a
+  // guest that stands still and will not run here again.
+  absl::StatusOr<EpochId> FlushLast(absl::Duration timeout);
 
   void OnAcked(EpochId epoch);
   void OnDirtyRingFull();
@@ -90,6 +93,8 @@ class CheckpointLoop {
   void CutOnce(CutReason reason) ABSL_LOCKS_EXCLUDED(mutex_);
   // With the guest paused: what was asked for until now is being answered; then waits for a slot.
   absl::Status OnPaused() ABSL_LOCKS_EXCLUDED(mutex_);
+  absl::StatusOr<EpochId> FlushLocked(absl::Duration timeout, bool is_last)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void SetModeLocked(Mode mode) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const CheckpointParts parts_;
@@ -111,6 +116,7 @@ class CheckpointLoop {
   Term term_ ABSL_GUARDED_BY(mutex_);
   EpochId last_cut_ ABSL_GUARDED_BY(mutex_);
   EpochId last_acked_ ABSL_GUARDED_BY(mutex_);
+  std::optional<EpochId> cut_no_further_ ABSL_GUARDED_BY(mutex_);
   uint64_t epoch_began_ns_ ABSL_GUARDED_BY(mutex_) = 0;
   EpochSink* sink_ ABSL_GUARDED_BY(mutex_) = nullptr;
   int failures_ ABSL_GUARDED_BY(mutex_) = 0;

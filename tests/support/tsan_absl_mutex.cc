@@ -25,7 +25,8 @@ const char* __tsan_default_suppressions() {
          "race:libgrpc.so\n"
          "race:libgrpc++.so\n"
          "race:libupb.so\n"
-         "race:libabsl_\n";
+         "race:libabsl_\n"
+         "thread:grpc_core::Thread\n";  // its executor's threads end with the process
 }
 }
 

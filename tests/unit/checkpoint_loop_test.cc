@@ -134,6 +134,24 @@ TEST_F(CheckpointLoopTest, FlushWaitsForItsAck) {
   EXPECT_EQ(*flushed, EpochId(2));
 }
 
+TEST_F(CheckpointLoopTest, NothingIsCutAfterTheLastFlush) {
+  Build(1000, 4);
+  Protect();
+  std::thread acker([this] {
+    sink_.AwaitSubmitted(1);
+    loop_->OnAcked(sink_.TakeSubmitted()[0].epoch);
+  });
+  auto last = loop_->FlushLast(absl::Seconds(30));
+  acker.join();
+  ASSERT_TRUE(last.ok()) << last.status();
+  loop_->OnDirtyRingFull();
+  rig_.Say("too late");
+  EXPECT_TRUE(absl::IsDeadlineExceeded(loop_->Flush(absl::Milliseconds(50)).status()));
+  EXPECT_EQ(sink_.submitted(), 0u);
+  EXPECT_EQ(loop_->last_cut(), *last);
+  EXPECT_EQ(loop_->last_acked(), *last);
+}
+
 TEST_F(CheckpointLoopTest, FailuresAreToldAndEndProtectionWhenTheyGoOn) {
   Build(1000, 4);
   Protect();

@@ -106,9 +106,13 @@ TEST_F(PrimarySessionTest, HeartbeatsGoRound) {
   StartPump();
   ASSERT_TRUE(primary_.session->Handshake(kPatience).ok());
   for (int beat = 0; beat < 20; ++beat) {
+    // Asked before the heartbeat is sent: it may be there before SendHeartbeat() returns.
+    const int signs = [this] {
+      absl::MutexLock lock(&primary_.listener.mutex);
+      return primary_.listener.signs;
+    }();
     ASSERT_TRUE(secondary_.session->SendHeartbeat().ok());
     absl::MutexLock lock(&primary_.listener.mutex);
-    const int signs = primary_.listener.signs;
     auto more = [this, signs] { return primary_.listener.signs > signs; };
     ASSERT_TRUE(primary_.listener.mutex.AwaitWithTimeout(absl::Condition(&more), kPatience));
     if (primary_.listener.round_trips >= 2) break;
