@@ -138,7 +138,6 @@ TEST(FrameTest, OtherVersionsAndKindsAreNamed) {
   EXPECT_EQ(reader.fault(), FrameFault::kVersion);
   EXPECT_NE(frame.status().message().find("version 2"), absl::string_view::npos) << frame.status();
 
-  FrameWriter writer;
   for (const int kind : {0, 12, 255}) {
     std::string unknown;
     FrameWriter fresh;
