@@ -43,7 +43,7 @@ constexpr Range kRanges[] = {
     {"checkpoint", "min_interval_us", 0, 60'000'000},
     {"checkpoint", "staging_mib", 1, 65'536},
     {"checkpoint", "max_unacked_epochs", 1, 4'096},
-    {"checkpoint", "held_output_kib", 4, 1'048'576},
+    {"checkpoint", "held_output_kib", 4, 1'024},
     {"checkpoint", "previous_cache_mib", 0, 65'536},
     {"failover", "heartbeat_interval_ms", 1, 60'000},
     {"failover", "heartbeat_timeout_ms", 3, 600'000},

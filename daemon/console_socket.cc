@@ -9,10 +9,9 @@
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/local/stream_protocol.hpp>
 #include <boost/asio/post.hpp>
-#include <boost/asio/write.hpp>
+#include <boost/asio/steady_timer.hpp>
 #include <cerrno>
-#include <deque>
-#include <limits>
+#include <chrono>
 #include <set>
 #include <thread>
 #include <utility>
@@ -25,18 +24,26 @@ namespace {
 
 namespace asio = boost::asio;
 using Protocol = asio::local::stream_protocol;
-using Bytes = std::shared_ptr<const std::string>;
+using Clock = std::chrono::steady_clock;
+
+// At most so much is on its way to one client.
+constexpr size_t kWriteBytes = 64u << 10;
 
 class SocketConsole;
 
+// Console's thread only.
 class Client : public std::enable_shared_from_this<Client> {
  public:
-  Client(Protocol::socket socket, SocketConsole* console)
-      : socket_(std::move(socket)), console_(console) {}
+  Client(Protocol::socket socket, SocketConsole* console, uint64_t position)
+      : socket_(std::move(socket)), console_(console), position_(position) {}
 
   void Start() { Read(); }
-  void Send(const Bytes& bytes);
-  uint64_t queued_bytes() const { return queued_bytes_; }
+  // Sends what there is, unless it is at it already.
+  void Pump();
+  // Of the next byte that the client has not taken.
+  uint64_t position() const { return position_; }
+  // Nothing was taken since then; far ahead if nothing waits.
+  Clock::time_point stuck_since() const { return writing_ ? since_ : Clock::time_point::max(); }
   void Close() {
     boost::system::error_code ignored;
     socket_.close(ignored);
@@ -44,93 +51,129 @@ class Client : public std::enable_shared_from_this<Client> {
 
  private:
   void Read();
-  void Write();
   void Leave();
 
   Protocol::socket socket_;
   SocketConsole* const console_;
   std::array<char, 256> ignored_;  // what a client sends is not for the guest yet
-  std::deque<Bytes> queue_;
-  uint64_t queued_bytes_ = 0;
+  uint64_t position_;
+  std::string under_way_;
+  bool writing_ = false;
+  Clock::time_point since_;
 };
 
 class SocketConsole final : public Console {
  public:
   SocketConsole(std::string path, std::unique_ptr<asio::io_context> io,
-                std::unique_ptr<Protocol::acceptor> acceptor)
-      : path_(std::move(path)), io_(std::move(io)), acceptor_(std::move(acceptor)) {
+                std::unique_ptr<Protocol::acceptor> acceptor, const ConsoleOptions& options,
+                ConsoleEvents events)
+      : Console(options.cap_bytes, events.on_room),
+        path_(std::move(path)),
+        options_(options),
+        events_(std::move(events)),
+        io_(std::move(io)),
+        acceptor_(std::move(acceptor)),
+        timer_(*io_) {
     Accept();
+    Watch();
     thread_ = std::thread([this] { io_->run(); });
   }
   ~SocketConsole() override {
+    stop_at_ = Clock::now() + options_.drain_time;
     asio::post(*io_, [this] {
+      stopping_ = true;
       boost::system::error_code ignored;
       acceptor_->close(ignored);
-      for (const auto& client : clients_) client->Close();
-      clients_.clear();
+      Advance();
+      Watch();
     });
     thread_.join();
+    if (left_ != 0 && events_.on_left) events_.on_left(left_);
     ::unlink(path_.c_str());
   }
 
   void Emit(uint64_t offset, absl::string_view bytes) override {
-    if (bytes.empty()) return;
-    uint64_t unset = kNoOffset;
-    if (start_offset_.compare_exchange_strong(unset, offset)) written_offset_ = offset;
-    asio::post(*io_, [this, offset, shared = std::make_shared<const std::string>(bytes)] {
-      // A client that is too slow leaves while it is sent to: iterate over a copy.
-      const auto clients = clients_;
-      for (const auto& client : clients) client->Send(shared);
-      taken_offset_ = offset + shared->size();
-      UpdateWritten();
+    queue_.Push(offset, bytes);
+    // One wake-up is enough for all that is pushed until it runs: posted work does not pile up.
+    if (pumping_.exchange(true)) return;
+    asio::post(*io_, [this] {
+      pumping_ = false;
+      const auto clients = clients_;  // one may leave while it is sent to
+      for (const auto& client : clients) client->Pump();
+      Advance();
     });
   }
-  bool OverCap() const override { return false; }  // slow clients are cut off instead
-  std::optional<uint64_t> written_offset() const override {
-    const uint64_t offset = written_offset_;
-    return offset == kNoOffset ? std::nullopt : std::optional<uint64_t>(offset);
-  }
-  std::optional<uint64_t> start_offset() const override {
-    const uint64_t offset = start_offset_;
-    return offset == kNoOffset ? std::nullopt : std::optional<uint64_t>(offset);
-  }
 
+  // Console's thread, as all below.
+  const ConsoleQueue& queue() const { return queue_; }
   void Remove(const std::shared_ptr<Client>& client) {
     clients_.erase(client);
-    UpdateWritten();
+    Advance();
   }
-  // What every client has got; the slowest counts. Console's thread.
-  void UpdateWritten() {
-    if (taken_offset_ == kNoOffset) return;
-    uint64_t waiting = 0;
-    for (const auto& client : clients_) waiting = std::max(waiting, client->queued_bytes());
-    const uint64_t written = taken_offset_ - std::min(waiting, taken_offset_);
-    if (written > written_offset_) written_offset_ = written;
+  // What every client has got has left; so has everything while there is no client.
+  void Advance() {
+    uint64_t written = queue_.end();
+    for (const auto& client : clients_) written = std::min(written, client->position());
+    queue_.Written(written);
+    if (stopping_ && queue_.queued_bytes() == 0) CloseAll();
   }
 
  private:
-  static constexpr uint64_t kNoOffset = std::numeric_limits<uint64_t>::max();
-
   void Accept() {
     acceptor_->async_accept(
         [this](const boost::system::error_code& error, Protocol::socket socket) {
           if (error == asio::error::operation_aborted || !acceptor_->is_open()) return;
           if (!error && clients_.size() < kMaxConsoleClients) {
-            auto client = std::make_shared<Client>(std::move(socket), this);
+            auto client = std::make_shared<Client>(std::move(socket), this, queue_.end());
             clients_.insert(client);
             client->Start();
+            client->Pump();  // what came between
           }
           Accept();
         });
   }
 
+  // Looks after clients that take nothing, now and then.
+  void Watch() {
+    const auto now = Clock::now();
+    if (stopping_ && now >= stop_at_) return CloseAll();
+    const auto clients = clients_;
+    for (const auto& client : clients) {
+      if (client->stuck_since() > now - options_.client_patience) continue;
+      const uint64_t missed = queue_.end() - client->position();
+      client->Close();
+      Remove(client);
+      if (events_.on_cut_off) events_.on_cut_off(missed);
+    }
+    if (closed_) return;
+    timer_.expires_after(std::max(std::min(options_.client_patience, options_.drain_time) / 4,
+                                  std::chrono::milliseconds(1)));
+    timer_.async_wait([this](const boost::system::error_code& error) {
+      if (!error) Watch();
+    });
+  }
+
+  void CloseAll() {
+    if (std::exchange(closed_, true)) return;
+    left_ = queue_.queued_bytes();
+    for (const auto& client : clients_) client->Close();
+    clients_.clear();
+    timer_.cancel();
+  }
+
   const std::string path_;
+  const ConsoleOptions options_;
+  const ConsoleEvents events_;
   const std::unique_ptr<asio::io_context> io_;
   const std::unique_ptr<Protocol::acceptor> acceptor_;
-  std::set<std::shared_ptr<Client>> clients_;  // console's thread
-  std::atomic<uint64_t> start_offset_{kNoOffset};
-  std::atomic<uint64_t> written_offset_{kNoOffset};
-  uint64_t taken_offset_ = kNoOffset;  // console's thread
+  asio::steady_timer timer_;
+  std::atomic<bool> pumping_{false};
+  Clock::time_point stop_at_;  // set before `stopping_` is
+  // Console's thread.
+  std::set<std::shared_ptr<Client>> clients_;
+  bool stopping_ = false;
+  bool closed_ = false;
+  uint64_t left_ = 0;
   std::thread thread_;
 };
 
@@ -143,22 +186,21 @@ void Client::Read() {
       });
 }
 
-void Client::Send(const Bytes& bytes) {
-  if (queued_bytes_ + bytes->size() > kClientQueueBytes) return Leave();
-  queued_bytes_ += bytes->size();
-  queue_.push_back(bytes);
-  if (queue_.size() == 1) Write();
-}
-
-void Client::Write() {
-  asio::async_write(socket_, asio::buffer(*queue_.front()),
-                    [self = shared_from_this()](const boost::system::error_code& error, size_t) {
-                      if (error) return self->Leave();
-                      self->queued_bytes_ -= self->queue_.front()->size();
-                      self->queue_.pop_front();
-                      self->console_->UpdateWritten();
-                      if (!self->queue_.empty()) self->Write();
-                    });
+void Client::Pump() {
+  if (writing_ || !socket_.is_open()) return;
+  under_way_ = console_->queue().Read(position_, kWriteBytes).bytes;
+  if (under_way_.empty()) return;
+  writing_ = true;
+  since_ = Clock::now();
+  socket_.async_write_some(
+      asio::buffer(under_way_),
+      [self = shared_from_this()](const boost::system::error_code& error, size_t taken) {
+        if (error) return self->Leave();
+        self->writing_ = false;
+        self->position_ += taken;
+        self->Pump();
+        self->console_->Advance();
+      });
 }
 
 void Client::Leave() {
@@ -191,7 +233,9 @@ absl::Status RemoveStaleSocket(const std::string& path) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::unique_ptr<Console>> OpenSocketConsole(const std::string& path) {
+absl::StatusOr<std::unique_ptr<Console>> OpenSocketConsole(const std::string& path,
+                                                           const ConsoleOptions& options,
+                                                           ConsoleEvents events) {
   ROMULUS_RETURN_IF_ERROR(RemoveStaleSocket(path));
   auto io = std::make_unique<asio::io_context>(1);
   auto acceptor = std::make_unique<Protocol::acceptor>(*io);
@@ -203,7 +247,8 @@ absl::StatusOr<std::unique_ptr<Console>> OpenSocketConsole(const std::string& pa
     error.assign(errno, boost::system::system_category());
   if (!error) acceptor->listen(asio::socket_base::max_listen_connections, error);
   if (error) return base::ErrnoStatus(error.value(), absl::StrCat("console socket '", path, "'"));
-  return std::make_unique<SocketConsole>(path, std::move(io), std::move(acceptor));
+  return std::make_unique<SocketConsole>(path, std::move(io), std::move(acceptor), options,
+                                         std::move(events));
 }
 
 }  // namespace romulus::daemon

@@ -57,7 +57,10 @@ void AddPrimaryRows(const v1::GetStatusResponse& status, TableRows& rows) {
   rows.emplace_back("pages by encoding", Counts(counters.pages_by_encoding()));
   rows.emplace_back("bytes sent", absl::StrCat(counters.bytes_sent()));
   rows.emplace_back("held output", absl::StrCat(counters.held_output_bytes(), " bytes"));
-  rows.emplace_back("console", absl::StrCat("released to byte ", status.console().released()));
+  const v1::ConsoleOffsets& console = status.console();
+  rows.emplace_back(
+      "console", absl::StrCat("released to byte ", console.released(), ", ", console.queued_bytes(),
+                              " wait", console.failure().empty() ? "" : ": ", console.failure()));
   rows.emplace_back("exits", Counts(counters.exits()));
   rows.emplace_back("tracker",
                     absl::StrCat(status.machine().tracker(), " ", status.machine().ring_entries()));

@@ -152,6 +152,15 @@ void RecordingSink::StagePages(Term term, EpochId epoch, epoch::PageBatch batch)
 }
 
 void RecordingSink::Submit(epoch::StagedEpoch epoch) {
+  if (std::exchange(first_, false)) {
+    // The gate has been shut since this epoch was cut: what waits ends where the epoch's bytes
+    // begin.
+    ConsoleBytes before = console_->Unwritten();
+    if (!before.bytes.empty() && before.offset + before.bytes.size() == epoch.console.offset) {
+      epoch.console.bytes.insert(0, before.bytes);
+      epoch.console.offset = before.offset;
+    }
+  }
   if (const std::optional<uint64_t> written = console_->written_offset()) {
     epoch.console_released = std::min(epoch.console_released, *written);
   }

@@ -58,9 +58,11 @@ class EpochRecords {
   uint64_t pages_acked_ ABSL_GUARDED_BY(mutex_) = 0;
 };
 
-// Stands between the checkpoint and the sender. Records epochs as they pass, and corrects what they
-// say of released output: bytes that were released but still wait in the console's queue die with
-// this process, so the secondary must keep them. Checkpoint thread.
+// Stands between the checkpoint and the sender of one stream. Records epochs as they pass, and
+// corrects what they say of released output: bytes that were released but still wait in the
+// console's queue die with this process, so the secondary must keep them. It knows those of its own
+// stream; what was said before, solo, and still waits, travels in front of the first epoch's bytes.
+// Checkpoint thread.
 class RecordingSink final : public epoch::EpochSink {
  public:
   RecordingSink(EpochRecords* records, const Console* console, epoch::EpochSink* next)
@@ -73,6 +75,7 @@ class RecordingSink final : public epoch::EpochSink {
   EpochRecords* records_;
   const Console* console_;
   epoch::EpochSink* next_;
+  bool first_ = true;
 };
 
 }  // namespace romulus::daemon

@@ -97,15 +97,30 @@ absl::Status Node::Open() {
     ROMULUS_ASSIGN_OR_RETURN(exposer_, metrics::Exposer::Listen(self.metrics_address(), metrics_));
   }
   ConsoleEvents events;
-  events.on_error = [this](const absl::Status& why) {
-    log_.Error("console_failed", {{"why", why}});
+  events.on_failure = [this](const absl::Status& why) {
+    if (why.ok()) {
+      log_.Info("console_goes_on");
+    } else {
+      log_.Error("console_failed", {{"why", why}});
+    }
+    // The watchers of the status hear of it as well.
+    control_.Post([this] {
+      UpdateMetrics();
+      server_->NotifyChanged();
+    });
   };
+  events.on_cut_off = [this](uint64_t missed_bytes) {
+    log_.Warning("console_client_cut_off", {{"missed_bytes", missed_bytes}});
+  };
+  events.on_left = [this](uint64_t bytes) { log_.Error("console_bytes_left", {{"bytes", bytes}}); };
   events.on_room = [this] {
     control_.Post([this] {
       if (host_ != nullptr) host_->OnConsoleRoom();
     });
   };
-  ROMULUS_ASSIGN_OR_RETURN(console_, Console::Open(config_.console(), std::move(events)));
+  ConsoleOptions options;
+  options.cap_bytes = uint64_t{config_.checkpoint().held_output_kib()} << 10;
+  ROMULUS_ASSIGN_OR_RETURN(console_, Console::Open(config_.console(), options, std::move(events)));
 
   const GuestHostOptions guest{.system = system_.get(),
                                .config = &config_,
@@ -306,6 +321,7 @@ void Node::ResetDetector() {
 void Node::Tick() {
   const uint64_t now_ns = clock_.NowNs();
   const uint64_t sign_ns = signs_.last_ns();
+  if (primary_ != nullptr) primary_->TellConsoleReleased();
   const bool was_lost = detector_.life() == failover::PeerLife::kLost;
   if (sign_ns > last_sign_seen_ns_) {
     last_sign_seen_ns_ = sign_ns;

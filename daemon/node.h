@@ -87,6 +87,8 @@ class Node final : private GuestHostListener,
   std::string LeftBehind() const;
   HelloFacts Facts() const;
   romulus::v1::GetStatusResponse BuildStatus() const;
+  // Why the mode is what it is, and what is wrong with the console if anything is.
+  std::string ReasonOf(const std::string& reason) const;
   void FillReplica(romulus::v1::GetStatusResponse& status) const;
   void FillGuest(romulus::v1::GetStatusResponse& status) const;
   romulus::v1::Tunables BuildTunables() const;

@@ -196,7 +196,7 @@ v1::GetStatusResponse Node::BuildStatus() const {
   status.set_node_name(config_.node_name());
   status.set_role(state.role == failover::Role::kPrimary ? v1::ROLE_PRIMARY : v1::ROLE_SECONDARY);
   status.set_mode(ModeToProto(state.mode));
-  status.set_reason(state.reason);
+  status.set_reason(ReasonOf(state.reason));
   status.set_since_unix_ms(since_unix_ms_);
   status.set_term(state.term.value());
   status.set_epoch_acked(state.committed_epoch.value());
@@ -226,6 +226,13 @@ v1::GetStatusResponse Node::BuildStatus() const {
   FillReplica(status);
   FillGuest(status);
   return status;
+}
+
+std::string Node::ReasonOf(const std::string& reason) const {
+  const absl::Status failure = console_->failure();
+  if (failure.ok()) return reason;
+  return absl::StrCat(reason, reason.empty() ? "" : "; ",
+                      "output waits: ", std::string(failure.message()));
 }
 
 void Node::FillReplica(v1::GetStatusResponse& status) const {
@@ -261,7 +268,9 @@ void Node::FillGuest(v1::GetStatusResponse& status) const {
   }
   v1::ConsoleOffsets& console = *status.mutable_console();
   console.set_start(console_->start_offset().value_or(host_->gate().released_offset()));
-  console.set_released(host_->gate().released_offset());
+  console.set_released(console_->written_offset().value_or(host_->gate().released_offset()));
+  console.set_queued_bytes(console_->queued_bytes());
+  console.set_failure(std::string(console_->failure().message()));
   status.mutable_machine()->set_tracker(host_->tracker_name());
   status.mutable_machine()->set_ring_entries(host_->ring_entries());
 }
@@ -278,7 +287,9 @@ void Node::UpdateMetrics() {
     metrics_.SetUnackedEpochs(cut > acked ? cut - acked : 0);
     metrics_.SetHeldOutput(host_->gate().held_bytes());
     metrics_.SetStagingUsed(host_->staging().used_bytes());
-    metrics_.SetConsoleReleased(host_->gate().released_offset());
+    metrics_.SetConsoleReleased(
+        console_->written_offset().value_or(host_->gate().released_offset()));
+    metrics_.SetConsoleQueue(console_->queued_bytes(), !console_->failure().ok());
     const auto exits = host_->machine().exit_counts();
     for (size_t i = 0; i < exits.size(); ++i) metrics_.SetExits(i, exits[i]);
   } else {

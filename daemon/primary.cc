@@ -208,6 +208,13 @@ void Primary::StopEpochs(const std::shared_ptr<GuestHost>& host) {
   worker_.Post([host] { (void)host->SetDirtyLogging(false); });
 }
 
+void Primary::TellConsoleReleased() {
+  if (stream_ == nullptr) return;
+  const std::optional<uint64_t> written = parts_.console->written_offset();
+  const auto session = stream_->session();
+  if (written && session != nullptr) session->epochs().SetConsoleReleased(*written);
+}
+
 void Primary::Close(std::optional<Farewell> farewell, const absl::Status& why) {
   if (stream_ == nullptr) return;
   stream_->Abandon();

@@ -65,6 +65,9 @@ class Primary {
   void StartSync(std::shared_ptr<GuestHost> host, Term term);
   // No more checkpoints; the guest's tracking ends. May wait for a checkpoint under way.
   void StopEpochs(const std::shared_ptr<GuestHost>& host);
+  // Heartbeats carry from now on what the console has written so far, so that a secondary need not
+  // keep it until the next epoch. Cheap: called often.
+  void TellConsoleReleased();
   // Ends the stream, if any, after a goodbye if one is given.
   struct Farewell {
     romulus::v1::Goodbye::Reason reason;

@@ -87,7 +87,8 @@ int Run(const Arguments& arguments) {
 
 int Main(int argc, char** argv) {
   ::signal(SIGPIPE, SIG_IGN);
-  ::umask(0077);  // sockets and console files are the owner's alone
+  ::signal(SIGXFSZ, SIG_IGN);  // a console file at its limit is an error of write(), no death
+  ::umask(0077);               // sockets and console files are the owner's alone
   Arguments arguments;
   CLI::App app("romulusd runs one guest that outlives its host.");
   app.require_subcommand(1);

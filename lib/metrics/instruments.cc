@@ -134,8 +134,12 @@ Instruments::Instruments(prometheus::Registry& registry, const prometheus::Label
       make.MakeGauge("romulus_full_sync_pages_done", "Pages that the full sync has sent.");
   peer_connected =
       make.MakeGauge("romulus_peer_connected", "1 while the stream to the peer is up.");
-  console_released_bytes = make.MakeGauge(
-      "romulus_console_released_bytes", "Offset in the console stream up to which it is released.");
+  console_released_bytes = make.MakeGauge("romulus_console_released_bytes",
+                                          "Offset in the console stream up to which it has left.");
+  console_queued_bytes = make.MakeGauge("romulus_console_queued_bytes",
+                                        "Console bytes that were acked and wait for the console.");
+  console_failing =
+      make.MakeGauge("romulus_console_failing", "1 while the console cannot be written.");
   failover_detect_seconds =
       make.MakeGauge("romulus_failover_detect_seconds",
                      "Last promotion: from the primary's last word to the decision.");

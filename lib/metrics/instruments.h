@@ -66,6 +66,8 @@ struct Instruments {
   prometheus::Gauge* sync_pages_done;
   prometheus::Gauge* peer_connected;
   prometheus::Gauge* console_released_bytes;
+  prometheus::Gauge* console_queued_bytes;
+  prometheus::Gauge* console_failing;
   prometheus::Gauge* failover_detect_seconds;
   prometheus::Gauge* failover_activate_seconds;
 };

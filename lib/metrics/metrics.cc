@@ -85,6 +85,10 @@ void Metrics::SetPeerConnected(bool connected) {
 void Metrics::SetConsoleReleased(uint64_t offset_bytes) {
   impl_->instruments.console_released_bytes->Set(Number(offset_bytes));
 }
+void Metrics::SetConsoleQueue(uint64_t bytes, bool failing) {
+  impl_->instruments.console_queued_bytes->Set(Number(bytes));
+  impl_->instruments.console_failing->Set(failing ? 1 : 0);
+}
 
 void Metrics::SetExits(size_t kind, uint64_t total) {
   RaiseTo(impl_->instruments.exits.at(kind), total);

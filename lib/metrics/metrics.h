@@ -65,6 +65,8 @@ class Metrics {
   void FullSyncCompleted();
   void SetPeerConnected(bool connected);
   void SetConsoleReleased(uint64_t offset_bytes);
+  // What was acked but the console has not taken yet; whether writing it fails.
+  void SetConsoleQueue(uint64_t bytes, bool failing);
   // These are counted where they happen; the control loop, and only it, hands over the totals so
   // far. A total that falls changes nothing.
   void SetExits(size_t kind, uint64_t total);

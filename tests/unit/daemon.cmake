@@ -3,6 +3,7 @@ romulus_test(daemon_config_test LABEL unit SOURCES ${CMAKE_CURRENT_LIST_DIR}/dae
 target_compile_definitions(daemon_config_test PRIVATE ROMULUS_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
 romulus_test(daemon_parts_test LABEL unit
              SOURCES ${CMAKE_CURRENT_LIST_DIR}/daemon_console_test.cc
+                     ${CMAKE_CURRENT_LIST_DIR}/daemon_console_queue_test.cc
                      ${CMAKE_CURRENT_LIST_DIR}/daemon_control_test.cc
                      ${CMAKE_CURRENT_LIST_DIR}/daemon_log_test.cc
              DEPS romulus_daemon_base)
