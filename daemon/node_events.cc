@@ -234,6 +234,9 @@ void Node::OnPromotion(absl::StatusOr<PromotedGuest> promoted) {
                          {"activate_ns", promotion.times.total_ns},
                          {"restore_ns", promotion.times.restore_ns},
                          {"console_offset", promoted->console_offset}});
+  for (const std::string& note : host_->machine().restore_notes()) {
+    log_.Warning("restore_note", {{"what", note}});
+  }
   Handle(WithTerm(EventKind::kPromotionDone, role_.state().newest_term)).IgnoreError();
   AnswerFailovers(absl::OkStatus());
 }
