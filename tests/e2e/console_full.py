@@ -23,7 +23,7 @@ def released(status):
 
 
 def queued(status):
-    return int(status.get("console", {}).get("queuedBytes", status.get("console", {}).get("queued_bytes", 0)))
+    return int(status.get("console", {}).get("queued_bytes", 0))
 
 
 class FullConsole(unittest.TestCase):

@@ -1,0 +1,5 @@
+# A secondary slower than its primary: the guest is slowed, caps hold, nothing is lost. Needs /dev/kvm.
+find_package(Python3 REQUIRED COMPONENTS Interpreter)
+add_test(NAME e2e/slow_secondary
+  COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_LIST_DIR}/slow_secondary.py --build ${CMAKE_BINARY_DIR})
+set_tests_properties(e2e/slow_secondary PROPERTIES LABELS e2e TIMEOUT 300)
