@@ -1,0 +1,329 @@
+// The bytes of every frame kind and of a machine state, as they were when they were fixed: two
+// builds of one protocol version must understand each other, and nothing else says so.
+//
+// One file per frame in tests/unit/golden, as hexadecimal text: the frames of a small stream, in
+// both directions. What this build writes must be these bytes, and a replica that reads them must
+// hold the memory and the machine that they describe.
+//
+// A difference means that the format has changed: then kFrameVersion (codec/frame.h) or
+// kProtocolVersion (wire/handshake.h) rises, and `golden_test --write_golden` writes the files
+// anew. It refuses to change a file while both versions are what the file says; a new file it
+// writes at any time.
+#include <gtest/gtest.h>
+
+#include <cstdio>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <map>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "absl/strings/escaping.h"
+#include "absl/strings/str_cat.h"
+#include "codec/frame.h"
+#include "codec/page_digest.h"
+#include "codec/page_encoding.h"
+#include "romulus/v1/replication.pb.h"
+#include "state/machine_state.h"
+#include "unit/replica_session_rig.h"
+#include "wire/handshake.h"
+
+namespace romulus::codec {
+namespace {
+
+constexpr Term kTerm(0x1122334455667788);
+constexpr uint64_t kMemoryPages = 1024;  // 4 MiB
+
+struct Golden {
+  std::string name;  // of the file
+  std::string bytes;
+};
+
+// What the stream makes of the replica's memory.
+class Model {
+ public:
+  Model() : memory_(kMemoryPages * kPageSize) {}
+  std::byte* page(uint64_t gfn) { return memory_.data() + gfn * kPageSize; }
+  PageBytes bytes(uint64_t gfn) { return PageBytes(page(gfn), kPageSize); }
+  const std::vector<std::byte>& memory() const { return memory_; }
+
+ private:
+  std::vector<std::byte> memory_;
+};
+
+state::MachineState Machine() {
+  state::MachineState machine;
+  machine.Put("vcpu.regs", 0, 1, std::string("\x00\x01\xfe\xff", 4));
+  machine.Put("vcpu.regs", 7, 0x01020304, "seven");
+  machine.Put("device.none", 0, 2, "");
+  return machine;
+}
+
+v1::Hello Hello() {
+  v1::Hello hello;
+  hello.set_protocol_version(wire::kProtocolVersion);
+  hello.set_vm_name("model");
+  hello.set_vm_uuid("6b2f0a4e-6f1d-4f8e-9a53-0c8d8b1f7a10");
+  hello.set_node_name("alpha");
+  hello.set_term(kTerm.value());
+  hello.set_vcpu_count(2);
+  v1::MemoryRegion& region = *hello.add_memory();
+  region.set_gpa(0);
+  region.set_size_bytes(kMemoryPages * kPageSize);
+  v1::CpuidLeaf& leaf = *hello.add_cpuid();
+  leaf.set_function(0x80000001);
+  leaf.set_index(1);
+  leaf.set_flags(2);
+  leaf.set_eax(3);
+  leaf.set_ebx(4);
+  leaf.set_ecx(5);
+  leaf.set_edx(6);
+  hello.set_tsc_khz(2596084);
+  hello.add_required_capabilities("xsave2:4096");
+  hello.set_build("golden");
+  hello.set_machine_digest(0x0123456789abcdef);
+  hello.set_max_frame_bytes(4u << 20);
+  hello.set_current_term(16);
+  return hello;
+}
+
+// Every record of a full sync: raw, zero, zero_run.
+std::string SyncBody(Model* model) {
+  for (size_t i = 0; i < kPageSize; ++i)
+    model->page(0)[i] = static_cast<std::byte>(i * 7 + i / 256);
+  std::memset(model->page(2), 'x', 100);
+  std::string body;
+  AppendPage(Gfn(0), model->bytes(0), nullptr, &body);
+  AppendPage(Gfn(1), model->bytes(1), nullptr, &body);
+  AppendPage(Gfn(2), model->bytes(2), nullptr, &body);
+  AppendZeroRun(Gfn(3), kMemoryPages - 3, &body);
+  return body;
+}
+
+// Every record of an epoch that refers to an earlier version, and zero. `digest`: of its pages.
+std::string EpochBody(Model* model, PagesDigest* digest) {
+  std::string body;
+  const auto change = [&](uint64_t gfn, auto how) {
+    const std::vector<std::byte> before(model->page(gfn), model->page(gfn) + kPageSize);
+    how(model->page(gfn));
+    AppendPage(Gfn(gfn), model->bytes(gfn), before.data(), &body);
+    digest->Add(Gfn(gfn), PageHash(model->bytes(gfn)));
+  };
+  change(0, [](std::byte* page) {
+    std::memcpy(page, "changed!", 8);                // one word of line 0
+    std::memcpy(page + 64 * 63, "12345678abc", 11);  // two of line 63
+  });
+  change(1, [](std::byte*) {});                                         // same
+  change(2, [](std::byte* page) { std::memset(page, 0, kPageSize); });  // zero
+  return body;
+}
+
+// The stream of a primary and what its secondary answers, frame by frame.
+std::vector<Golden> ThisBuild(Model* model) {
+  std::vector<Golden> golden;
+  FrameWriter down, up;
+  const auto add = [&golden](FrameWriter* writer, FrameKind kind, EpochId epoch, const auto& body) {
+    std::string frame;
+    writer->Append(kind, kTerm, epoch, body, &frame);
+    golden.push_back({absl::StrCat("frame_", FrameKindName(kind)), frame});
+  };
+  add(&down, FrameKind::kHello, EpochId(), Hello());
+  v1::HelloReply reply;
+  reply.set_protocol_version(wire::kProtocolVersion);
+  reply.set_node_name("beta");
+  reply.set_accepted(true);
+  reply.set_reason(v1::REFUSAL_REASON_DEVICES);
+  reply.set_detail("every field has a value");
+  reply.set_term(17);
+  reply.set_build("golden");
+  reply.set_max_frame_bytes(4u << 20);
+  add(&up, FrameKind::kHelloReply, EpochId(), reply);
+  v1::Heartbeat heartbeat;
+  heartbeat.set_sequence(1);
+  heartbeat.set_sent_monotonic_ns(1'000'000'007);
+  heartbeat.set_echo_monotonic_ns(999'999'999);
+  heartbeat.set_console_released(0);
+  add(&down, FrameKind::kHeartbeat, EpochId(), heartbeat);
+  v1::SyncBegin begin;
+  begin.set_total_pages(kMemoryPages);
+  add(&down, FrameKind::kSyncBegin, EpochId(), begin);
+  add(&down, FrameKind::kSyncPages, EpochId(), absl::string_view(SyncBody(model)));
+  v1::SyncEnd end;
+  end.set_pages_sent(kMemoryPages);
+  end.set_rounds(1);
+  add(&down, FrameKind::kSyncEnd, EpochId(), end);
+  PagesDigest digest;
+  add(&down, FrameKind::kEpochPages, EpochId(1), absl::string_view(EpochBody(model, &digest)));
+  v1::EpochCommit commit;
+  commit.set_page_count(3);
+  commit.set_pages_digest(digest.value());
+  commit.set_machine(Machine().Serialize());
+  commit.set_machine_digest(HashBytes(commit.machine()));
+  commit.set_console_offset(1000);
+  commit.set_console_bytes("hello, world\n");
+  commit.set_console_released(1007);
+  commit.set_sent_monotonic_ns(1'000'000'123);
+  add(&down, FrameKind::kEpochCommit, EpochId(1), commit);
+  v1::Ack ack;
+  ack.set_echo_monotonic_ns(1'000'000'123);
+  ack.set_staged_bytes(12345);
+  add(&up, FrameKind::kAck, EpochId(1), ack);
+  v1::EpochAbort abort;
+  abort.set_reason("checkpoint failed");
+  add(&down, FrameKind::kEpochAbort, EpochId(2), abort);
+  v1::Goodbye goodbye;
+  goodbye.set_reason(v1::Goodbye::REASON_SHUTDOWN);
+  goodbye.set_detail("enough");
+  goodbye.set_term(kTerm.value());
+  add(&down, FrameKind::kGoodbye, EpochId(), goodbye);
+  golden.push_back({"machine_state", Machine().Serialize()});
+  return golden;
+}
+
+std::string Path(const std::string& name) {
+  return absl::StrCat(ROMULUS_GOLDEN_FOLDER, "/", name, ".hex");
+}
+
+std::string Versions() {
+  return absl::StrCat("# frame version ", kFrameVersion, ", protocol version ",
+                      wire::kProtocolVersion);
+}
+
+std::string AsText(const Golden& golden) {
+  std::string text = absl::StrCat(
+      "# ", golden.name, ": bytes that both ends of a replication stream agree on.\n", Versions(),
+      "\n# Changed only together with one of these: see tests/unit/golden_test.cc.\n");
+  for (size_t at = 0; at < golden.bytes.size(); at += 32) {
+    absl::StrAppend(&text, absl::BytesToHexString(golden.bytes.substr(at, 32)), "\n");
+  }
+  return text;
+}
+
+// Of the file: lines that are comments, and the bytes. No bytes if there is no file.
+struct Stored {
+  std::string comments;
+  std::string bytes;
+};
+Stored ReadStored(const std::string& name) {
+  Stored stored;
+  std::ifstream file(Path(name));
+  for (std::string line; std::getline(file, line);) {
+    if (line.starts_with("#")) {
+      absl::StrAppend(&stored.comments, line, "\n");
+    } else {
+      stored.bytes += absl::HexStringToBytes(line);
+    }
+  }
+  return stored;
+}
+
+int WriteGolden() {
+  Model model;
+  int refused = 0;
+  for (const Golden& golden : ThisBuild(&model)) {
+    const Stored stored = ReadStored(golden.name);
+    if (stored.bytes == golden.bytes) continue;
+    if (stored.comments.find(Versions()) != std::string::npos) {
+      std::fprintf(stderr, "%s: other bytes, but the versions are the same: raise one of them\n",
+                   golden.name.c_str());
+      ++refused;
+      continue;
+    }
+    std::ofstream(Path(golden.name)) << AsText(golden);
+    std::printf("%s written\n", Path(golden.name).c_str());
+  }
+  return refused == 0 ? 0 : 1;
+}
+
+TEST(GoldenTest, ThisBuildWritesTheseBytes) {
+  Model model;
+  for (const Golden& golden : ThisBuild(&model)) {
+    const Stored stored = ReadStored(golden.name);
+    ASSERT_FALSE(stored.bytes.empty()) << Path(golden.name);
+    EXPECT_EQ(absl::BytesToHexString(golden.bytes), absl::BytesToHexString(stored.bytes))
+        << golden.name << ": the format has changed";
+  }
+}
+
+TEST(GoldenTest, EveryFrameKindHasAFileAndEveryFileAKind) {
+  std::map<std::string, int> seen;
+  for (size_t kind = 1; kind < kFrameKindEnd; ++kind) {
+    const std::string name = absl::StrCat("frame_", FrameKindName(static_cast<FrameKind>(kind)));
+    EXPECT_TRUE(std::filesystem::exists(Path(name))) << name;
+    ++seen[name];
+  }
+  for (const auto& entry : std::filesystem::directory_iterator(ROMULUS_GOLDEN_FOLDER)) {
+    const std::string name = entry.path().stem().string();
+    EXPECT_TRUE(name == "machine_state" || seen.contains(name)) << name;
+  }
+}
+
+TEST(GoldenTest, AReplicaUnderstandsTheStoredStream) {
+  Model model;
+  const std::vector<Golden> wanted = ThisBuild(&model);
+  replica::SessionRig rig;
+  for (const Golden& golden : wanted) {
+    const bool from_secondary = golden.name == "frame_hello_reply" || golden.name == "frame_ack";
+    if (from_secondary || golden.name == "machine_state") continue;
+    rig.Feed({ReadStored(golden.name).bytes});
+    // The goodbye closes the stream, nothing else does.
+    ASSERT_EQ(rig.listener.closed, golden.name == "frame_goodbye" ? 1 : 0)
+        << golden.name << ": " << rig.listener.why;
+  }
+  EXPECT_EQ(rig.listener.goodbye.detail(), "enough");
+  EXPECT_EQ(rig.counters.epochs_aborted, 1u);
+  EXPECT_EQ(rig.LastAck(), EpochId(1));
+  EXPECT_EQ(replica::ModelPrimary::DifferenceFrom(model.memory(), *rig.memory), "");
+  absl::StatusOr<replica::PromotableEpoch> taken = rig.store.TakeForPromotion(kTerm.Next());
+  ASSERT_TRUE(taken.ok()) << taken.status();
+  EXPECT_EQ(taken->machine, Machine());
+  EXPECT_EQ(taken->console_offset, 1007u);
+  EXPECT_EQ(taken->console_tail, "world\n");
+}
+
+TEST(GoldenTest, APrimaryUnderstandsTheStoredAnswers) {
+  FrameReader reader;
+  const std::string bytes = ReadStored("frame_hello_reply").bytes + ReadStored("frame_ack").bytes;
+  absl::string_view rest = bytes;
+  absl::StatusOr<Frame> frame = reader.Next(&rest);
+  ASSERT_TRUE(frame.ok()) << frame.status();
+  v1::HelloReply reply;
+  ASSERT_TRUE(ParseBody(*frame, &reply).ok());
+  EXPECT_EQ(reply.protocol_version(), wire::kProtocolVersion);
+  EXPECT_TRUE(reply.accepted());
+  EXPECT_EQ(reply.detail(), "every field has a value");
+  EXPECT_EQ(reply.term(), 17u);
+  EXPECT_EQ(reply.max_frame_bytes(), 4u << 20);
+  frame = reader.Next(&rest);
+  ASSERT_TRUE(frame.ok()) << frame.status();
+  EXPECT_EQ(frame->term, kTerm);
+  EXPECT_EQ(frame->epoch, EpochId(1));
+  v1::Ack ack;
+  ASSERT_TRUE(ParseBody(*frame, &ack).ok());
+  EXPECT_EQ(ack.echo_monotonic_ns(), 1'000'000'123u);
+  EXPECT_EQ(ack.staged_bytes(), 12345u);
+  EXPECT_TRUE(rest.empty());
+}
+
+TEST(GoldenTest, TheStoredMachineStateParses) {
+  const absl::StatusOr<state::MachineState> machine =
+      state::MachineState::Parse(ReadStored("machine_state").bytes);
+  ASSERT_TRUE(machine.ok()) << machine.status();
+  EXPECT_EQ(*machine, Machine());
+}
+
+}  // namespace
+
+int Main(int argc, char** argv) {
+  for (int i = 1; i < argc; ++i) {
+    if (std::strcmp(argv[i], "--write_golden") == 0) return WriteGolden();
+  }
+  testing::InitGoogleTest(&argc, argv);
+  return RUN_ALL_TESTS();
+}
+
+}  // namespace romulus::codec
+
+int main(int argc, char** argv) { return romulus::codec::Main(argc, argv); }
