@@ -20,6 +20,7 @@ constexpr uint32_t kHeaderMagic = 0x53726448;    // "HdrS"
 constexpr uint16_t kMinProtocol = 0x020c;        // 2.12: xloadflags
 constexpr uint64_t kEntry64Offset = 0x200;
 constexpr uint64_t kSectorBytes = 512;
+constexpr uint64_t kParagraphBytes = 16;  // what syssize counts
 
 uint64_t AlignUp(uint64_t value, uint64_t alignment) {
   return (value + alignment - 1) & ~(alignment - 1);
@@ -76,13 +77,16 @@ absl::StatusOr<LoadedKernel> LoadBzImage(memory::GuestMemory& memory, const Imag
 
   const uint64_t setup_sectors = header.setup_sects == 0 ? 4 : header.setup_sects;
   const uint64_t payload_offset = (setup_sectors + 1) * kSectorBytes;
-  const uint64_t payload_bytes = uint64_t{header.syssize} * 16;
-  if (payload_offset > kernel.size_bytes() ||
-      payload_bytes > kernel.size_bytes() - payload_offset) {
+  uint64_t payload_bytes = uint64_t{header.syssize} * kParagraphBytes;
+  const uint64_t file_bytes =
+      kernel.size_bytes() - std::min<uint64_t>(kernel.size_bytes(), payload_offset);
+  // Not every image is padded to what its header rounds up to: memtest86+ is not.
+  if (payload_bytes >= file_bytes + kParagraphBytes) {
     return kernel.Bad(absl::StrCat("truncated: the header promises ", payload_bytes,
                                    " bytes of kernel at offset ", payload_offset, ", the file has ",
                                    kernel.size_bytes()));
   }
+  payload_bytes = std::min(payload_bytes, file_bytes);
   if (payload_bytes <= kEntry64Offset) {
     return kernel.Bad(
         absl::StrCat("entry point 0x200 lies outside the kernel's ", payload_bytes, " bytes"));
