@@ -104,6 +104,7 @@ absl::StatusOr<HostFacts> HostFactsOf(const kvm::System& system) {
   }
   host.tsc_khz = kvm::Probe(system).tsc_khz.value_or(0);
   host.tsc_control = system.capabilities().tsc_control;
+  host.tsc_deadline_timer = system.capabilities().tsc_deadline_timer;
   host.capabilities = CapabilityNames(system.capabilities());
   return host;
 }
@@ -129,7 +130,7 @@ romulus::v1::HelloReply JudgeHello(const romulus::v1::Hello& hello,
           {leaf.function, leaf.index, leaf.flags, leaf.eax, leaf.ebx, leaf.ecx, leaf.edx});
     }
     std::vector<std::string> missing =
-        arch::MissingCpuFeatures(guest, host.supported_cpuid, /*tsc_deadline_timer=*/true);
+        arch::MissingCpuFeatures(guest, host.supported_cpuid, host.tsc_deadline_timer);
     if (!TscFits(tsc_khz, host)) {
       missing.push_back(absl::StrCat("tsc of ", tsc_khz, " kHz (this host has ", host.tsc_khz,
                                      " kHz and cannot scale it)"));

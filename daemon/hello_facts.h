@@ -41,6 +41,7 @@ struct HostFacts {
   std::vector<arch::CpuidEntry> supported_cpuid;
   uint32_t tsc_khz = 0;  // 0: unknown
   bool tsc_control = false;
+  bool tsc_deadline_timer = false;
   std::vector<std::string> capabilities;
 };
 absl::StatusOr<HostFacts> HostFactsOf(const kvm::System& system);

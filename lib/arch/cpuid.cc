@@ -281,6 +281,16 @@ absl::StatusOr<std::vector<CpuidEntry>> BuildGuestCpuid(std::span<const CpuidEnt
   return entries;
 }
 
+bool ShowsTscDeadlineTimer(std::span<const CpuidEntry> guest) {
+  const CpuidEntry* features = FindCpuid(guest, 1, 0);
+  return features != nullptr && (features->ecx & kEcxTscDeadline) != 0;
+}
+
+uint32_t ShownTscKhz(std::span<const CpuidEntry> guest) {
+  const CpuidEntry* timing = FindCpuid(guest, kTimingLeaf, 0);
+  return timing != nullptr ? timing->eax : 0;
+}
+
 std::vector<std::string> MissingCpuFeatures(std::span<const CpuidEntry> guest,
                                             std::span<const CpuidEntry> supported,
                                             bool tsc_deadline_timer) {
@@ -300,8 +310,7 @@ std::vector<std::string> MissingCpuFeatures(std::span<const CpuidEntry> guest,
       if ((lacking & Bit(bit)) != 0) missing.push_back(FeatureName(word, bit));
     }
   }
-  if (const CpuidEntry* want = FindCpuid(guest, 1, 0);
-      want != nullptr && (want->ecx & kEcxTscDeadline) != 0 && !tsc_deadline_timer) {
+  if (ShowsTscDeadlineTimer(guest) && !tsc_deadline_timer) {
     missing.push_back("tsc_deadline_timer (KVM_CAP_TSC_DEADLINE_TIMER)");
   }
   if (const CpuidEntry* want = FindCpuid(guest, 0x80000008, 0); want != nullptr) {

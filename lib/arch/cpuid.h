@@ -54,6 +54,11 @@ struct CpuidSpec {
 absl::StatusOr<std::vector<CpuidEntry>> BuildGuestCpuid(std::span<const CpuidEntry> supported,
                                                         const CpuidSpec& spec, int vcpu);
 
+// The two values of CpuidSpec that such a list shows to the guest: what a second machine needs, to
+// be made with the same list on a host with another TSC or KVM.
+bool ShowsTscDeadlineTimer(std::span<const CpuidEntry> guest);
+uint32_t ShownTscKhz(std::span<const CpuidEntry> guest);  // 0: leaf 0x40000010 is not there
+
 // What a host whose KVM supports `supported` lacks to run a guest that was given `guest` (the list
 // of any of its vCPUs): names such as "avx512f (cpuid 0x7.0 ebx bit 16)". Empty: nothing.
 // `tsc_deadline_timer` is the capability of that host.

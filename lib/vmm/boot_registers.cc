@@ -6,7 +6,6 @@
 #include "arch/boot.h"
 #include "base/status.h"
 #include "vmm/machine_core.h"
-#include "vmm/msr_list.h"
 
 namespace romulus::vmm {
 namespace {
@@ -16,10 +15,6 @@ constexpr size_t kLvtLint0 = 0x350;
 constexpr size_t kLvtLint1 = 0x360;
 constexpr uint32_t kModeExtInt = 7u << 8;
 constexpr uint32_t kModeNmi = 4u << 8;
-
-// MTRRs on, all memory write-back where none of them says otherwise (SDM vol. 3, 12.11.2.1): what a
-// firmware would have done, and what keeps Linux from treating RAM as uncacheable.
-constexpr uint64_t kMtrrEnabledWriteBack = (1u << 11) | 6;
 
 kvm_segment ToKvmSegment(const arch::SegmentState& state) {
   kvm_segment segment{};
@@ -73,9 +68,11 @@ absl::Status MachineCore::SetBootRegisters(const arch::BootRegisters& registers)
   ROMULUS_RETURN_IF_ERROR(boot_vcpu.SetLapic(lapic));
 
   for (const std::unique_ptr<kvm::Vcpu>& each : vcpus_) {
-    absl::Status status = each->SetMsr(kMsrMtrrDefType, kMtrrEnabledWriteBack);
-    // A host whose KVM has no MTRRs treats all guest memory as write-back anyway.
-    if (!status.ok() && !absl::IsNotFound(status)) return status;
+    for (const arch::MsrValue& msr : arch::BootMsrs()) {
+      absl::Status status = each->SetMsr(msr.index, msr.value);
+      // Not every KVM has every MSR; one without MTRRs treats all memory as write-back anyway.
+      if (!status.ok() && !absl::IsNotFound(status)) return status;
+    }
   }
   return absl::OkStatus();
 }

@@ -58,7 +58,7 @@ absl::StatusOr<std::vector<arch::CpuidEntry>> GuestCpuid(const kvm::System& syst
                                                          int vcpu) {
   ROMULUS_ASSIGN_OR_RETURN(const kvm::CpuidEntries kvm_supported, system.SupportedCpuid());
   const std::vector<arch::CpuidEntry> supported = FromKvm(kvm_supported);
-  const bool deadline_timer = system.capabilities().tsc_deadline_timer;
+  bool deadline_timer = system.capabilities().tsc_deadline_timer;
   if (!spec.cpuid.empty()) {
     const std::vector<std::string> missing =
         arch::MissingCpuFeatures(spec.cpuid, supported, deadline_timer);
@@ -66,6 +66,9 @@ absl::StatusOr<std::vector<arch::CpuidEntry>> GuestCpuid(const kvm::System& syst
       return absl::FailedPreconditionError(
           absl::StrCat("this host's CPU lacks ", absl::StrJoin(missing, ", ")));
     }
+    // A running guest has seen the primary's, whatever this host would offer.
+    deadline_timer = arch::ShowsTscDeadlineTimer(spec.cpuid);
+    tsc_khz = arch::ShownTscKhz(spec.cpuid);
   }
   ROMULUS_ASSIGN_OR_RETURN(std::vector<arch::CpuidEntry> entries,
                            arch::BuildGuestCpuid(spec.cpuid.empty() ? supported : spec.cpuid,

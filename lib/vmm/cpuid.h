@@ -16,10 +16,10 @@ namespace romulus::vmm {
 kvm::CpuidEntries ToKvm(std::span<const arch::CpuidEntry> entries);
 std::vector<arch::CpuidEntry> FromKvm(std::span<const kvm_cpuid_entry2> entries);
 
-// What vCPU `vcpu` of the machine shows: made from spec.cpuid if that is given, else from what the
-// host supports. Errors: as arch::BuildGuestCpuid; FailedPrecondition naming features that
-// spec.cpuid has and this host lacks; InvalidArgument if it offers nested virtualisation, whose
-// state is not captured.
+// What vCPU `vcpu` of the machine shows: made from spec.cpuid if that is given, TSC frequency and
+// deadline timer included, else from what the host supports and `tsc_khz`. Errors: as
+// arch::BuildGuestCpuid; FailedPrecondition naming features that spec.cpuid has and this host
+// lacks; InvalidArgument if it offers nested virtualisation, whose state is not captured.
 absl::StatusOr<std::vector<arch::CpuidEntry>> GuestCpuid(const kvm::System& system,
                                                          const MachineSpec& spec, uint32_t tsc_khz,
                                                          int vcpu);

@@ -81,6 +81,53 @@ TEST_F(StateTest, APreparedMachineRestoresOnceAndGoesOn) {
   machine->Stop();
 }
 
+// A secondary's machine is made ahead, and its guest must not see another CPU than it saw before.
+TEST_F(StateTest, APreparedMachineShowsTheCpuidOfThePrimary) {
+  Witness witness;
+  ASSERT_OK_AND_ASSIGN(auto primary, Machine::Boot(*system_, Spec(witness, 2, "")));
+  vmm::MachineSpec spec = Spec(witness, 2, "");
+  spec.cpuid = primary->cpuid();
+  for (arch::CpuidEntry& entry : spec.cpuid) {
+    if (entry.function == 1) entry.ecx &= ~(1u << 24);      // a primary without the deadline timer
+    if (entry.function == 0x40000010) entry.eax += 12'345;  // with another TSC
+  }
+  ASSERT_OK_AND_ASSIGN(auto prepared, Machine::Prepare(*system_, spec));
+  EXPECT_EQ(prepared->cpuid(), spec.cpuid);
+  // This host's own values, where they are the primary's.
+  spec.cpuid = primary->cpuid();
+  ASSERT_OK_AND_ASSIGN(prepared, Machine::Prepare(*system_, spec));
+  EXPECT_EQ(prepared->cpuid(), spec.cpuid);
+  // And a primary that does not tell its frequency.
+  std::erase_if(spec.cpuid, [](const auto& entry) { return entry.function == 0x40000010; });
+  for (arch::CpuidEntry& entry : spec.cpuid) {
+    if (entry.function == 0x40000000) entry.eax = 0x40000001;
+  }
+  ASSERT_OK_AND_ASSIGN(prepared, Machine::Prepare(*system_, spec));
+  EXPECT_EQ(prepared->cpuid(), spec.cpuid);
+}
+
+// Those that this KVM takes; it need not take any.
+TEST_F(StateTest, EveryVcpuBootsWithWhatFirmwareWouldHaveSet) {
+  ASSERT_OK_AND_ASSIGN(auto bare_vm, system_->CreateVm());
+  ASSERT_OK(bare_vm->CreateIrqChip());
+  ASSERT_OK_AND_ASSIGN(auto bare, bare_vm->CreateVcpu(0));
+  Witness witness;
+  ASSERT_OK_AND_ASSIGN(auto machine, Machine::Boot(*system_, Spec(witness, 2, "")));
+  ASSERT_OK_AND_ASSIGN(auto paused, machine->Pause({}));
+  ASSERT_OK_AND_ASSIGN(MachineState state, paused->TakeState());
+  for (const arch::MsrValue& msr : arch::BootMsrs()) {
+    if (!bare->SetMsr(msr.index, msr.value).ok()) continue;
+    for (const Section& section : state.sections()) {
+      if (section.kind != "vcpu.msrs") continue;
+      const size_t at = MsrAt(section, msr.index);
+      ASSERT_NE(at, std::string::npos) << std::hex << msr.index;
+      uint64_t value = 0;
+      std::memcpy(&value, section.payload.data() + at + 8, sizeof(value));
+      EXPECT_EQ(value, msr.value) << std::hex << msr.index << " of vCPU " << section.instance;
+    }
+  }
+}
+
 // Restored and captured again without having run, everything but time is the same.
 TEST_F(StateTest, WhatIsRestoredIsWhatWasCaptured) {
   for (const int vcpus : {1, 2}) {

@@ -242,6 +242,25 @@ TEST(MissingFeatures, TablesNameTheRightBits) {
   }
 }
 
+// How a secondary makes the machine of a guest that runs already: from its list, with what it
+// shows.
+TEST(GuestCpuid, OfAGuestsOwnListIsThatList) {
+  for (const bool deadline : {false, true}) {
+    for (const uint32_t khz : {0u, 1'999'000u}) {
+      const CpuidSpec spec{.vcpu_count = 2, .tsc_khz = khz, .tsc_deadline_timer = deadline};
+      const auto guest = BuildGuestCpuid(GenerousHost("AuthenticAMD"), spec, 0).value();
+      EXPECT_EQ(ShowsTscDeadlineTimer(guest), deadline);
+      EXPECT_EQ(ShownTscKhz(guest), khz);
+      const CpuidSpec shown{.vcpu_count = 2,
+                            .tsc_khz = ShownTscKhz(guest),
+                            .tsc_deadline_timer = ShowsTscDeadlineTimer(guest)};
+      EXPECT_EQ(BuildGuestCpuid(guest, shown, 0).value(), guest);
+    }
+  }
+  EXPECT_FALSE(ShowsTscDeadlineTimer({}));
+  EXPECT_EQ(ShownTscKhz({}), 0u);
+}
+
 TEST(CpuidBytes, RoundTripAndMalformed) {
   const auto guest = Guest(GenerousHost("AuthenticAMD"), 2, 1);
   const std::string bytes = SerializeCpuid(guest);
