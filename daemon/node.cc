@@ -141,6 +141,7 @@ absl::Status Node::Open() {
                                                       .records = &records_,
                                                       .console = console_.get(),
                                                       .signs = &signs_,
+                                                      .counters = &secondary_->counters(),
                                                       .listener = this});
   }
   if (options_.start_as_primary) {

@@ -39,6 +39,13 @@ class Primary::Stream final : public wire::PrimarySessionListener,
   void OnPeerGoodbye(const romulus::v1::Goodbye& goodbye) override {
     Tell([goodbye](PrimaryListener& to) { to.OnPrimaryGoodbye(goodbye); });
   }
+  void OnRefused(codec::FrameFault fault) override {
+    if (fault == codec::FrameFault::kNone) {
+      parts_.counters->faults[static_cast<size_t>(replica::Fault::kUnexpected)].fetch_add(1);
+    } else {
+      parts_.counters->frame_faults[static_cast<size_t>(fault)].fetch_add(1);
+    }
+  }
   void OnSessionClosed(const absl::Status& why) override {
     std::lock_guard lock(mutex_);
     closed_ = why;

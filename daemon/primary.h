@@ -19,6 +19,7 @@
 #include "daemon/epoch_records.h"
 #include "daemon/guest_host.h"
 #include "daemon/signs_of_life.h"
+#include "replica/counters.h"
 #include "romulus/v1/config.pb.h"
 #include "romulus/v1/replication.pb.h"
 #include "wire/primary_session.h"
@@ -50,6 +51,7 @@ struct PrimaryParts {
   EpochRecords* records = nullptr;
   const Console* console = nullptr;
   SignsOfLife* signs = nullptr;
+  replica::ReplicaCounters* counters = nullptr;  // what of the peer's was refused is counted there
   PrimaryListener* listener = nullptr;
 };
 

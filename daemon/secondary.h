@@ -82,6 +82,7 @@ class Secondary final : private wire::LinkAcceptor {
 
   replica::ReplicaStatus replica_status() const;
   const replica::ReplicaCounters& counters() const { return counters_; }
+  replica::ReplicaCounters& counters() { return counters_; }
 
  private:
   class Inbound;

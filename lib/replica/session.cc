@@ -54,7 +54,10 @@ void Session::OnMessage(absl::string_view frames) {
     return;
   }
   absl::Status status;
-  if (frames.empty()) status = FaultStatus(Fault::kFraming, "message without frames");
+  if (frames.empty()) {
+    counters_->frame_faults[static_cast<size_t>(codec::FrameFault::kTruncated)].fetch_add(1);
+    status = FaultStatus(Fault::kFraming, "message without frames");
+  }
   while (status.ok() && stage_ != Stage::kOver && !frames.empty()) {
     absl::StatusOr<codec::Frame> frame = reader_.Next(&frames);
     if (!frame.ok()) {

@@ -120,10 +120,19 @@ class Session final : public PrimarySession, public LinkListener {
 
   void OnMessage(absl::string_view frames) override {
     uint64_t rtt_ns = 0;
+    if (over_) return;
+    if (frames.empty()) {
+      listener_->OnRefused(codec::FrameFault::kTruncated);
+      return Refuse(absl::InvalidArgumentError("message without frames"));
+    }
     while (!frames.empty()) {
       absl::StatusOr<codec::Frame> frame = reader_.Next(&frames);
       absl::Status handled = frame.ok() ? Handle(*frame, &rtt_ns) : frame.status();
       if (!handled.ok()) {
+        // An ack that comes while the sender closes is no fault of the peer's.
+        if (!frame.ok() || absl::IsInvalidArgument(handled)) {
+          listener_->OnRefused(reader_.fault());
+        }
         Refuse(handled);
         return;
       }
@@ -207,6 +216,7 @@ class Session final : public PrimarySession, public LinkListener {
 
   // Link thread: must not wait for the link.
   void Refuse(const absl::Status& why) {
+    over_ = true;
     v1::Goodbye goodbye;
     goodbye.set_reason(v1::Goodbye::REASON_PROTOCOL);
     goodbye.set_detail(std::string(why.message()));
@@ -228,6 +238,7 @@ class Session final : public PrimarySession, public LinkListener {
   codec::FrameReader reader_;
   bool answered_ = false;
   bool accepted_ = false;
+  bool over_ = false;  // something was refused: nothing more is looked at
 
   absl::Mutex mutex_;
   bool linked_ ABSL_GUARDED_BY(mutex_) = false;  // link_ is set and may be closed

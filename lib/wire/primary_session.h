@@ -17,6 +17,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "base/clock.h"
+#include "codec/frame.h"
 #include "romulus/v1/replication.pb.h"
 #include "wire/epoch_sender.h"
 #include "wire/full_sync.h"
@@ -33,6 +34,9 @@ class PrimarySessionListener {
   // that echo one of ours.
   virtual void OnSignOfLife(uint64_t heartbeat_rtt_ns) = 0;
   virtual void OnPeerGoodbye(const romulus::v1::Goodbye& goodbye) = 0;
+  // What came was refused, and the session closes: the framing was wrong as `fault` says, or, if
+  // that is kNone, a good frame had no business here.
+  virtual void OnRefused(codec::FrameFault fault) { (void)fault; }
   // Once, and last. The link is closed, nothing of the session runs but its destructor.
   virtual void OnSessionClosed(const absl::Status& why) = 0;
 };

@@ -107,6 +107,10 @@ class TestPrimaryListener final : public PrimarySessionListener {
     absl::MutexLock lock(&mutex);
     goodbye = said;
   }
+  void OnRefused(codec::FrameFault fault) override {
+    absl::MutexLock lock(&mutex);
+    refused.push_back(fault);
+  }
   void OnSessionClosed(const absl::Status& status) override {
     absl::MutexLock lock(&mutex);
     ++closed;
@@ -128,6 +132,7 @@ class TestPrimaryListener final : public PrimarySessionListener {
   int signs = 0;
   int round_trips = 0;
   v1::Goodbye goodbye;
+  std::vector<codec::FrameFault> refused;
   int closed = 0;
   absl::Status why;
 };

@@ -216,6 +216,10 @@ TEST_F(PrimarySessionTest, ALyingSecondaryIsLeft) {
                  absl::string_view(std::string(1 << 20, 'x')), m);
       },
   };
+  using codec::FrameFault;
+  const std::vector<FrameFault> counted_as = {
+      FrameFault::kNone, FrameFault::kNone,      FrameFault::kNone,      FrameFault::kNone,
+      FrameFault::kNone, FrameFault::kTruncated, FrameFault::kTruncated, FrameFault::kOversize};
   for (size_t i = 0; i < lies.size(); ++i) {
     TestPrimary primary(8);
     LoopbackNetwork network;
@@ -238,9 +242,11 @@ TEST_F(PrimarySessionTest, ALyingSecondaryIsLeft) {
     message.clear();
     lies[i](writer, &message);
     peer->Send(message).IgnoreError();
+    peer->Send(message).IgnoreError();  // what comes after it is not looked at
     EXPECT_THAT(std::string(primary.listener.AwaitClosed().message()),
                 HasSubstr("broke the protocol"))
         << "lie " << i;
+    EXPECT_THAT(primary.listener.refused, testing::ElementsAre(counted_as[i])) << "lie " << i;
     EXPECT_TRUE(primary.acks.acks().empty());
     primary.session.reset();
   }
