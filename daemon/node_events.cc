@@ -3,6 +3,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "daemon/node.h"
+#include "replica/fault.h"
 #include "wire/handshake.h"
 
 namespace romulus::daemon {
@@ -207,7 +208,10 @@ void Node::OnInboundClosed(const absl::Status& why) {
   metrics_.SetPeerConnected(false);
   sync_.set_active(false);
   log_.Warning("stream_closed", {{"why", why}});
-  Handle(EventOf(EventKind::kLinkClosed, peer_detail_)).IgnoreError();
+  // Frames that were refused here say that the primary lives: the stream starts over.
+  const bool refused = replica::FaultOf(why) != replica::Fault::kNone;
+  Handle(EventOf(refused ? EventKind::kStreamBroken : EventKind::kLinkClosed, peer_detail_))
+      .IgnoreError();
 }
 
 void Node::OnPrepareFailed(const absl::Status& why) {

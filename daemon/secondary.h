@@ -46,7 +46,7 @@ class SecondaryListener {
   // Told by the newest; several commits may be one call.
   virtual void OnCommitted(Term term, EpochId epoch) = 0;
   virtual void OnSecondaryGoodbye(const romulus::v1::Goodbye& goodbye) = 0;
-  // An accepted stream ended.
+  // An accepted stream ended; with a replica::Fault on it if this node refused what came.
   virtual void OnInboundClosed(const absl::Status& why) = 0;
   // The machine could not be made ahead: this node could not promote.
   virtual void OnPrepareFailed(const absl::Status& why) = 0;
