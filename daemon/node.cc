@@ -375,12 +375,17 @@ void Node::BeginShutdown() {
   }
   // The guest stands still before the last epoch is cut, so that the secondary holds all it ever
   // did.
-  helper_->Post([this, host = host_] {
-    absl::Status last = host->SetPausedByOperator(true);
+  AfterLastEpoch(/*make_stand_still=*/true, [this] { FinishShutdown(); });
+}
+
+void Node::AfterLastEpoch(bool make_stand_still, std::function<void()> then) {
+  helper_->Post([this, make_stand_still, then = std::move(then), host = host_] {
+    absl::Status last;
+    if (make_stand_still) last = host->SetPausedByOperator(true);
     if (last.ok()) last = host->loop().FlushLast(kFlushTimeout).status();
-    control_.Post([this, last] {
+    control_.Post([this, last, then] {
       if (!last.ok()) log_.Warning("last_epoch_failed", {{"why", last}});
-      FinishShutdown();
+      then();
     });
   });
 }

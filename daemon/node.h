@@ -83,6 +83,8 @@ class Node final : private GuestHostListener,
   void UpdateMetrics();
   void ExportMetrics();
   void BeginShutdown();
+  // The guest stands still (or is made to): its last epoch is cut and acked, then `then` follows.
+  void AfterLastEpoch(bool make_stand_still, std::function<void()> then);
   void FinishShutdown();
   std::string LeftBehind() const;
   HelloFacts Facts() const;

@@ -71,9 +71,14 @@ void Node::OnGuestStopped(vmm::GuestStop reason, const absl::Status& detail) {
     if (reason == vmm::GuestStop::kError || reason == vmm::GuestStop::kTripleFault) {
       exit_status_ = absl::AbortedError(absl::StrCat("the guest stopped: ", text));
     }
-    Handle(EventOf(EventKind::kGuestStopped,
-                   detail.ok() ? text : absl::StrCat(text, ": ", detail.message())))
-        .IgnoreError();
+    const Event event = EventOf(EventKind::kGuestStopped,
+                                detail.ok() ? text : absl::StrCat(text, ": ", detail.message()));
+    if (!role_.state().sync_done) {
+      Handle(event).IgnoreError();
+      return;
+    }
+    // Epochs are cut: its last words leave as all others do, with the ack of theirs (P1).
+    AfterLastEpoch(/*make_stand_still=*/false, [this, event] { Handle(event).IgnoreError(); });
   });
 }
 

@@ -275,10 +275,8 @@ class Step {
     if (secondary_listens) {
       SayGoodbye(GoodbyeReason::kGuestFinished, Because("the guest ended"));
     }
-    // Its last words, unless somebody else may be running it from before them.
-    if (!state_.output_open) {
-      Do(secondary_listens ? ActionKind::kOpenOutput : ActionKind::kDiscardOutput);
-    }
+    // What was said in acked epochs is out. Somebody else may go on from before the rest.
+    if (!state_.output_open) Do(ActionKind::kDiscardOutput);
     state_.guest_running = false;
     state_.output_open = false;
     state_.peer_connected = false;

@@ -105,7 +105,8 @@ enum class EventKind : uint8_t {
   kHigherTerm,        // a newer term exists. term, detail
   kPromotionDone,     // the guest runs here
   kPromotionFailed,   // detail
-  kGuestStopped,      // by itself. detail
+  kGuestStopped,      // by itself. detail. While epochs are cut: after the last one, which has its
+                      // last words, was acked (or could not be)
   kProtectionFailed,  // primary: a checkpoint failed beyond repair; the stream must start over.
                       // detail
   kOpFailover,        // force
