@@ -173,7 +173,11 @@ absl::Status Secondary::NewReplica() {
     prepared_cpuid_.clear();
   });
   std::lock_guard lock(mutex_);
-  if (store_ != nullptr) fresh->NoteTerm(store_->known_term());
+  if (store_ != nullptr) {
+    // A stream that came before must not go on filling, and acking for, what nobody would promote.
+    store_->Retire();
+    fresh->NoteTerm(store_->known_term());
+  }
   store_ = std::move(fresh);
   memory_ = std::move(memory);
   return absl::OkStatus();

@@ -83,6 +83,7 @@ absl::StatusOr<ReplicaStore::StreamId> ReplicaStore::OpenStream(Term term) {
     return FaultStatus(Fault::kSuperseded,
                        absl::StrCat("the replica was promoted; newest term ", known_term_.value()));
   }
+  if (retired_) return FaultStatus(Fault::kSuperseded, "this replica was given up: come again");
   if (term < known_term_) {
     return FaultStatus(Fault::kTerm, absl::StrCat("term ", term.value(), " is over: term ",
                                                   known_term_.value(), " is known"));
@@ -306,6 +307,14 @@ absl::Status ReplicaStore::GuestFinished(StreamId stream, Term term, absl::strin
   finished_detail_ = std::string(detail);
   PublishLocked();
   return absl::OkStatus();
+}
+
+void ReplicaStore::Retire() {
+  StreamLock lock(*this);
+  retired_ = true;
+  stream_over_ = true;
+  assembler_.Stop();
+  PublishLocked();
 }
 
 void ReplicaStore::CloseStream(StreamId stream) {

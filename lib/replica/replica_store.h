@@ -113,7 +113,7 @@ class ReplicaStore {
                CommittedConsole* console);
 
   // A stream in `term` was accepted; earlier streams may write no more. Errors: Fault::kTerm if the
-  // store knows a newer term, Fault::kSuperseded after a promotion.
+  // store knows a newer term, Fault::kSuperseded after a promotion or Retire().
   absl::StatusOr<StreamId> OpenStream(Term term);
 
   // Frames of the stream, in order. Every error carries a Fault and ends the stream: open epochs
@@ -131,6 +131,8 @@ class ReplicaStore {
   void ApplyCommitted(StreamId stream);
   // The primary has released the console stream up to here.
   absl::Status ConsoleReleased(StreamId stream, Term term, uint64_t offset);
+  // Another store takes this one's place: no stream may begin here or write any more. Any thread.
+  void Retire();
   // The guest ended for good on the primary: there is nothing to promote any more.
   absl::Status GuestFinished(StreamId stream, Term term, absl::string_view detail);
   // The stream ended: forgets its open epoch.
@@ -164,6 +166,7 @@ class ReplicaStore {
   // Promotion must not starve behind a stream that never pauses: frames wait while it asks.
   std::atomic<int> takers_{0};
   std::atomic<bool> sealed_{false};
+  bool retired_ = false;
   mutable std::mutex mutex_;
   std::condition_variable taken_;
 

@@ -112,8 +112,10 @@ absl::Status Session::HandleHello(const codec::Frame& frame) {
       stream_open_ = true;
       term_.store(hello.term());
     } else {
+      // Not for its term if the replica was only replaced: the primary may come again at once.
+      const bool replaced = FaultOf(stream.status()) == Fault::kSuperseded && !store_->sealed();
       reply.set_accepted(false);
-      reply.set_reason(v1::REFUSAL_REASON_TERM);
+      reply.set_reason(replaced ? v1::REFUSAL_REASON_BUSY : v1::REFUSAL_REASON_TERM);
       reply.set_detail(std::string(stream.status().message()));
     }
   }

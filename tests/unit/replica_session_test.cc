@@ -166,6 +166,23 @@ TEST(SessionTest, OlderTermsAreRefusedAndTold) {
   EXPECT_TRUE(rig.listener.hello.accepted());
 }
 
+// Another store has taken its place: an epoch acked here would be promoted by nobody.
+TEST(SessionTest, ARetiredReplicaAcksNothingMore) {
+  ModelPrimary primary;
+  SessionRig rig;
+  Protect(&primary, &rig);
+  rig.store.Retire();
+  rig.Feed(primary.RandomEpoch(kTerm, EpochId(2), 5));
+  EXPECT_EQ(rig.LastAck(), EpochId(1));
+  EXPECT_TRUE(rig.link->closed());
+  EXPECT_EQ(rig.SentGoodbye().reason(), v1::Goodbye::REASON_PROTOCOL);
+  // A stream that connected before it did is sent away, but its term is not over.
+  rig.Connect();
+  rig.Feed(primary.StartStream(kTerm));
+  EXPECT_FALSE(rig.listener.hello.accepted());
+  EXPECT_EQ(rig.listener.hello.reason(), v1::REFUSAL_REASON_BUSY);
+}
+
 TEST(SessionTest, HeartbeatsOfOlderTermsAreRefused) {
   ModelPrimary primary;
   SessionRig rig;
