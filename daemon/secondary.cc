@@ -15,6 +15,8 @@ namespace {
 
 constexpr std::chrono::milliseconds kGoodbyeTime{500};
 constexpr size_t kMaxStreams = 16;  // a primary has one; more are leftovers or strangers
+// Whoever connects says Hello at once; the places above are not for those who do not.
+constexpr uint64_t kHelloTimeoutNs = 5'000'000'000;
 
 }  // namespace
 
@@ -41,7 +43,12 @@ class Secondary::Inbound final : public replica::HelloPolicy,
   // Destroys the link, which waits until the session has heard its end. Worker.
   void DestroyLink() { link_.reset(); }
 
-  v1::HelloReply OnHello(const v1::Hello& hello) override { return owner_->Judge(hello); }
+  bool said_hello() const { return said_hello_; }
+
+  v1::HelloReply OnHello(const v1::Hello& hello) override {
+    said_hello_ = true;
+    return owner_->Judge(hello);
+  }
   void OnHello(const v1::Hello& hello, const v1::HelloReply& reply) override {
     accepted_ = reply.accepted();
     Post([hello, reply](Inbound& self) {
@@ -95,6 +102,7 @@ class Secondary::Inbound final : public replica::HelloPolicy,
   Secondary* const owner_;
   const std::shared_ptr<replica::ReplicaStore> store_;
   const std::string peer_;
+  std::atomic<bool> said_hello_{false};
   std::atomic<bool> accepted_{false};
   std::atomic<bool> commit_told_{false};
   std::mutex newest_mutex_;
@@ -203,6 +211,11 @@ wire::LinkListener* Secondary::Accept(std::unique_ptr<wire::Link> link, absl::st
     streams_.insert(inbound);
   }
   inbound->Attach(std::move(link));
+  parts_.control->PostAfter(kHelloTimeoutNs, [weak = std::weak_ptr<Inbound>(inbound)] {
+    const std::shared_ptr<Inbound> late = weak.lock();
+    if (late == nullptr || late->said_hello()) return;
+    late->CloseLink(absl::DeadlineExceededError("no Hello came"));
+  });
   return &inbound->session();
 }
 
