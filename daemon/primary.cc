@@ -144,13 +144,14 @@ absl::Status Primary::Stream::Sync(std::shared_ptr<GuestHost> host, Term term) {
   ROMULUS_ASSIGN_OR_RETURN(const wire::SyncProgress done,
                            stream->RunFullSync(&host_->memory(), this));
   sink_ = std::make_unique<RecordingSink>(parts_.records, parts_.console, &stream->epochs());
-  ROMULUS_RETURN_IF_ERROR(host_->loop().BeginCutting(
-      term, memory::PageSet(host_->memory().layout().gfn_end()), sink_.get()));
+  // Told before the first epoch can be cut, so that a loss right after it comes to be judged later:
+  // the other way round this node would go on alone beside a secondary that holds an epoch.
   Tell([done, term](PrimaryListener& to) {
     to.OnSyncProgress(done);
     to.OnSyncDone(term);
   });
-  return absl::OkStatus();
+  return host_->loop().BeginCutting(term, memory::PageSet(host_->memory().layout().gfn_end()),
+                                    sink_.get());
 }
 
 void Primary::Stream::DestroySession() {
