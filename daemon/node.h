@@ -118,7 +118,7 @@ class Node final : private GuestHostListener,
   void OnSecondaryGoodbye(const romulus::v1::Goodbye& goodbye) override;
   void OnInboundClosed(const absl::Status& why) override;
   void OnPrepareFailed(const absl::Status& why) override;
-  void OnPromotion(absl::StatusOr<PromotedGuest> promoted) override;
+  void OnPromotion(absl::StatusOr<PromotedGuest> promoted, bool replica_intact) override;
 
   // ControlBackend (any thread):
   void GetStatus(Answer<romulus::v1::GetStatusResponse> answer) override;

@@ -221,13 +221,18 @@ void Node::OnInboundClosed(const absl::Status& why) {
 
 void Node::OnPrepareFailed(const absl::Status& why) {
   log_.Error("prepare_failed", {{"why", why}});
+  // Whoever cannot promote protects nothing, and must not let the primary believe that it does.
+  Handle(EventOf(EventKind::kStreamBroken,
+                 absl::StrCat("cannot make the guest's machine: ", why.message())))
+      .IgnoreError();
 }
 
-void Node::OnPromotion(absl::StatusOr<PromotedGuest> promoted) {
+void Node::OnPromotion(absl::StatusOr<PromotedGuest> promoted, bool replica_intact) {
   if (!promoted.ok()) {
     log_.Error("promotion_failed", {{"why", promoted.status()}});
-    Handle(EventOf(EventKind::kPromotionFailed, std::string(promoted.status().message())))
-        .IgnoreError();
+    Event event = EventOf(EventKind::kPromotionFailed, std::string(promoted.status().message()));
+    event.intact = replica_intact;
+    Handle(std::move(event)).IgnoreError();
     AnswerFailovers(promoted.status());
     return;
   }

@@ -6,6 +6,7 @@
 #include <future>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "base/status.h"
 #include "memory/memory_layout.h"
 #include "replica/session.h"
@@ -17,6 +18,8 @@ constexpr std::chrono::milliseconds kGoodbyeTime{500};
 constexpr size_t kMaxStreams = 16;  // a primary has one; more are leftovers or strangers
 // Whoever connects says Hello at once; the places above are not for those who do not.
 constexpr uint64_t kHelloTimeoutNs = 5'000'000'000;
+// A machine that could not be made is not tried again sooner.
+constexpr uint64_t kPrepareAgainNs = 2'000'000'000;
 
 }  // namespace
 
@@ -221,11 +224,20 @@ wire::LinkListener* Secondary::Accept(std::unique_ptr<wire::Link> link, absl::st
 
 romulus::v1::HelloReply Secondary::Judge(const romulus::v1::Hello& hello) {
   HelloFacts facts;
+  absl::Status prepared;
   {
     std::lock_guard lock(mutex_);
     facts = facts_;
+    const uint64_t since_ns = parts_.guest.clock->NowNs() - prepare_failed_at_ns_;
+    if (since_ns < kPrepareAgainNs) prepared = prepare_status_;
   }
-  return JudgeHello(hello, *parts_.guest.config, facts, host_);
+  v1::HelloReply reply = JudgeHello(hello, *parts_.guest.config, facts, host_);
+  if (reply.accepted() && !prepared.ok()) {
+    reply.set_accepted(false);
+    reply.set_reason(v1::REFUSAL_REASON_CAPABILITY);
+    reply.set_detail(absl::StrCat("cannot make the guest's machine: ", prepared.message()));
+  }
+  return reply;
 }
 
 void Secondary::Accepted(const std::shared_ptr<Inbound>& inbound, const romulus::v1::Hello& hello) {
@@ -248,36 +260,48 @@ void Secondary::Forget(const std::shared_ptr<Inbound>& inbound) {
 void Secondary::PrepareAhead(std::vector<arch::CpuidEntry> cpuid) {
   worker_.Post([this, cpuid = std::move(cpuid)]() mutable {
     if (prepared_ != nullptr && prepared_cpuid_ == cpuid) return;
-    prepared_.reset();
-    std::shared_ptr<memory::GuestMemory> memory;
-    {
-      std::lock_guard lock(mutex_);
-      memory = memory_;
+    prepared_cpuid_ = std::move(cpuid);
+    if (const absl::Status made = Prepare(); !made.ok()) {
+      parts_.control->Post([this, made] { parts_.listener->OnPrepareFailed(made); });
     }
-    absl::StatusOr<std::unique_ptr<GuestHost>> made =
-        GuestHost::Prepare(parts_.guest, std::move(memory), cpuid);
-    prepare_status_ = made.status();
-    if (made.ok()) {
-      prepared_ = *std::move(made);
-      prepared_cpuid_ = std::move(cpuid);
-      return;
-    }
-    parts_.control->Post([this, why = made.status()] { parts_.listener->OnPrepareFailed(why); });
   });
+}
+
+absl::Status Secondary::Prepare() {
+  prepared_.reset();
+  std::shared_ptr<memory::GuestMemory> memory;
+  {
+    std::lock_guard lock(mutex_);
+    memory = memory_;
+  }
+  absl::StatusOr<std::unique_ptr<GuestHost>> made =
+      GuestHost::Prepare(parts_.guest, std::move(memory), prepared_cpuid_);
+  if (made.ok()) prepared_ = *std::move(made);
+  std::lock_guard lock(mutex_);
+  prepare_status_ = made.status();
+  prepare_failed_at_ns_ = parts_.guest.clock->NowNs();
+  return prepare_status_;
 }
 
 void Secondary::Promote(Term term, uint64_t decided_ns) {
   worker_.Post([this, term, decided_ns] {
+    const std::shared_ptr<replica::ReplicaStore> from = store();
     auto promoted =
         std::make_shared<absl::StatusOr<PromotedGuest>>(PromoteOnWorker(term, decided_ns));
-    parts_.control->Post([this, promoted] { parts_.listener->OnPromotion(std::move(*promoted)); });
+    const bool intact =
+        !promoted->ok() && from->status().state == replica::ReplicaState::kCommitted;
+    parts_.control->Post(
+        [this, promoted, intact] { parts_.listener->OnPromotion(std::move(*promoted), intact); });
   });
 }
 
 absl::StatusOr<PromotedGuest> Secondary::PromoteOnWorker(Term term, uint64_t decided_ns) {
   if (prepared_ == nullptr) {
-    ROMULUS_RETURN_IF_ERROR(prepare_status_);
-    return absl::FailedPreconditionError("no machine was prepared: no primary was ever accepted");
+    if (prepared_cpuid_.empty()) {
+      return absl::FailedPreconditionError("no machine was prepared: no primary was ever accepted");
+    }
+    // It could not be made ahead: late is better than never.
+    ROMULUS_RETURN_IF_ERROR(Prepare());
   }
   const std::shared_ptr<replica::ReplicaStore> from = store();
   replica::PromotableEpoch taken;

@@ -50,7 +50,8 @@ class SecondaryListener {
   virtual void OnInboundClosed(const absl::Status& why) = 0;
   // The machine could not be made ahead: this node could not promote.
   virtual void OnPrepareFailed(const absl::Status& why) = 0;
-  virtual void OnPromotion(absl::StatusOr<PromotedGuest> promoted) = 0;
+  // `replica_intact`: it failed before the replica was touched.
+  virtual void OnPromotion(absl::StatusOr<PromotedGuest> promoted, bool replica_intact) = 0;
 };
 
 struct SecondaryParts {
@@ -95,6 +96,8 @@ class Secondary final : private wire::LinkAcceptor {
   // Control loop: the stream whose Hello was just accepted becomes the one that counts.
   void Accepted(const std::shared_ptr<Inbound>& inbound, const romulus::v1::Hello& hello);
   void PrepareAhead(std::vector<arch::CpuidEntry> cpuid);
+  // Worker: makes `prepared_` for `prepared_cpuid_`.
+  absl::Status Prepare();
   absl::StatusOr<PromotedGuest> PromoteOnWorker(Term term, uint64_t decided_ns);
   void Heartbeat();
   std::shared_ptr<replica::ReplicaStore> store() const;
@@ -108,6 +111,8 @@ class Secondary final : private wire::LinkAcceptor {
 
   mutable std::mutex mutex_;
   HelloFacts facts_;
+  absl::Status prepare_status_;        // of the last attempt
+  uint64_t prepare_failed_at_ns_ = 0;  // if that is an error
   std::shared_ptr<replica::ReplicaStore> store_;
   std::shared_ptr<memory::GuestMemory> memory_;
   std::set<std::shared_ptr<Inbound>> streams_;  // alive until their link is closed
@@ -115,8 +120,7 @@ class Secondary final : private wire::LinkAcceptor {
 
   // Worker only.
   std::shared_ptr<GuestHost> prepared_;
-  std::vector<arch::CpuidEntry> prepared_cpuid_;
-  absl::Status prepare_status_;
+  std::vector<arch::CpuidEntry> prepared_cpuid_;  // of the machine made, or wanted, last
 
   AsioExecutor worker_{/*own_thread=*/true};
   AsioExecutor heartbeats_{/*own_thread=*/true};

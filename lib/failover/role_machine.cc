@@ -330,7 +330,7 @@ class Step {
       case EventKind::kStreamBroken:
         if (!state_.peer_connected) return;
         SayGoodbye(GoodbyeReason::kProtocol, event_.detail);
-        return StreamReset(Because("refused what the primary sent"));
+        return StreamReset(Because("this node reset the stream"));
       case EventKind::kHigherTerm:
         return Heard(event_.term);
       case EventKind::kPromotionDone:
@@ -469,6 +469,12 @@ class Step {
     // The guest never ran in that term: a primary that still lives may come back with an older one.
     if (state_.newest_term == state_.promotion_term) state_.newest_term = state_.term;
     state_.promotion_term = Term();
+    if (event_.intact) {
+      Enter(Mode::kDegraded, absl::StrCat(Because("promotion failed"),
+                                          "; `romulusctl failover` tries again from epoch ",
+                                          state_.committed_epoch.value()));
+      return;
+    }
     DropReplica();
     Enter(Mode::kStandby, Because("promotion failed; the replica is given up"));
   }

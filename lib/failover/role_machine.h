@@ -134,6 +134,7 @@ struct Event {
   EpochId epoch{};
   bool force = false;    // kOpFailover
   bool by_term = false;  // kPeerRefused: because our term is over
+  bool intact = false;  // kPromotionFailed: before the replica was sealed, so it may be tried again
   GoodbyeReason goodbye = GoodbyeReason::kShutdown;
   std::string detail{};
 };

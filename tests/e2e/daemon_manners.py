@@ -2,7 +2,9 @@
 """What romulusd and romulusctl say when something is wrong, and what they leave when told to stop."""
 
 import argparse
+import os
 import pathlib
+import resource
 import signal
 import subprocess
 import sys
@@ -88,6 +90,25 @@ class Refusals(WithPair):
         refused = beta.ctl("failover", check=False)
         self.assertEqual(refused.returncode, 4)
         self.assertIn("nothing to promote", refused.stderr)
+
+
+class CannotPromote(WithPair):
+    def test_P8_a_secondary_that_cannot_make_the_machine_does_not_protect(self):
+        secondary = self.pair.start_node("beta", "secondary")
+        secondary.await_status("an answer", lambda s: True)
+        limits = resource.prlimit(secondary.pid, resource.RLIMIT_NOFILE)
+        opened = len(os.listdir(f"/proc/{secondary.pid}/fd"))
+        # A connection fits in, a VM and its vCPU do not.
+        resource.prlimit(secondary.pid, resource.RLIMIT_NOFILE, (opened + 2, limits[1]))
+        primary = self.pair.start_node("alpha", "primary")
+        refused = primary.await_status("a refusal", lambda s: "cannot make the guest's machine"
+                                       in s["peer"].get("detail", ""))
+        self.assertNotEqual(refused["mode"], "MODE_PROTECTED")
+        resource.prlimit(secondary.pid, resource.RLIMIT_NOFILE, limits)
+        primary.await_mode("protected")
+        primary.kill()
+        secondary.await_mode("degraded")
+        secondary.ctl("failover")
 
 
 class Stopping(WithPair):

@@ -167,6 +167,22 @@ TEST(SecondaryTest, AFailedPromotionGivesItsTermBack) {
   EXPECT_EQ(node.mode(), Mode::kSyncing);
 }
 
+TEST(SecondaryTest, APromotionThatFailedBeforeTheReplicaWasTouchedCanBeTriedAgain) {
+  Driver node(Manual());
+  node.Holding(Term(32));
+  node.On(K::kLinkClosed);
+  node.Failover(false);
+  Event failed{};
+  failed.kind = K::kPromotionFailed;
+  failed.intact = true;
+  failed.detail = "no memory";
+  EXPECT_THAT(node.On(failed), IsEmpty());
+  EXPECT_EQ(node.mode(), Mode::kDegraded);
+  EXPECT_THAT(node.state().reason, HasSubstr("no memory"));
+  EXPECT_THAT(node.Failover(false), ElementsAre(A::kPromote));
+  EXPECT_EQ(node.mode(), Mode::kPromoting);
+}
+
 TEST(SecondaryTest, ANewerTermDuringThePromotionFencesIt) {
   Driver node(Automatic());
   node.Holding();
