@@ -38,7 +38,7 @@ nodes {{
 }}
 guest {{
   kernel: "{kernel}"
-  command_line: "{command_line}"
+{initrd_line}  command_line: "{command_line}"
   vcpus: {vcpus}
   memory_mib: {memory_mib}
 }}
@@ -138,6 +138,18 @@ class Daemon:
         except FileNotFoundError:
             return b""
 
+    def await_console(self, what, predicate):
+        """Asks until the console file's bytes are as wanted, and returns them."""
+        said = b""
+
+        def enough(_):
+            nonlocal said
+            said = self.console()
+            return predicate(said)
+
+        self.await_status(what, enough)
+        return said
+
     def log_tail(self, lines=25):
         with contextlib.suppress(FileNotFoundError):
             text = self.log_path.read_text(errors="replace").splitlines()[-lines:]
@@ -149,21 +161,27 @@ class Pair:
     """with Pair(build) as pair: pair.start(); ..."""
 
     def __init__(self, build, command_line="workload=uniform pages=64 report_ms=5", vcpus=1,
-                 memory_mib=32, tracking="AUTO", kernel=None,
+                 memory_mib=32, tracking="AUTO", kernel=None, initrd="",
                  checkpoint="max_interval_us: 2000 min_interval_us: 500",
                  failover="auto_failover: true heartbeat_interval_ms: 20 heartbeat_timeout_ms: 400"):
         self.build = pathlib.Path(build).resolve()
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="romulus-"))
         self.config = self.folder / "vm.textproto"
         self.daemons = {}
-        self.options = dict(command_line=f"vcpus={vcpus} {command_line}", vcpus=vcpus,
+        if kernel is None:  # the ledger wants to be told
+            command_line = f"vcpus={vcpus} {command_line}"
+        self.options = dict(command_line=command_line, vcpus=vcpus,
                             memory_mib=memory_mib, tracking=tracking, checkpoint=checkpoint,
-                            failover=failover, kernel=kernel or self.build / "guests/ledger.elf",
+                            failover=failover, initrd=initrd,
+                            kernel=kernel or self.build / "guests/ledger.elf",
                             name="ledger", uuid=str(uuid.uuid4()))
         self.write_config()
 
     def write_config(self, path=None, **changes):
-        text = CONFIG.format(folder=self.folder, ports=self._ports(), **{**self.options, **changes})
+        options = {**self.options, **changes}
+        initrd_line = f'  initrd: "{options["initrd"]}"\n' if options["initrd"] else ""
+        text = CONFIG.format(folder=self.folder, ports=self._ports(), initrd_line=initrd_line,
+                             **options)
         (path or self.config).write_text(text)
         return text
 
