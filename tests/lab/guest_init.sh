@@ -52,7 +52,11 @@ sum=start
 tick=0
 now_cs
 due=$now
-echo "guest: kernel $(uname -r) up, files=$files kib=$kib period_cs=$period_cs ticks=$ticks"
+# How the kernel was entered: 255 by the Linux boot protocol from a loader without a number, which
+# romulusd is; 176 by PVH, which the kernel notes itself (arch/x86/platform/pvh/enlighten.c).
+loader=$(cat /proc/sys/kernel/bootloader_type)
+echo "guest: kernel $(uname -r) up, loader=$loader files=$files kib=$kib period_cs=$period_cs" \
+  "ticks=$ticks"
 
 while [ "$ticks" = 0 ] || [ $tick -lt "$ticks" ]; do
   tick=$((tick + 1))

@@ -3,9 +3,11 @@
 When these change, this is the file to change. Its counterpart is proto/romulus/v1/config.proto.
 """
 
+import dataclasses
 import json
 import os
 import pathlib
+import shlex
 
 SOCKET = "unix:///run/romulus/vm.sock"  # each lab host has a /run of its own
 _UUID = "5c3f9a52-7a0e-4f0b-9d0c-2f6b1c7f1e11"
@@ -29,47 +31,64 @@ def console_file(folder, host):
 
 def config(hosts, folder, kernel, initrd, command_line, memory_mib):
     """The textproto that both nodes read, with timeouts that suit an emulated host."""
-    nodes = "".join(f"""\
+    return config_of([Address(host.name, f"{host.address}:7100", SOCKET) for host in hosts],
+                     f'file: "{folder}/{{node}}.guest"', kernel, initrd, command_line, memory_mib)
+
+
+@dataclasses.dataclass
+class Address:
+    """One of the nodes that a configuration names."""
+    name: str
+    replication: str
+    control: str
+
+
+def config_of(nodes, console, kernel, initrd, command_line, memory_mib, vcpus=1):
+    """A textproto for any one or two nodes; console is the content of the field of that name."""
+    names = "".join(f"""\
 nodes {{
-  name: "{host.name}"
-  replication_address: "{host.address}:7100"
-  control_address: "{SOCKET}"
+  name: "{node.name}"
+  replication_address: "{node.replication}"
+  control_address: "{node.control}"
 }}
-""" for host in hosts)
+""" for node in nodes)
+    ramdisk = f'  initrd: "{initrd}"\n' if initrd else ""
     return f"""\
 name: "linux"
 uuid: "{_UUID}"
-{nodes}guest {{
+{names}guest {{
   kernel: "{kernel}"
-  initrd: "{initrd}"
-  command_line: "{command_line}"
+{ramdisk}  command_line: "{command_line}"
   memory_mib: {memory_mib}
+  vcpus: {vcpus}
 }}
-console {{ file: "{folder}/{{node}}.guest" }}
+console {{ {console} }}
 failover {{ heartbeat_interval_ms: 500 heartbeat_timeout_ms: 5000 }}
 """
 
 
 class Node:
-    """romulusd on one lab host."""
+    """romulusd on one lab host: by default its only one, which has the host's name."""
 
-    def __init__(self, host, binaries, config_file):
+    def __init__(self, host, binaries, config_file, name=None, control=SOCKET):
         self.host = host
+        self.name = name or host.name
+        self._control = control
         self._binaries = binaries
         self._config_file = config_file
         self.daemon = None  # the Job
 
     def start(self, role):
         self.host.run("mkdir -p /run/romulus")
-        self.daemon = self.host.execute(
-            [self._binaries.romulusd, "run", "--config", self._config_file,
-             "--node", self.host.name, "--role", role],
-            follow=True)
+        self.daemon = self.host.execute(self.command(role), follow=True)
+
+    def command(self, role):
+        return shlex.join(map(str, (self._binaries.romulusd, "run", "--config", self._config_file,
+                                    "--node", self.name, "--role", role)))
 
     def status(self):
         """GetStatusResponse of proto/romulus/v1/control.proto; empty while nobody answers yet."""
-        result = self.host.run([self._binaries.romulusctl, "--address", SOCKET, "status", "--json"],
-                               check=False)
+        result = self._ask("status", "--json")
         return json.loads(result.out) if result.status == 0 else {}
 
     def is_protected(self):
@@ -77,5 +96,8 @@ class Node:
 
     def failover(self):
         """Whether the node promoted itself: it refuses as long as it may still hear the primary."""
-        return self.host.run([self._binaries.romulusctl, "--address", SOCKET, "failover"],
-                             check=False).status == 0
+        return self._ask("failover").status == 0
+
+    def _ask(self, *words):
+        return self.host.run([self._binaries.romulusctl, "--address", self._control, *words],
+                             check=False)
