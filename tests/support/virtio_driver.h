@@ -49,9 +49,9 @@ class ManualExecutor final : public base::Executor {
 // Guest memory as a guest's CPU sees it.
 class GuestCpu {
  public:
-  explicit GuestCpu(memory::GuestMemory& memory) : memory_(memory) {}
+  explicit GuestCpu(memory::GuestMemory& memory) : memory_(&memory) {}
   void Write(uint64_t gpa, const void* from, size_t size) {
-    auto span = memory_.WritableSpan(Gpa(gpa), size);
+    auto span = memory_->WritableSpan(Gpa(gpa), size);
     ROMULUS_CHECK(span.ok());
     std::memcpy(span->data(), from, size);
   }
@@ -61,24 +61,24 @@ class GuestCpu {
   }
   template <typename T>
   T Get(uint64_t gpa) const {
-    return *memory_.ReadObject<T>(Gpa(gpa));
+    return *memory_->ReadObject<T>(Gpa(gpa));
   }
   std::string Text(uint64_t gpa, size_t size) const {
     std::string text(size, '\0');
     ROMULUS_CHECK(
-        memory_.Read(Gpa(gpa), std::as_writable_bytes(std::span<char>(text.data(), size))).ok());
+        memory_->Read(Gpa(gpa), std::as_writable_bytes(std::span<char>(text.data(), size))).ok());
     return text;
   }
   // A ring's index or flags, which the device accesses at the same time.
   std::atomic_ref<uint16_t> Field(uint64_t gpa) const {
-    auto span = memory_.WritableSpan(Gpa(gpa), sizeof(uint16_t));
+    auto span = memory_->WritableSpan(Gpa(gpa), sizeof(uint16_t));
     ROMULUS_CHECK(span.ok());
     return std::atomic_ref<uint16_t>(*reinterpret_cast<uint16_t*>(span->data()));
   }
-  memory::GuestMemory& memory() { return memory_; }
+  memory::GuestMemory& memory() { return *memory_; }
 
  private:
-  memory::GuestMemory& memory_;
+  memory::GuestMemory* memory_;
 };
 
 inline constexpr uint16_t kDescNext = 1, kDescWrite = 2, kDescIndirect = 4;
