@@ -111,13 +111,13 @@ absl::StatusOr<EpochId> CheckpointLoop::FlushLast(absl::Duration timeout) {
 }
 
 absl::StatusOr<EpochId> CheckpointLoop::FlushLocked(absl::Duration timeout, bool is_last) {
-  const absl::Time deadline = absl::Now() + timeout;
+  const base::CondVar::Deadline deadline = base::CondVar::After(timeout);
   if (mode_ != Mode::kCutting) return absl::FailedPreconditionError("not protected");
   ++flush_waiters_;
   absl::Cleanup leave = [this]() ABSL_NO_THREAD_SAFETY_ANALYSIS { --flush_waiters_; };
   // A checkpoint under way may have paused the guest before this call: the one after it counts.
   while (busy_ && mode_ == Mode::kCutting) {
-    if (changed_.WaitWithDeadline(&mutex_, deadline)) {
+    if (changed_.WaitUntil(&mutex_, deadline)) {
       return absl::DeadlineExceededError("a checkpoint under way did not end in time");
     }
   }
@@ -129,7 +129,7 @@ absl::StatusOr<EpochId> CheckpointLoop::FlushLocked(absl::Duration timeout, bool
       requested_ = true;
       changed_.SignalAll();
     }
-    if (changed_.WaitWithDeadline(&mutex_, deadline) && last_acked_ < wanted) {
+    if (changed_.WaitUntil(&mutex_, deadline) && last_acked_ < wanted) {
       return absl::DeadlineExceededError("the epoch was not acknowledged in time");
     }
   }

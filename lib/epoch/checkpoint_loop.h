@@ -18,6 +18,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
+#include "base/cond_var.h"
 #include "epoch/checkpoint.h"
 #include "epoch/governor.h"
 
@@ -104,7 +105,7 @@ class CheckpointLoop {
   Checkpoint checkpoint_;
 
   mutable absl::Mutex mutex_;
-  absl::CondVar changed_;
+  base::CondVar changed_;
   Governor governor_ ABSL_GUARDED_BY(mutex_);
   Mode mode_ ABSL_GUARDED_BY(mutex_) = Mode::kIdle;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;

@@ -12,6 +12,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
+#include "base/cond_var.h"
 #include "base/status.h"
 #include "romulus/v1/replication.pb.h"
 #include "wire/frame_sender.h"
@@ -302,7 +303,7 @@ class EpochSender::Impl {
   // Before mutex_. Held while acks are told, and while the end is.
   absl::Mutex listener_mutex_ ABSL_ACQUIRED_BEFORE(mutex_);
   mutable absl::Mutex mutex_;
-  absl::CondVar work_;
+  base::CondVar work_;
   std::deque<Item> queue_ ABSL_GUARDED_BY(mutex_);
   std::deque<Unacked> unacked_ ABSL_GUARDED_BY(mutex_);  // submitted, ascending
   EpochId open_epoch_ ABSL_GUARDED_BY(mutex_);

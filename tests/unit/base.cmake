@@ -1,0 +1,1 @@
+romulus_test(base_test LABEL unit SOURCES ${CMAKE_CURRENT_LIST_DIR}/base_cond_var_test.cc DEPS romulus_base)
