@@ -15,8 +15,8 @@ absl::Status Tracker::Harvest() {
   if (base::Fires(failpoints_, "tracker.harvest")) return absl::InternalError("failpoint");
   const size_t before = dirty_.size();
   absl::Status status = source_->Harvest(dirty_);
-  // The oracle test proves with this that it would notice a lost page. Not the newest one: its entry
-  // may have come before its write, but by the next entry of the same vCPU the write is done.
+  // The oracle test proves with this that it would notice a lost page. Not the newest one: its
+  // entry may have come before its write, but by the next entry of the same vCPU the write is done.
   if (dirty_.size() > before + 1 && base::Fires(failpoints_, "tracker.drop_one_page")) {
     dirty_.Erase(dirty_.pages()[before]);
   }

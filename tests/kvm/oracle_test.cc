@@ -115,8 +115,8 @@ TEST(OracleBrokenTest, P4_ADroppedPageIsNoticed) {
   auto rig =
       MachineRig::Create({.kernel = LEDGER_ELF, .command_line = CommandLine("sequential", 1)});
   ASSERT_TRUE(rig.ok()) << rig.status();
-  // One page of every epoch from here on: an entry may also stand for a read, so one single loss can
-  // be harmless, but not a few in a row.
+  // One page of every epoch from here on: an entry may also stand for a read, so one single loss
+  // can be harmless, but not a few in a row.
   (*rig)->failpoints.Arm("tracker.drop_one_page", kEpochs, /*skip=*/20);
   const OracleResult result = RunOracle(**rig, kEpochs);
   EXPECT_LT((*rig)->failpoints.Fired("tracker.drop_one_page"), 4u) << "noticed too late";
