@@ -79,7 +79,8 @@ class VirtioDevice {
   virtual Progress Process(int queue) = 0;
 
   // What is not in the queues. After Restore() chains that were in flight are popped again, in the
-  // same order and before all others: a device begins them anew. Errors: InvalidArgument.
+  // same order and before all others: a device begins them anew. Errors: InvalidArgument; those of
+  // a device that this host has differently.
   virtual void Save(base::ByteWriter& /*out*/) const {}
   virtual absl::Status Restore(base::ByteReader& /*in*/, uint64_t /*features*/) {
     return absl::OkStatus();
