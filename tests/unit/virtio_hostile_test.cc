@@ -160,6 +160,11 @@ std::vector<HostileQueue> HostileQueues() {
       Indirect("IndirectLoop", F::kChainTooLong,
                {{kBuffers, 1, kDescNext, 1}, {kBuffers, 1, kDescNext, 0}},
                {kTable, 32, kDescIndirect, 0}),
+      {"IndirectTooLong", F::kChainTooLong,
+       [](HoldingRig& rig) {
+         rig.queues[0].OfferIndirect(
+             0, kTable, std::vector<RawDescriptor>(VirtQueue::kMaxChain + 1, {kBuffers, 1, 0, 0}));
+       }},
       // A table as large as memory, that loops: no more steps than a chain may have.
       Indirect("IndirectHugeLoop", F::kChainTooLong, {{kBuffers, 1, kDescNext, 0}},
                {kTable, 0x100000, kDescIndirect, 0}),
@@ -290,6 +295,9 @@ INSTANTIATE_TEST_SUITE_P(
 TEST_P(HostileAccessTest, IsCountedAndNeedsReset) {
   HoldingRig rig;
   rig.BringUp();
+  rig.queues[1].OfferChain(7, {{kBuffers, 8, kDescWrite, 0}});
+  rig.Notify(1);
+  ASSERT_EQ(rig.device().held.size(), 1u);
   GetParam().attack(rig);
   ExpectBroken(rig, GetParam().fault);
 }

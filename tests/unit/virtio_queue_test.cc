@@ -187,6 +187,26 @@ TEST_P(VirtQueueTest, NeverWritesWhatItDoesNotMark) {
   EXPECT_THAT(drain(), ElementsAre(GfnOf(Gpa(driver_.used()))));
 }
 
+// A used ring whose index lies on another page than its elements, and its event on a third.
+TEST(UsedRingTest, EveryPageOfItIsMarked) {
+  auto memory = *memory::GuestMemory::Create(*memory::MemoryLayout::ForMib(4));
+  GuestCpu cpu(*memory);
+  VirtQueue queue(*memory, 512);
+  const uint64_t used = kRings + 0x10000 - 4;
+  ASSERT_FALSE(queue.Enable({512, kRings, kRings + 0x8000, used}, {.event_index = true}));
+  cpu.Put(kRings, testing::RawDescriptor{kBuffers, 1, kDescWrite, 0});
+  cpu.Put<uint16_t>(kRings + 0x8000 + 2, 1);
+  auto chain = queue.Pop();
+  ASSERT_TRUE(chain.ok() && chain->has_value());
+  queue.Push(**chain, 0);
+  queue.SetNotifications(true);
+  memory::PageSet pages(memory->layout().gfn_end());
+  memory->write_log().Drain(pages);
+  pages.Sort();
+  const uint64_t first = used >> kPageShift;
+  EXPECT_THAT(pages.pages(), ElementsAre(Gfn(first), Gfn(first + 1), Gfn(first + 2)));
+}
+
 TEST_P(VirtQueueTest, AChainFromBeforeAResetIsVoid) {
   driver_.OfferChain(0, {{kBuffers, 1, kDescWrite, 0}});
   const Chain chain = MustPop();

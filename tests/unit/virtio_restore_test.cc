@@ -83,8 +83,8 @@ TEST(VirtioRestoreTest, ARestoredDeviceBeginsAgainWhatWasInFlight) {
   EXPECT_TRUE(other.irq.high) << "the level is told anew";
   EXPECT_EQ(other.port.Read(mmio::kInterruptStatus), 1u);
   EXPECT_EQ(other.port.status(), 0xfu);
-  other.executor.Run();
-  EXPECT_THAT(other.device().held, IsEmpty()) << "quiet until Resume()";
+  other.Notify(0);
+  EXPECT_EQ(other.device().turns, 0) << "quiet until Resume()";
   other.transport.Resume();
   other.executor.Run();
   ASSERT_EQ(other.device().held.size(), 2u);
