@@ -9,8 +9,24 @@ import os
 import sys
 
 _KVM_GET_API_VERSION = 0xAE00
+_KVM_CREATE_VM = 0xAE01
 _KVM_CHECK_EXTENSION = 0xAE03
+_KVM_CREATE_VCPU = 0xAE41
+_KVM_GET_TSC_KHZ = 0xAEA3
 _CAPABILITIES = {"dirty_ring_bytes": 192, "dirty_ring_acq_rel_bytes": 223}
+
+
+def tsc_khz(fd):
+    """What KVM believes the processor's TSC to run at; fd is /dev/kvm's."""
+    vm = fcntl.ioctl(fd, _KVM_CREATE_VM, 0)
+    try:
+        vcpu = fcntl.ioctl(vm, _KVM_CREATE_VCPU, 0)
+        try:
+            return fcntl.ioctl(vcpu, _KVM_GET_TSC_KHZ, 0)
+        finally:
+            os.close(vcpu)
+    finally:
+        os.close(vm)
 
 
 def main():
@@ -24,6 +40,7 @@ def main():
     print(f"api={fcntl.ioctl(fd, _KVM_GET_API_VERSION, 0)}")
     for name, value in values.items():
         print(f"{name}={value}")
+    print(f"tsc_khz={tsc_khz(fd)}")
     return 0 if all(values.values()) else 1
 
 

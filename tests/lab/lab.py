@@ -30,6 +30,8 @@ from host import Host, LabError
 __all__ = ["Lab", "LabError"]
 
 _PREFIX = "romulus-lab-"
+_TIME_ATTEMPTS = 5  # to have hosts whose TSCs run at the same speed
+_TSC_TOLERANCE = 200e-6
 
 
 class Lab:
@@ -70,6 +72,7 @@ class Lab:
                 host.start()
             for host in self.hosts:
                 host.ready()
+            self._agree_on_time()
             self._undo = undo.pop_all()
         return self
 
@@ -84,6 +87,29 @@ class Lab:
         self._unplugged = {(h, peer) for h, peer in self._unplugged if h is not host}
         host.start()
         host.ready()
+        self._agree_on_time()
+
+    def _agree_on_time(self):
+        """Reboots hosts until all believe their TSC to run at the same speed.
+
+        Each measures it while it boots, against an emulated timer that comes late on a busy
+        machine; and a guest cannot go on where the TSC's speed differs (KVM takes 250 ppm).
+        """
+        for _ in range(_TIME_ATTEMPTS):
+            alive = [host for host in self.hosts if host.alive()]
+            khz = {}
+            with contextlib.suppress(LabError):  # now and then a host hangs right after its boot
+                khz = {host.name: host.tsc_khz() for host in alive}
+            speeds = khz.values()
+            if speeds and max(speeds) - min(speeds) <= min(speeds) * _TSC_TOLERANCE:
+                return
+            for host in alive:
+                host.kill()
+            for host in alive:
+                host.start()
+            for host in alive:
+                host.ready()
+        raise LabError(f"the hosts do not agree on the speed of their TSC: {khz}")
 
     def cut(self, a, b, one_way=False):
         """From now on no frame passes between a and b (one_way: from a to b). Nobody is told."""
