@@ -35,6 +35,9 @@ struct HelloFacts {
   bool plays_secondary = true;
   std::string role_detail;
   Term newest_term;
+  bool runs_guest = false;  // then the two terms below count: wire/handshake.h
+  Term own_term;
+  Term promoted_term;
 };
 
 struct HostFacts {

@@ -276,6 +276,7 @@ void Node::Connect() {
   if (!hello.ok()) return log_.Error("hello_failed", {{"why", hello.status()}});
   hello->current_term = role_.state().term;
   hello->stream_term = role_.ProposedTerm();
+  hello->promoted_term = role_.state().promoted_term;
   primary_->Connect(*std::move(hello));
 }
 

@@ -176,6 +176,9 @@ HelloFacts Node::Facts() const {
   const failover::RoleState& state = role_.state();
   HelloFacts facts;
   facts.newest_term = state.newest_term;
+  facts.runs_guest = state.role == failover::Role::kPrimary && state.guest_running;
+  facts.own_term = state.term;
+  facts.promoted_term = state.promoted_term;
   facts.plays_secondary = state.role == failover::Role::kSecondary &&
                           state.mode != failover::Mode::kPromoting &&
                           state.mode != failover::Mode::kFenced &&

@@ -116,6 +116,10 @@ void Node::OnStreamRefused(const romulus::v1::HelloReply& reply) {
   Event event = EventOf(EventKind::kPeerRefused, peer_detail_);
   event.term = Term(reply.term());
   event.by_term = reply.reason() == romulus::v1::REFUSAL_REASON_TERM;
+  event.two_primaries = reply.reason() == romulus::v1::REFUSAL_REASON_TWO_PRIMARIES;
+  if (event.two_primaries) {
+    log_.Error("two_primaries", {{"peer_node", reply.node_name()}, {"detail", reply.detail()}});
+  }
   Handle(std::move(event)).IgnoreError();
   RetryConnect();
 }
@@ -179,14 +183,20 @@ void Node::OnHello(const romulus::v1::Hello& hello, const romulus::v1::HelloRepl
     return;
   }
   peer_detail_ = absl::StrCat("refused: ", reply.detail());
-  // A primary of a newer term that looks for its secondary here: this node's own term is over.
+  // Another primary, which looks for its secondary here: this node's own term may be over.
   const bool same_vm =
       hello.vm_uuid() == config_.uuid() && reply.reason() != romulus::v1::REFUSAL_REASON_VM;
-  if (same_vm && Term(hello.current_term()) > role_.state().newest_term) {
+  const bool two_primaries = reply.reason() == romulus::v1::REFUSAL_REASON_TWO_PRIMARIES;
+  const bool promoted_over_us =
+      role_.state().guest_running && Term(hello.promoted_term()) > role_.state().term;
+  if (two_primaries) log_.Error("two_primaries", {{"peer_node", hello.node_name()}});
+  if (same_vm && (two_primaries || promoted_over_us ||
+                  Term(hello.current_term()) > role_.state().newest_term)) {
     Event event =
         EventOf(EventKind::kHigherTerm,
                 absl::StrCat(hello.node_name(), " runs the guest in term ", hello.current_term()));
     event.term = Term(hello.current_term());
+    event.promoted_term = Term(hello.promoted_term());
     Handle(std::move(event)).IgnoreError();
   }
 }

@@ -35,6 +35,8 @@ class StrongU64 {
 using EpochId = StrongU64<struct EpochIdTag>;
 // Fencing number: rises with each change of primary or of protected/solo; 0 means "none yet".
 using Term = StrongU64<struct TermTag>;
+// No peer is believed a newer one: raises above it neither wrap nor are ever this many.
+inline constexpr Term kMaxPeerTerm{uint64_t{1} << 62};
 // Guest physical address, in bytes.
 using Gpa = StrongU64<struct GpaTag>;
 // Guest frame number: Gpa / 4096.
@@ -51,6 +53,7 @@ using base::Gfn;
 using base::GfnOf;
 using base::Gpa;
 using base::GpaOf;
+using base::kMaxPeerTerm;
 using base::kPageShift;
 using base::kPageSize;
 using base::Term;

@@ -130,6 +130,9 @@ absl::StatusOr<Frame> FrameReader::Next(absl::string_view* rest) {
         absl::StrCat("sequence number ", header.sequence,
                      header.sequence <= sequence_ ? " was here before" : " leaves a gap"));
   }
+  if (Term(header.term) > kMaxPeerTerm) {
+    return fail(FrameFault::kTermRange, absl::StrCat("term ", header.term, " is out of range"));
+  }
   sequence_ = header.sequence;
   rest->remove_prefix(sizeof(Header) + header.body_bytes);
   Frame frame;

@@ -77,11 +77,12 @@ enum class FrameFault : uint8_t {
   kChecksum,
   kSequenceGap,
   kSequenceRepeat,
+  kTermRange,  // beyond kMaxPeerTerm
 };
-inline constexpr size_t kFrameFaultCount = 10;
+inline constexpr size_t kFrameFaultCount = 11;
 inline constexpr std::array<absl::string_view, kFrameFaultCount> kFrameFaultNames = {
-    "none",  "truncated", "magic",    "version",      "kind",
-    "flags", "oversize",  "checksum", "sequence_gap", "sequence_repeat"};
+    "none",     "truncated", "magic",        "version",         "kind",      "flags",
+    "oversize", "checksum",  "sequence_gap", "sequence_repeat", "term_range"};
 constexpr absl::string_view FrameFaultName(FrameFault fault) {
   return kFrameFaultNames[static_cast<size_t>(fault)];
 }

@@ -1,7 +1,6 @@
 #include "failover/role_machine.h"
 
 #include <algorithm>
-#include <array>
 
 #include "absl/strings/str_cat.h"
 
@@ -129,6 +128,7 @@ class Step {
         if (event_.by_term && event_.term > state_.term) {
           return Fence(event_.term, Because("the secondary knows a newer term"));
         }
+        if (event_.two_primaries) return TwoPrimaries();
         Heard(event_.term);
         if (!state_.peer_connected) state_.reason = Because("the secondary refused us");
         return;
@@ -157,8 +157,12 @@ class Step {
       case EventKind::kGoodbye:
         return PrimaryGoodbye();
       case EventKind::kHigherTerm:
-        if (event_.term > state_.term) return Fence(event_.term, Because("a newer term began"));
-        return;
+        // Only a promotion ends this guest: without one the other was booted beside it, and this
+        // one may hold the only state.
+        if (event_.promoted_term > state_.term) {
+          return Fence(event_.term, Because("a newer term began"));
+        }
+        return TwoPrimaries();
       case EventKind::kGuestStopped:
         return GuestStopped();
       case EventKind::kOpFailover:
@@ -195,6 +199,14 @@ class Step {
       default:
         return;
     }
+  }
+
+  void TwoPrimaries() {
+    Heard(event_.term);
+    if (state_.peer_connected) return;
+    state_.reason =
+        "two primaries: the other node runs a guest of its own, and neither yields; stop the one "
+        "that is not wanted and start it again as a secondary";
   }
 
   void PrimaryConnected() {
@@ -448,6 +460,7 @@ class Step {
     if (state_.mode != Mode::kPromoting) return;
     state_.role = Role::kPrimary;
     state_.term = state_.promotion_term;
+    state_.promoted_term = state_.term;
     state_.guest_running = true;
     state_.output_open = true;
     state_.peer_silent = false;
@@ -503,60 +516,6 @@ class Step {
 };
 
 }  // namespace
-
-absl::string_view RoleName(Role role) { return role == Role::kPrimary ? "primary" : "secondary"; }
-
-absl::string_view ModeName(Mode mode) {
-  constexpr std::array<absl::string_view, 8> kNames = {
-      "solo", "syncing", "protected", "degraded", "standby", "promoting", "fenced", "finished"};
-  return kNames[static_cast<size_t>(mode)];
-}
-
-absl::string_view EventName(EventKind kind) {
-  constexpr std::array<absl::string_view, kEventKindCount> kNames = {
-      "start_primary",     "start_secondary", "peer_connected", "peer_refused",     "sync_done",
-      "epoch_committed",   "link_closed",     "peer_silent",    "peer_heard",       "goodbye",
-      "stream_broken",     "higher_term",     "promotion_done", "promotion_failed", "guest_stopped",
-      "protection_failed", "op_failover",     "op_pause",       "op_resume",        "op_unprotect",
-      "op_protect",        "shutdown"};
-  return kNames[static_cast<size_t>(kind)];
-}
-
-absl::string_view ActionName(ActionKind kind) {
-  constexpr std::array<absl::string_view, kActionKindCount> kNames = {
-      "connect",        "stop_connecting", "start_sync",   "open_output",  "hold_output",
-      "discard_output", "stop_guest",      "pause_guest",  "resume_guest", "stop_epochs",
-      "close_link",     "promote",         "drop_replica", "refuse",       "exit"};
-  return kNames[static_cast<size_t>(kind)];
-}
-
-OnSecondaryLost DefaultOnSecondaryLost(bool auto_failover) {
-  return auto_failover ? OnSecondaryLost::kHold : OnSecondaryLost::kSolo;
-}
-
-absl::Status Validate(const Policy& policy) {
-  if (policy.node_index >= kTermStride) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("nodes: at most ", kTermStride, " are supported"));
-  }
-  if (policy.auto_failover && policy.on_secondary_lost == OnSecondaryLost::kSolo) {
-    return absl::InvalidArgumentError(
-        "auto_failover and on_secondary_lost SOLO contradict each other: a primary that goes on "
-        "alone "
-        "while its secondary promotes itself means two guests; use HOLD or turn auto_failover off");
-  }
-  return absl::OkStatus();
-}
-
-Term NextTerm(const Policy& policy, Term above) {
-  const uint64_t floor = above.value() / kTermStride * kTermStride + policy.node_index;
-  return Term(floor > above.value() ? floor : floor + kTermStride);
-}
-
-Term PromotionTerm(const Policy& policy, Term above) {
-  // The old primary goes solo at most once without our hearing of it: one stride.
-  return NextTerm(policy, Term(above.value() + 2 * kTermStride));
-}
 
 bool RunsGuest(const RoleState& state) { return state.guest_running; }
 

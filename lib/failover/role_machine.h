@@ -80,6 +80,7 @@ struct RoleState {
   bool committed = false;       // secondary: holds a committed epoch
   EpochId committed_epoch;      // of `term`; primary: the newest acked
   Term promotion_term;          // secondary, promoting: in which the guest will run here
+  Term promoted_term;           // primary: of the promotion its guest came from; 0: booted here
   std::string reason;           // why this mode, for people (P8)
   uint64_t since_ns = 0;        // when the mode was entered; set by RoleMachine
 
@@ -92,21 +93,23 @@ bool RunsGuest(const RoleState& state);
 enum class EventKind : uint8_t {
   kStartPrimary,  // configured initial role; the guest was booted
   kStartSecondary,
-  kPeerConnected,  // handshake accepted (primary: our Hello was; secondary: we accepted). term
-  kPeerRefused,    // primary: our Hello was refused. detail, term = the secondary's newest, by_term
-  kSyncDone,       // primary: all memory is over there. Must be handled before the first epoch is
-                   // cut: from here on the secondary may hold one, and a loss is judged by that
-  kEpochCommitted,    // primary: acked; secondary: committed. term, epoch
-  kLinkClosed,        // the stream ended. detail
-  kPeerSilent,        // the failure detector says lost, whether or not the stream stands
-  kPeerHeard,         // secondary: a sign of life after kPeerSilent
-  kGoodbye,           // the peer ended the stream on purpose. goodbye, detail
-  kStreamBroken,      // we refused a frame: the peer lives but the stream must start over. detail
-  kHigherTerm,        // a newer term exists. term, detail
-  kPromotionDone,     // the guest runs here
-  kPromotionFailed,   // detail
-  kGuestStopped,      // by itself. detail. While epochs are cut: after the last one, which has its
-                      // last words, was acked (or could not be)
+  kPeerConnected,    // handshake accepted (primary: our Hello was; secondary: we accepted). term
+  kPeerRefused,      // primary: our Hello was refused. detail, term = the secondary's newest,
+                     // by_term, two_primaries
+  kSyncDone,         // primary: all memory is over there. Must be handled before the first epoch is
+                     // cut: from here on the secondary may hold one, and a loss is judged by that
+  kEpochCommitted,   // primary: acked; secondary: committed. term, epoch
+  kLinkClosed,       // the stream ended. detail
+  kPeerSilent,       // the failure detector says lost, whether or not the stream stands
+  kPeerHeard,        // secondary: a sign of life after kPeerSilent
+  kGoodbye,          // the peer ended the stream on purpose. goodbye, detail
+  kStreamBroken,     // we refused a frame: the peer lives but the stream must start over. detail
+  kHigherTerm,       // a newer term exists. term, detail; promoted_term if a guest runs in it. A
+                     // primary is told as well of another one whose term is not newer
+  kPromotionDone,    // the guest runs here
+  kPromotionFailed,  // detail
+  kGuestStopped,     // by itself. detail. While epochs are cut: after the last one, which has its
+                     // last words, was acked (or could not be)
   kProtectionFailed,  // primary: a checkpoint failed beyond repair; the stream must start over.
                       // detail
   kOpFailover,        // force
@@ -132,8 +135,10 @@ struct Event {
   EventKind kind = EventKind::kShutdown;
   Term term{};
   EpochId epoch{};
-  bool force = false;    // kOpFailover
-  bool by_term = false;  // kPeerRefused: because our term is over
+  bool force = false;          // kOpFailover
+  bool by_term = false;        // kPeerRefused: because our term is over
+  bool two_primaries = false;  // kPeerRefused: a guest of its own runs there
+  Term promoted_term{};        // kHigherTerm: of the promotion that the other's guest came from
   bool intact = false;  // kPromotionFailed: before the replica was sealed, so it may be tried again
   GoodbyeReason goodbye = GoodbyeReason::kShutdown;
   std::string detail{};

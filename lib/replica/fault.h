@@ -16,7 +16,7 @@ enum class Fault : uint8_t {
   kNone,
   kFraming,     // codec::FrameFault says which
   kUnexpected,  // a kind that has no place here now
-  kBody,        // a message body that does not parse
+  kBody,        // a message body that does not parse, or names a term out of range
   kTerm,        // an older term, or a term that changes inside an epoch
   kEpochOrder,  // not the epoch that is due
   kPages,       // a bad page record, a page twice in an epoch

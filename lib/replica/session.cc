@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
 #include "base/status.h"
+#include "codec/peer_terms.h"
 #include "google/protobuf/message_lite.h"
 #include "replica/fault.h"
 
@@ -22,6 +23,10 @@ absl::Status Unexpected(const codec::Frame& frame, absl::string_view when) {
 absl::Status Parse(const codec::Frame& frame, google::protobuf::MessageLite* into) {
   absl::Status status = codec::ParseBody(frame, into);
   return status.ok() ? status : WithFault(Fault::kBody, std::move(status));
+}
+
+absl::Status InRange(absl::Status terms) {
+  return terms.ok() ? terms : WithFault(Fault::kBody, std::move(terms));
 }
 
 }  // namespace
@@ -104,6 +109,7 @@ absl::Status Session::HandleFrame(const codec::Frame& frame) {
 absl::Status Session::HandleHello(const codec::Frame& frame) {
   v1::Hello hello;
   ROMULUS_RETURN_IF_ERROR(Parse(frame, &hello));
+  ROMULUS_RETURN_IF_ERROR(InRange(codec::CheckTerms(hello)));
   v1::HelloReply reply = policy_->OnHello(hello);
   if (reply.accepted()) {
     absl::StatusOr<ReplicaStore::StreamId> stream = store_->OpenStream(Term(hello.term()));
@@ -179,6 +185,7 @@ absl::Status Session::HandleEpoch(const codec::Frame& frame) {
 absl::Status Session::HandleGoodbye(const codec::Frame& frame) {
   v1::Goodbye goodbye;
   ROMULUS_RETURN_IF_ERROR(Parse(frame, &goodbye));
+  ROMULUS_RETURN_IF_ERROR(InRange(codec::CheckTerms(goodbye)));
   if (goodbye.reason() == v1::Goodbye::REASON_GUEST_FINISHED) {
     ROMULUS_RETURN_IF_ERROR(store_->GuestFinished(stream_, frame.term, goodbye.detail()));
   }

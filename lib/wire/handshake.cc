@@ -125,6 +125,20 @@ Refusal JudgeHost(const Hello& hello, const HelloJudge& judge) {
   return {};
 }
 
+// Both run a guest. A promotion beyond the other's term ends it (P3); two guests of which neither
+// was promoted over the other are an operator's to choose from.
+Refusal JudgeOtherPrimary(const Hello& hello, const HelloJudge& judge) {
+  const std::string detail = absl::StrCat("role: this node is not a secondary",
+                                          judge.role_detail.empty() ? "" : ": ", judge.role_detail);
+  if (Term(hello.current_term()) < judge.promoted_term) {
+    return {romulus::v1::REFUSAL_REASON_TERM, detail};
+  }
+  if (Term(hello.promoted_term()) > judge.own_term) {
+    return {romulus::v1::REFUSAL_REASON_ROLE, detail};  // ours is the older; it is about to stop
+  }
+  return {romulus::v1::REFUSAL_REASON_TWO_PRIMARIES, detail};
+}
+
 Refusal Judge(const Hello& hello, const HelloJudge& judge) {
   if (hello.protocol_version() != kProtocolVersion) {
     return {romulus::v1::REFUSAL_REASON_PROTOCOL_VERSION,
@@ -138,6 +152,7 @@ Refusal Judge(const Hello& hello, const HelloJudge& judge) {
     return {romulus::v1::REFUSAL_REASON_VM,
             absl::StrCat("node name: both nodes are called ", Quoted(judge.node_name))};
   }
+  if (judge.runs_guest) return JudgeOtherPrimary(hello, judge);
   if (Term(hello.current_term()) < judge.newest_term && Term(hello.term()) < judge.newest_term) {
     return {romulus::v1::REFUSAL_REASON_TERM,
             absl::StrCat("term: the primary is in term ", hello.current_term(),
@@ -171,6 +186,7 @@ romulus::v1::Hello BuildHello(const HelloInput& input) {
   hello.set_node_name(input.node_name);
   hello.set_term(input.stream_term.value());
   hello.set_current_term(input.current_term.value());
+  hello.set_promoted_term(input.promoted_term.value());
   hello.set_vcpu_count(input.machine.vcpu_count);
   for (const memory::Region& region : input.machine.memory) {
     auto* added = hello.add_memory();
@@ -238,6 +254,8 @@ absl::string_view RefusalReasonName(romulus::v1::RefusalReason reason) {
       return "role";
     case romulus::v1::REFUSAL_REASON_DEVICES:
       return "devices";
+    case romulus::v1::REFUSAL_REASON_TWO_PRIMARIES:
+      return "two_primaries";
     default:
       return "unspecified";
   }

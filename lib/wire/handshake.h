@@ -50,6 +50,8 @@ struct HelloInput {
   std::string build;
   Term current_term;  // in which this node runs the guest now; a newer one ends it
   Term stream_term;   // of the epochs to come
+  // Of the promotion that the guest here came from; 0 if it was booted here.
+  Term promoted_term;
   std::vector<CpuidLeaf> cpuid;
   uint32_t tsc_khz = 0;
   std::vector<std::string> required_capabilities;
@@ -68,6 +70,11 @@ struct HelloJudge {
   std::string role_detail;  // why not, for the reply: "this node runs the guest in term 5"
   bool busy = false;        // another primary is connected
   Term newest_term;         // that this node took part in or heard of
+  // A guest runs here, in term own_term, promoted in promoted_term (0: booted here). Then only the
+  // promotions count: terms of two guests that were booted apart say nothing about each other.
+  bool runs_guest = false;
+  Term own_term;
+  Term promoted_term;
   // Names of the CPU features that the guest sees and this host cannot give ("avx512f"); empty:
   // fits. Null: not checked.
   std::function<std::vector<std::string>(const std::vector<CpuidLeaf>&, uint32_t tsc_khz)>

@@ -9,6 +9,7 @@
 #include "absl/synchronization/mutex.h"
 #include "base/status.h"
 #include "codec/frame.h"
+#include "codec/peer_terms.h"
 #include "wire/frame_sender.h"
 
 namespace romulus::wire {
@@ -183,6 +184,7 @@ class Session final : public PrimarySession, public LinkListener {
   absl::Status HandleReply(const codec::Frame& frame) {
     v1::HelloReply reply;
     ROMULUS_RETURN_IF_ERROR(codec::ParseBody(frame, &reply));
+    ROMULUS_RETURN_IF_ERROR(codec::CheckTerms(reply));
     answered_ = true;
     if (reply.accepted()) {
       if (reply.protocol_version() != kProtocolVersion) {
@@ -205,6 +207,7 @@ class Session final : public PrimarySession, public LinkListener {
   absl::Status HandleGoodbye(const codec::Frame& frame) {
     v1::Goodbye goodbye;
     ROMULUS_RETURN_IF_ERROR(codec::ParseBody(frame, &goodbye));
+    ROMULUS_RETURN_IF_ERROR(codec::CheckTerms(goodbye));
     listener_->OnPeerGoodbye(goodbye);
     return absl::OkStatus();
   }

@@ -92,6 +92,40 @@ class Refusals(WithPair):
         self.assertIn("nothing to promote", refused.stderr)
 
 
+class TwoPrimaries(WithPair):
+    def test_P3_of_two_that_were_booted_neither_yields_and_both_say_so(self):
+        """alpha's terms are the higher ones: beta's guest, which was first, must outlive its coming."""
+        first = self.pair.start_node("beta", "primary")
+        first.await_status("output", lambda _: len(first.console()) > 500)
+        second = self.pair.start_node("alpha", "primary")
+        for node in (first, second):
+            status = node.await_status("a word of two primaries",
+                                       lambda s: "two primaries" in s["reason"])
+            self.assertEqual(status["mode"], "MODE_SOLO")
+            self.assertIn("event=two_primaries", node.log_path.read_text())
+        # Both were refused by now, and asked again.
+        for node in (first, second):
+            refusals = node.log_path.read_text().count("event=peer_refused")
+            node.await_status("another refusal", lambda _: node.log_path.read_text().count(
+                "event=peer_refused") > refusals)
+            said = len(node.console())
+            node.await_status("more output", lambda _: len(node.console()) > said + 500)
+            self.assertEqual(node.status()["mode"], "MODE_SOLO")
+        # The operator decides.
+        second.signal(signal.SIGTERM)
+        self.assertEqual(second.process.wait(timeout=pairlib.PATIENCE_S), 0)
+        self.pair.start_node("alpha", "secondary")
+        first.await_mode("protected")
+
+    def test_P3_a_guest_booted_beside_a_promoted_one_is_fenced(self):
+        primary, secondary = self.pair.start_protected()
+        primary.kill()
+        secondary.await_mode("degraded")
+        secondary.ctl("failover")
+        self.pair.start_node("alpha", "primary").await_mode("fenced")
+        self.assertEqual(secondary.status()["mode"], "MODE_SOLO")
+
+
 class CannotPromote(WithPair):
     def test_P8_a_secondary_that_cannot_make_the_machine_does_not_protect(self):
         secondary = self.pair.start_node("beta", "secondary")

@@ -117,6 +117,18 @@ TEST(FrameTest, LostDoubledAndSwappedFramesAreSeen) {
   EXPECT_EQ(FaultOf(a + c + b), FrameFault::kSequenceGap);
 }
 
+// Raising a term near 2^64 would wrap to an old one.
+TEST(FrameTest, TermsThatNobodyReachesAreRefused) {
+  for (const uint64_t beyond : {kMaxPeerTerm.value() + 1, UINT64_MAX}) {
+    FrameWriter writer;
+    std::string good, bad;
+    writer.Append(FrameKind::kHeartbeat, kMaxPeerTerm, EpochId(), absl::string_view(), &good);
+    writer.Append(FrameKind::kHeartbeat, Term(beyond), EpochId(), absl::string_view(), &bad);
+    EXPECT_EQ(FaultOf(good), FrameFault::kNone);
+    EXPECT_EQ(FaultOf(good + bad), FrameFault::kTermRange);
+  }
+}
+
 TEST(FrameTest, OversizedBodyIsRefusedBeforeItIsThere) {
   FrameWriter writer;
   std::string message;

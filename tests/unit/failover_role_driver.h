@@ -49,6 +49,13 @@ class Driver {
     event.term = term;
     return On(event);
   }
+  std::vector<ActionKind> HigherTerm(Term term, Term promoted_term) {
+    Event event{};
+    event.kind = K::kHigherTerm;
+    event.term = term;
+    event.promoted_term = promoted_term;
+    return On(event);
+  }
   std::vector<ActionKind> Failover(bool force) {
     Event event{};
     event.kind = K::kOpFailover;

@@ -163,7 +163,7 @@ TEST(PrimaryTest, BrokenStreamsStartOver) {
 
 TEST(PrimaryTest, ANewerTermFences) {
   const std::vector<std::function<std::vector<ActionKind>(Driver&)>> ways = {
-      [](Driver& node) { return node.On(K::kHigherTerm, Term(999)); },
+      [](Driver& node) { return node.HigherTerm(Term(999), Term(990)); },
       [](Driver& node) { return node.Goodbye(GoodbyeReason::kPromoted, Term(999)); },
       [](Driver& node) {
         Event refused{};
@@ -194,6 +194,45 @@ TEST(PrimaryTest, AnOlderOrEqualTermDoesNotFence) {
   EXPECT_THAT(node.On(K::kHigherTerm, node.state().term), IsEmpty());
   EXPECT_THAT(node.Goodbye(GoodbyeReason::kPromoted, Term(1)),
               ElementsAre(A::kCloseLink, A::kStopEpochs, A::kOpenOutput, A::kConnect));
+  EXPECT_TRUE(RunsGuest(node.state()));
+}
+
+// A guest that was booted elsewhere has a term too, maybe a higher one, and has taken nothing over.
+TEST(PrimaryTest, OfTwoThatWereBootedNeitherYields) {
+  const auto refused_beside_another = [](Driver& node) {
+    Event refused{};
+    refused.kind = K::kPeerRefused;
+    refused.two_primaries = true;
+    refused.term = Term(999);
+    return node.On(refused);
+  };
+  Driver asked(Manual());
+  asked.Primary();
+  EXPECT_THAT(asked.HigherTerm(Term(999), Term()), IsEmpty());
+  Driver asking(Manual());
+  asking.Primary();
+  EXPECT_THAT(refused_beside_another(asking), IsEmpty());
+  for (Driver* node : {&asked, &asking}) {
+    EXPECT_EQ(node->mode(), Mode::kSolo);
+    EXPECT_TRUE(RunsGuest(node->state()));
+    EXPECT_TRUE(node->state().output_open);
+    EXPECT_THAT(node->state().reason, HasSubstr("two primaries"));
+    EXPECT_THAT(node->state().reason, HasSubstr("start it again as a secondary"));
+  }
+  // What is held for a secondary that may have promoted stays held.
+  Driver held(Automatic());
+  held.Protected();
+  held.On(K::kLinkClosed);
+  EXPECT_THAT(refused_beside_another(held), IsEmpty());
+  EXPECT_EQ(held.mode(), Mode::kDegraded);
+  EXPECT_FALSE(held.state().output_open);
+}
+
+TEST(PrimaryTest, APromotionInAnOlderTermDoesNotFence) {
+  Driver node(Manual());
+  node.Protected();
+  const Term own = node.state().term;
+  EXPECT_THAT(node.HigherTerm(Term(own.value() + 100), own), IsEmpty());
   EXPECT_TRUE(RunsGuest(node.state()));
 }
 

@@ -150,6 +150,7 @@ TEST(SecondaryTest, APromotionEndsInAPrimaryOfItsOwnTerm) {
   EXPECT_EQ(node.state().role, Role::kPrimary);
   EXPECT_EQ(node.mode(), Mode::kSolo);
   EXPECT_EQ(node.state().term, term);
+  EXPECT_EQ(node.state().promoted_term, term);
   EXPECT_TRUE(RunsGuest(node.state()));
   EXPECT_THAT(node.state().reason, HasSubstr("epoch 7"));
 }
@@ -220,7 +221,7 @@ TEST(RoleMachineTest, EveryStateTakesEveryEvent) {
       [](Driver& n) { n.SyncDone(); },
       [](Driver& n) { n.Protected(); },
       [](Driver& n) { n.Protected(), n.On(K::kLinkClosed); },
-      [](Driver& n) { n.Protected(), n.On(K::kHigherTerm, Term(999)); },
+      [](Driver& n) { n.Protected(), n.HigherTerm(Term(999), Term(999)); },
       [](Driver& n) { n.Protected(), n.On(K::kGuestStopped); },
       [](Driver& n) { n.Secondary(); },
       [](Driver& n) { n.Receiving(); },

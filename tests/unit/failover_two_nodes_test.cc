@@ -132,7 +132,16 @@ class World {
                        peer.mode != Mode::kFenced && nodes_[other].promoted_to == Term();
     if (!plays || proposed < peer.newest_term) {
       Event refused = Simple(K::kPeerRefused, peer.newest_term);
-      refused.by_term = current < peer.newest_term && peer.mode != Mode::kPromoting;
+      refused.by_term = RunsGuest(peer)
+                            ? current < peer.promoted_term
+                            : current < peer.newest_term && peer.mode != Mode::kPromoting;
+      const bool promoted_over_it = State(node).promoted_term > peer.term;
+      refused.two_primaries = RunsGuest(peer) && !refused.by_term && !promoted_over_it;
+      if (RunsGuest(peer)) {
+        Event met = Simple(K::kHigherTerm, current);
+        met.promoted_term = State(node).promoted_term;
+        Post(other, met);
+      }
       if (!Chance(4)) Post(node, refused);
       return;
     }

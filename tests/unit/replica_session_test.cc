@@ -293,6 +293,46 @@ TEST(SessionTest, AStuckLinkDelaysNeitherPromotionNorGoodbye) {
   EXPECT_EQ(rig.listener.closed, 1);
 }
 
+TEST(SessionTest, TermsOutOfRangeAreRefusedAndCounted) {
+  const auto hello_with = [](void (v1::Hello::*set)(uint64_t)) {
+    v1::Hello hello;
+    hello.set_vm_name("model");
+    hello.set_term(kTerm.value());
+    (hello.*set)(UINT64_MAX - 3);
+    return hello;
+  };
+  for (const auto set :
+       {&v1::Hello::set_term, &v1::Hello::set_current_term, &v1::Hello::set_promoted_term}) {
+    ModelPrimary primary;
+    SessionRig rig;
+    rig.Feed({primary.Control(FrameKind::kHello, kTerm, EpochId(), hello_with(set))});
+    EXPECT_EQ(rig.FaultCount(Fault::kBody), 1u);
+    EXPECT_EQ(rig.SentGoodbye().reason(), v1::Goodbye::REASON_PROTOCOL);
+    EXPECT_TRUE(rig.link->closed());
+    EXPECT_EQ(rig.store.known_term(), Term());
+    EXPECT_FALSE(rig.listener.hello.accepted());
+  }
+  {
+    ModelPrimary primary;
+    SessionRig rig;
+    Protect(&primary, &rig);
+    v1::Goodbye goodbye;
+    goodbye.set_reason(v1::Goodbye::REASON_PROMOTED);
+    goodbye.set_term(UINT64_MAX);
+    rig.Feed({primary.Control(FrameKind::kGoodbye, kTerm, EpochId(), goodbye)});
+    EXPECT_EQ(rig.FaultCount(Fault::kBody), 1u);
+    EXPECT_EQ(rig.listener.goodbye.term(), 0u);
+  }
+  // In a frame's header, which any kind has.
+  ModelPrimary primary;
+  SessionRig rig;
+  Protect(&primary, &rig);
+  rig.Feed({primary.Control(FrameKind::kHeartbeat, Term(UINT64_MAX), EpochId(), v1::Heartbeat())});
+  EXPECT_EQ(rig.counters.frame_faults[static_cast<size_t>(codec::FrameFault::kTermRange)], 1u);
+  EXPECT_EQ(rig.store.known_term(), kTerm);
+  EXPECT_TRUE(rig.store.TakeForPromotion(Term(4)).ok());
+}
+
 TEST(SessionTest, BodiesThatDoNotParseAreCounted) {
   for (const FrameKind kind :
        {FrameKind::kHeartbeat, FrameKind::kSyncBegin, FrameKind::kSyncEnd, FrameKind::kEpochAbort,

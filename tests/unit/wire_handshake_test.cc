@@ -51,6 +51,13 @@ TEST(HandshakeTest, EqualNodesAgree) {
   EXPECT_TRUE(StatusOf(reply).ok());
 }
 
+void RunsGuest(HelloJudge& judge, Term own_term, Term promoted_term) {
+  judge.plays_secondary = false;
+  judge.runs_guest = true;
+  judge.newest_term = judge.own_term = own_term;
+  judge.promoted_term = promoted_term;
+}
+
 struct Case {
   std::string name;
   std::function<void(v1::Hello&, HelloJudge&)> change;
@@ -139,6 +146,32 @@ const std::vector<Case>& Cases() {
          j.newest_term = Term(17);
        },
        v1::REFUSAL_REASON_TERM,
+       {"not a secondary"}},
+      // Two that run a guest: only a promotion beyond the other's term decides.
+      {"promoted_beyond",
+       [](v1::Hello&, HelloJudge& j) {
+         RunsGuest(j, /*own_term=*/Term(48), /*promoted_term=*/Term(17));
+       },
+       v1::REFUSAL_REASON_TERM,
+       {"not a secondary"}},
+      {"two_booted",
+       [](v1::Hello&, HelloJudge& j) { RunsGuest(j, Term(48), Term()); },
+       v1::REFUSAL_REASON_TWO_PRIMARIES,
+       {"not a secondary"}},
+      {"two_of_which_the_other_is_newer",
+       [](v1::Hello&, HelloJudge& j) { RunsGuest(j, Term(1), Term()); },
+       v1::REFUSAL_REASON_TWO_PRIMARIES,
+       {"not a secondary"}},
+      {"promoted_before",
+       [](v1::Hello&, HelloJudge& j) { RunsGuest(j, Term(48), Term(16)); },
+       v1::REFUSAL_REASON_TWO_PRIMARIES,
+       {"not a secondary"}},
+      {"promoted_over_us",
+       [](v1::Hello& h, HelloJudge& j) {
+         RunsGuest(j, Term(15), Term());
+         h.set_promoted_term(16);
+       },
+       v1::REFUSAL_REASON_ROLE,
        {"not a secondary"}},
   };
   return *cases;

@@ -215,11 +215,21 @@ TEST_F(PrimarySessionTest, ALyingSecondaryIsLeft) {
         w.Append(codec::FrameKind::kGoodbye, Term(32), EpochId(),
                  absl::string_view(std::string(1 << 20, 'x')), m);
       },
+      [](codec::FrameWriter& w, std::string* m) {
+        v1::Goodbye goodbye;
+        goodbye.set_reason(v1::Goodbye::REASON_PROMOTED);
+        goodbye.set_term(UINT64_MAX);
+        w.Append(codec::FrameKind::kGoodbye, Term(32), EpochId(), goodbye, m);
+      },
+      [](codec::FrameWriter& w, std::string* m) {
+        w.Append(codec::FrameKind::kHeartbeat, Term(UINT64_MAX), EpochId(), v1::Heartbeat(), m);
+      },
   };
   using codec::FrameFault;
   const std::vector<FrameFault> counted_as = {
       FrameFault::kNone, FrameFault::kNone,      FrameFault::kNone,      FrameFault::kNone,
-      FrameFault::kNone, FrameFault::kTruncated, FrameFault::kTruncated, FrameFault::kOversize};
+      FrameFault::kNone, FrameFault::kTruncated, FrameFault::kTruncated, FrameFault::kOversize,
+      FrameFault::kNone, FrameFault::kTermRange};
   for (size_t i = 0; i < lies.size(); ++i) {
     TestPrimary primary(8);
     LoopbackNetwork network;
@@ -248,8 +258,34 @@ TEST_F(PrimarySessionTest, ALyingSecondaryIsLeft) {
         << "lie " << i;
     EXPECT_THAT(primary.listener.refused, testing::ElementsAre(counted_as[i])) << "lie " << i;
     EXPECT_TRUE(primary.acks.acks().empty());
+    EXPECT_EQ(primary.listener.goodbye.reason(), v1::Goodbye::REASON_UNSPECIFIED);
     primary.session.reset();
   }
+}
+
+TEST_F(PrimarySessionTest, AReplyOfAnImpossibleTermIsNoReply) {
+  LoopbackNetwork network;
+  network.DeliverAtOnce();
+  std::unique_ptr<Link> peer = network.TakeLink(kSecondary);
+  ASSERT_TRUE(primary_
+                  .Open([&](LinkListener* listener) {
+                    network.SetListener(kPrimary, listener);
+                    return network.TakeLink(kPrimary);
+                  })
+                  .ok());
+  v1::HelloReply refuse;
+  refuse.set_protocol_version(kProtocolVersion);
+  refuse.set_reason(v1::REFUSAL_REASON_TERM);
+  refuse.set_detail("fence yourself");
+  refuse.set_term(UINT64_MAX);
+  codec::FrameWriter writer;
+  std::string message;
+  writer.Append(codec::FrameKind::kHelloReply, Term(32), EpochId(), refuse, &message);
+  ASSERT_TRUE(peer->Send(message).ok());
+  EXPECT_THAT(std::string(primary_.session->Handshake(kPatience).status().message()),
+              HasSubstr("hello_reply.term"));
+  EXPECT_THAT(primary_.listener.refused, testing::ElementsAre(codec::FrameFault::kNone));
+  primary_.session.reset();
 }
 
 TEST_F(PrimarySessionTest, AnAcceptanceInAnotherProtocolIsRefused) {

@@ -1,0 +1,34 @@
+#include "codec/peer_terms.h"
+
+#include <cstdint>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
+#include "base/status.h"
+#include "base/types.h"
+
+namespace romulus::codec {
+namespace {
+
+absl::Status CheckTerm(absl::string_view field, uint64_t term) {
+  if (Term(term) <= kMaxPeerTerm) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(field, " ", term, " is out of range"));
+}
+
+}  // namespace
+
+absl::Status CheckTerms(const romulus::v1::Hello& hello) {
+  ROMULUS_RETURN_IF_ERROR(CheckTerm("hello.term", hello.term()));
+  ROMULUS_RETURN_IF_ERROR(CheckTerm("hello.current_term", hello.current_term()));
+  return CheckTerm("hello.promoted_term", hello.promoted_term());
+}
+
+absl::Status CheckTerms(const romulus::v1::HelloReply& reply) {
+  return CheckTerm("hello_reply.term", reply.term());
+}
+
+absl::Status CheckTerms(const romulus::v1::Goodbye& goodbye) {
+  return CheckTerm("goodbye.term", goodbye.term());
+}
+
+}  // namespace romulus::codec
