@@ -331,6 +331,20 @@ TEST(VirtioBlockTest, AfterAResetOldWritesLandFirst) {
   EXPECT_EQ(rig.queues[0].UsedIndex(), 1);
 }
 
+TEST(VirtioBlockTest, ABrokenDriversBuffersAreNotTouched) {
+  MemoryDisk disk(kDiskBytes);
+  disk.bytes.replace(0, 512, Sector('r'));
+  BlockRig rig(disk);
+  rig.Read(0, 0, 512);
+  rig.executor.Run();
+  rig.port.Read<uint8_t>(mmio::kStatus);
+  ASSERT_TRUE(rig.NeedsReset());
+  rig.WrittenPages();
+  disk.DoAll();
+  EXPECT_THAT(rig.WrittenPages(), IsEmpty());
+  EXPECT_EQ(rig.Status(0), kNone);
+}
+
 TEST(VirtioBlockTest, APauseDoesNotWaitForTheDisk) {
   MemoryDisk disk(kDiskBytes);
   disk.bytes.replace(0, 512, Sector('r'));
@@ -372,6 +386,7 @@ TEST(VirtioBlockTest, ARestoredDeviceIssuesAgainWhatWasInFlight) {
   ASSERT_EQ(other_disk.pending.size(), 2u);
   EXPECT_EQ(other_disk.pending[0].request.offset_bytes, 0u);
   EXPECT_EQ(other_disk.pending[1].request.offset_bytes, 1024u);
+  EXPECT_FALSE(other_disk.pending[0].request.durable) << "the driver can flush, as it agreed";
   EXPECT_EQ(other.Run(other_disk, 0), kOk);
   EXPECT_EQ(other.Status(2), kOk);
   EXPECT_EQ(other_disk.bytes.substr(0, 1536), Sector('0') + Sector('\0') + Sector('2'));
