@@ -86,17 +86,18 @@ class Service final : public v1::Control::Service {
     return Ask<v1::ResumeResponse>(*context, response,
                                    [this](auto answer) { backend_->Resume(answer); });
   }
-  grpc::Status Unprotect(grpc::ServerContext* context, const v1::UnprotectRequest*,
+  grpc::Status Unprotect(grpc::ServerContext* context, const v1::UnprotectRequest* request,
                          v1::UnprotectResponse*) override {
     bool done = false;
-    return Ask<bool>(*context, &done,
-                     [this](auto answer) { backend_->SetProtection(false, answer); });
+    return Ask<bool>(*context, &done, [this, force = request->force()](auto answer) {
+      backend_->SetProtection(false, force, answer);
+    });
   }
   grpc::Status Protect(grpc::ServerContext* context, const v1::ProtectRequest*,
                        v1::ProtectResponse*) override {
     bool done = false;
     return Ask<bool>(*context, &done,
-                     [this](auto answer) { backend_->SetProtection(true, answer); });
+                     [this](auto answer) { backend_->SetProtection(true, false, answer); });
   }
   grpc::Status ListEpochs(grpc::ServerContext* context, const v1::ListEpochsRequest* request,
                           v1::ListEpochsResponse* response) override {

@@ -25,7 +25,7 @@ class ControlBackend {
   virtual void Failover(bool force, Answer<romulus::v1::FailoverResponse> answer) = 0;
   virtual void Pause(Answer<romulus::v1::PauseResponse> answer) = 0;
   virtual void Resume(Answer<romulus::v1::ResumeResponse> answer) = 0;
-  virtual void SetProtection(bool wanted, Answer<bool> answer) = 0;
+  virtual void SetProtection(bool wanted, bool force, Answer<bool> answer) = 0;
   virtual void ListEpochs(uint32_t last, Answer<romulus::v1::ListEpochsResponse> answer) = 0;
   virtual void Set(const romulus::v1::Tunables& tunables,
                    Answer<romulus::v1::SetResponse> answer) = 0;

@@ -193,6 +193,7 @@ absl::Status Node::Handle(failover::Event event) {
       Execute(action);
     }
   }
+  if (before.unprotecting && !role_.state().unprotecting) AnswerUnprotects();
   return refused;
 }
 
@@ -253,6 +254,8 @@ void Node::Execute(const failover::Action& action) {
       return;
     case ActionKind::kCloseLink:
       return CloseLinks(action);
+    case ActionKind::kAskUnprotect:
+      return AskUnprotect();
     case ActionKind::kPromote:
       return Promote(action.term);
     case ActionKind::kDropReplica:

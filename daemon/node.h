@@ -75,6 +75,8 @@ class Node final : private GuestHostListener,
   void RetryConnect();
   void Promote(Term term);
   void RecordFailover(const failover::Promotion& promotion, uint64_t detect_ns);
+  void AskUnprotect();
+  void AnswerUnprotects();
   void AnswerFailovers(const absl::Status& status);
   void CloseLinks(const failover::Action& action);
   void SetPaused(bool paused);
@@ -125,7 +127,7 @@ class Node final : private GuestHostListener,
   void Failover(bool force, Answer<romulus::v1::FailoverResponse> answer) override;
   void Pause(Answer<romulus::v1::PauseResponse> answer) override;
   void Resume(Answer<romulus::v1::ResumeResponse> answer) override;
-  void SetProtection(bool wanted, Answer<bool> answer) override;
+  void SetProtection(bool wanted, bool force, Answer<bool> answer) override;
   void ListEpochs(uint32_t last, Answer<romulus::v1::ListEpochsResponse> answer) override;
   void Set(const romulus::v1::Tunables& tunables, Answer<romulus::v1::SetResponse> answer) override;
 
@@ -165,6 +167,8 @@ class Node final : private GuestHostListener,
   romulus::v1::SyncProgress sync_;
   std::optional<romulus::v1::LastFailover> last_failover_;
   std::vector<Answer<romulus::v1::FailoverResponse>> failover_answers_;
+  std::vector<Answer<bool>> unprotect_answers_;
+  uint64_t unprotect_generation_ = 0;
   uint64_t epochs_aborted_ = 0;
 };
 

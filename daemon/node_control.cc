@@ -18,6 +18,7 @@ using failover::Event;
 using failover::EventKind;
 
 constexpr absl::Duration kPauseFlushTimeout = absl::Seconds(5);
+constexpr uint64_t kUnprotectTimeoutNs = 3'000'000'000;
 constexpr uint32_t kDefaultEpochs = 20;
 
 uint64_t UnixMs() {
@@ -100,13 +101,38 @@ void Node::Resume(Answer<v1::ResumeResponse> answer) {
   });
 }
 
-void Node::SetProtection(bool wanted, Answer<bool> answer) {
-  control_.Post([this, wanted, answer = std::move(answer)] {
-    const absl::Status refused =
-        Handle(EventOf(wanted ? EventKind::kOpProtect : EventKind::kOpUnprotect));
+void Node::SetProtection(bool wanted, bool force, Answer<bool> answer) {
+  control_.Post([this, wanted, force, answer = std::move(answer)] {
+    Event event = EventOf(wanted ? EventKind::kOpProtect : EventKind::kOpUnprotect);
+    event.force = force;
+    const absl::Status refused = Handle(std::move(event));
     if (!refused.ok()) return answer(refused);
+    if (!wanted && role_.state().unprotecting) return unprotect_answers_.push_back(answer);
     answer(true);
   });
+}
+
+void Node::AskUnprotect() {
+  if (primary_ != nullptr) primary_->AskUnprotect(clock_.NowNs() + kUnprotectTimeoutNs);
+  control_.PostAfter(kUnprotectTimeoutNs, [this, generation = ++unprotect_generation_] {
+    if (generation != unprotect_generation_) return;
+    Handle(EventOf(EventKind::kUnprotectUnanswered)).IgnoreError();
+  });
+}
+
+void Node::AnswerUnprotects() {
+  ++unprotect_generation_;
+  const bool done = !role_.state().protect_wanted;
+  for (const auto& answer : std::exchange(unprotect_answers_, {})) {
+    if (done) {
+      answer(true);
+    } else {
+      answer(absl::FailedPreconditionError(
+          absl::StrCat("the secondary did not say that it gave its replica up (this node is ",
+                       failover::ModeName(role_.state().mode),
+                       "): ", std::string(failover::kUnprotectByForce))));
+    }
+  }
 }
 
 void Node::ListEpochs(uint32_t last, Answer<v1::ListEpochsResponse> answer) {

@@ -223,6 +223,17 @@ void Primary::TellConsoleReleased() {
   if (written && session != nullptr) session->epochs().SetConsoleReleased(*written);
 }
 
+void Primary::AskUnprotect(uint64_t deadline_ns) {
+  if (stream_ == nullptr) return;
+  worker_.Post([stream = stream_, clock = parts_.clock, deadline_ns] {
+    const std::shared_ptr<wire::PrimarySession> session = stream->session();
+    const uint64_t now_ns = clock->NowNs();
+    if (session == nullptr || now_ns >= deadline_ns) return;
+    session->AskUnprotect("an operator asked for it", absl::Nanoseconds(deadline_ns - now_ns))
+        .IgnoreError();  // who is not answered hears so in time
+  });
+}
+
 void Primary::Close(std::optional<Farewell> farewell, const absl::Status& why) {
   if (stream_ == nullptr) return;
   stream_->Abandon();

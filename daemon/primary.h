@@ -70,6 +70,9 @@ class Primary {
   // Heartbeats carry from now on what the console has written so far, so that a secondary need not
   // keep it until the next epoch. Cheap: called often.
   void TellConsoleReleased();
+  // Asks the secondary to give its replica up; nothing is said any more after `deadline_ns`.
+  // OnPrimaryGoodbye (UNPROTECT) follows if it does.
+  void AskUnprotect(uint64_t deadline_ns);
   // Ends the stream, if any, after a goodbye if one is given.
   struct Farewell {
     romulus::v1::Goodbye::Reason reason;

@@ -111,8 +111,12 @@ int Main(int argc, char** argv) {
   CLI::App* protect = app.add_subcommand("protect", "To a primary: look for a secondary.");
   CLI::App* unprotect = app.add_subcommand(
       "unprotect",
-      "To a primary: run solo and let held output out, although a secondary may hold an "
-      "epoch; it must not be promoted any more.");
+      "To a primary: run solo and let held output out, once the secondary has given its replica "
+      "up.");
+  unprotect->add_flag(
+      "--force", arguments.force,
+      "Without the secondary's word. It may hold an epoch and promote it: make sure "
+      "first that the guest cannot run there, else both are heard");
   CLI::App* epochs = app.add_subcommand("epochs", "The last epochs and what their pauses cost.");
   epochs->add_option("--last", arguments.last, "How many")->capture_default_str();
   CLI::App* set = app.add_subcommand("set", "Change tunables of the running daemon.");
@@ -153,7 +157,9 @@ int Main(int argc, char** argv) {
     return client.Call(&v1::Control::Stub::Protect, v1::ProtectRequest(), done);
   }
   if (unprotect->parsed()) {
-    return client.Call(&v1::Control::Stub::Unprotect, v1::UnprotectRequest(), done);
+    v1::UnprotectRequest request;
+    request.set_force(arguments.force);
+    return client.Call(&v1::Control::Stub::Unprotect, request, done);
   }
   if (epochs->parsed()) {
     v1::ListEpochsRequest request;

@@ -16,6 +16,7 @@ class Step {
 
   Transition Run() {
     Common();
+    if (!state_.peer_connected) state_.unprotecting = false;
     return {std::move(state_), std::move(actions_)};
   }
 
@@ -177,6 +178,9 @@ class Step {
         return Do(ActionKind::kResumeGuest);
       case EventKind::kOpUnprotect:
         return Unprotect();
+      case EventKind::kUnprotectUnanswered:
+        state_.unprotecting = false;
+        return;
       case EventKind::kOpProtect:
         if (state_.protect_wanted) return;
         state_.protect_wanted = true;
@@ -257,7 +261,7 @@ class Step {
       state_.sync_done = false;
       state_.output_open = false;
       Enter(Mode::kDegraded,
-            absl::StrCat(reason, "; output is held until it is back (or `unprotect`)"));
+            absl::StrCat(reason, "; output is held until it is back (or `unprotect --force`)"));
     } else {
       GoSolo(reason);
     }
@@ -269,6 +273,7 @@ class Step {
       return Fence(event_.term, Because("the secondary was promoted"));
     }
     if (!state_.peer_connected) return;
+    if (event_.goodbye == GoodbyeReason::kUnprotect && state_.unprotecting) return EndProtection();
     CloseLink("the secondary said goodbye");
     if (event_.goodbye == GoodbyeReason::kShutdown) {
       // Its replica goes with it, so nobody can take over.
@@ -296,11 +301,24 @@ class Step {
     Do(ActionKind::kExit);
   }
 
+  // Somebody may hold an epoch and promote it: only that node's word, or an operator's, opens the
+  // output (P1).
   void Unprotect() {
     if (!state_.protect_wanted && state_.mode == Mode::kSolo) {
       return Refuse("the guest is not protected");
     }
+    const bool may_take_over = state_.sync_done || !state_.output_open;
+    if (event_.force || !may_take_over) return EndProtection();
+    if (!state_.peer_connected)
+      return Refuse(absl::StrCat("no stream to the secondary: ", kUnprotectByForce));
+    if (state_.unprotecting) return Refuse("the secondary is being asked already");
+    state_.unprotecting = true;
+    Do(ActionKind::kAskUnprotect);
+  }
+
+  void EndProtection() {
     state_.protect_wanted = false;
+    state_.unprotecting = false;
     Do(ActionKind::kStopConnecting);
     if (state_.peer_connected) {
       SayGoodbye(GoodbyeReason::kUnprotect, "an operator asked for it");

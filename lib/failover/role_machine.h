@@ -64,6 +64,12 @@ Term NextTerm(const Policy& policy, Term above);
 // The term of a promotion above `above`: beyond what the old primary reaches by going solo.
 Term PromotionTerm(const Policy& policy, Term above);
 
+// What an operator must know who ends the protection without the secondary's word.
+inline constexpr absl::string_view kUnprotectByForce =
+    "the other node may hold an epoch and promote it; `romulusctl unprotect --force` lets the "
+    "output "
+    "out all the same: make sure first that the guest cannot run there, else both are heard";
+
 struct RoleState {
   Role role = Role::kSecondary;
   Mode mode = Mode::kStandby;
@@ -76,6 +82,7 @@ struct RoleState {
   bool peer_connected = false;  // a stream stands
   bool peer_silent = false;     // secondary: no sign of life beyond the threshold
   bool peer_left = false;       // secondary: it said goodbye, so its silence is no failure
+  bool unprotecting = false;    // primary: the secondary was asked to give its replica up
   bool sync_done = false;       // primary: epochs were cut, so the secondary may hold one
   bool committed = false;       // secondary: holds a committed epoch
   EpochId committed_epoch;      // of `term`; primary: the newest acked
@@ -115,9 +122,10 @@ enum class EventKind : uint8_t {
   kOpFailover,        // force
   kOpPause,
   kOpResume,
-  kOpUnprotect,
+  kOpUnprotect,  // force
   kOpProtect,
-  kShutdown,  // SIGTERM
+  kUnprotectUnanswered,  // primary: what kAskUnprotect asked for was not answered in time
+  kShutdown,             // SIGTERM
 };
 inline constexpr size_t kEventKindCount = static_cast<size_t>(EventKind::kShutdown) + 1;
 absl::string_view EventName(EventKind kind);
@@ -154,12 +162,14 @@ enum class ActionKind : uint8_t {
   kStopGuest,  // for good
   kPauseGuest,
   kResumeGuest,
-  kStopEpochs,   // primary: no more checkpoints; tracking may end
-  kCloseLink,    // after a Goodbye, if `goodbye` applies
-  kPromote,      // secondary: seal, restore, run; then kPromotionDone or kPromotionFailed. `term`
-  kDropReplica,  // secondary: what is held must not be promoted any more
-  kRefuse,       // the operator's request, with `status`
-  kExit,         // the daemon may end
+  kStopEpochs,    // primary: no more checkpoints; tracking may end
+  kCloseLink,     // after a Goodbye, if `goodbye` applies
+  kAskUnprotect,  // primary: ask the secondary to give its replica up, on the standing stream;
+                  // kGoodbye (kUnprotect) or kUnprotectUnanswered follows
+  kPromote,       // secondary: seal, restore, run; then kPromotionDone or kPromotionFailed. `term`
+  kDropReplica,   // secondary: what is held must not be promoted any more
+  kRefuse,        // the operator's request, with `status`
+  kExit,          // the daemon may end
 };
 inline constexpr size_t kActionKindCount = static_cast<size_t>(ActionKind::kExit) + 1;
 absl::string_view ActionName(ActionKind kind);

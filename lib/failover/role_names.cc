@@ -16,19 +16,27 @@ absl::string_view ModeName(Mode mode) {
 
 absl::string_view EventName(EventKind kind) {
   constexpr std::array<absl::string_view, kEventKindCount> kNames = {
-      "start_primary",     "start_secondary", "peer_connected", "peer_refused",     "sync_done",
-      "epoch_committed",   "link_closed",     "peer_silent",    "peer_heard",       "goodbye",
-      "stream_broken",     "higher_term",     "promotion_done", "promotion_failed", "guest_stopped",
-      "protection_failed", "op_failover",     "op_pause",       "op_resume",        "op_unprotect",
-      "op_protect",        "shutdown"};
+      "start_primary",  "start_secondary",
+      "peer_connected", "peer_refused",
+      "sync_done",      "epoch_committed",
+      "link_closed",    "peer_silent",
+      "peer_heard",     "goodbye",
+      "stream_broken",  "higher_term",
+      "promotion_done", "promotion_failed",
+      "guest_stopped",  "protection_failed",
+      "op_failover",    "op_pause",
+      "op_resume",      "op_unprotect",
+      "op_protect",     "unprotect_unanswered",
+      "shutdown"};
   return kNames[static_cast<size_t>(kind)];
 }
 
 absl::string_view ActionName(ActionKind kind) {
   constexpr std::array<absl::string_view, kActionKindCount> kNames = {
-      "connect",        "stop_connecting", "start_sync",   "open_output",  "hold_output",
-      "discard_output", "stop_guest",      "pause_guest",  "resume_guest", "stop_epochs",
-      "close_link",     "promote",         "drop_replica", "refuse",       "exit"};
+      "connect",      "stop_connecting", "start_sync", "open_output",
+      "hold_output",  "discard_output",  "stop_guest", "pause_guest",
+      "resume_guest", "stop_epochs",     "close_link", "ask_unprotect",
+      "promote",      "drop_replica",    "refuse",     "exit"};
   return kNames[static_cast<size_t>(kind)];
 }
 

@@ -309,6 +309,19 @@ absl::Status ReplicaStore::GuestFinished(StreamId stream, Term term, absl::strin
   return absl::OkStatus();
 }
 
+absl::Status ReplicaStore::GiveUp(StreamId stream, Term term) {
+  StreamLock lock(*this);
+  ROMULUS_RETURN_IF_ERROR(CheckStream(stream, term));
+  ApplyPendingLocked();
+  assembler_.Stop();
+  stream_over_ = true;
+  newest_ = {};
+  machine_ = {};
+  state_ = ReplicaState::kEmpty;
+  PublishLocked();
+  return absl::OkStatus();
+}
+
 void ReplicaStore::Retire() {
   StreamLock lock(*this);
   retired_ = true;

@@ -135,6 +135,9 @@ class ReplicaStore {
   void Retire();
   // The guest ended for good on the primary: there is nothing to promote any more.
   absl::Status GuestFinished(StreamId stream, Term term, absl::string_view detail);
+  // The primary goes on without this replica: nothing of it can be promoted, from before this
+  // returns. Errors: as for frames, so Fault::kSuperseded after a promotion.
+  absl::Status GiveUp(StreamId stream, Term term);
   // The stream ended: forgets its open epoch.
   void CloseStream(StreamId stream);
 

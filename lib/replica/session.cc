@@ -189,10 +189,22 @@ absl::Status Session::HandleGoodbye(const codec::Frame& frame) {
   if (goodbye.reason() == v1::Goodbye::REASON_GUEST_FINISHED) {
     ROMULUS_RETURN_IF_ERROR(store_->GuestFinished(stream_, frame.term, goodbye.detail()));
   }
+  // The answer is what lets the primary open its output: what was given up before it cannot be
+  // promoted after it.
+  const bool unprotect = goodbye.reason() == v1::Goodbye::REASON_UNPROTECT;
+  if (unprotect) ROMULUS_RETURN_IF_ERROR(store_->GiveUp(stream_, frame.term));
   AckAndApply();
   stage_ = Stage::kOver;
   running_.store(false);
-  goodbye_said_.store(true);  // needs no answer
+  goodbye_said_.store(true);  // any other needs no answer
+  if (unprotect) {
+    v1::Goodbye answer;
+    answer.set_reason(v1::Goodbye::REASON_UNPROTECT);
+    answer.set_detail("the replica is given up");
+    answer.set_term(term_.load());
+    Send(codec::FrameKind::kGoodbye, Term(term_.load()), EpochId(), answer, kGoodbyeTimeout)
+        .IgnoreError();
+  }
   listener_->OnGoodbye(goodbye);
   Close(absl::CancelledError(absl::StrCat("the primary said goodbye (",
                                           v1::Goodbye::Reason_Name(goodbye.reason()),

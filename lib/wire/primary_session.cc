@@ -97,16 +97,13 @@ class Session final : public PrimarySession, public LinkListener {
   void SendGoodbye(v1::Goodbye::Reason reason, absl::string_view detail,
                    absl::Duration timeout) override {
     CancelFullSync();
-    v1::Goodbye goodbye;
-    goodbye.set_reason(reason);
-    goodbye.set_detail(std::string(detail));
-    goodbye.set_term(options_.hello.stream_term.value());
     // Best effort: whoever does not hear it sees the stream end.
-    frames_
-        ->SendControl(timeout, codec::FrameKind::kGoodbye, options_.hello.stream_term, EpochId(),
-                      goodbye)
-        .IgnoreError();
+    Say(reason, detail, timeout).IgnoreError();
     Close(absl::CancelledError(absl::StrCat("goodbye: ", detail)));
+  }
+
+  absl::Status AskUnprotect(absl::string_view detail, absl::Duration timeout) override {
+    return Say(v1::Goodbye::REASON_UNPROTECT, detail, timeout);
   }
 
   void Close(const absl::Status& why) override {
@@ -153,6 +150,15 @@ class Session final : public PrimarySession, public LinkListener {
   }
 
  private:
+  absl::Status Say(v1::Goodbye::Reason reason, absl::string_view detail, absl::Duration timeout) {
+    v1::Goodbye goodbye;
+    goodbye.set_reason(reason);
+    goodbye.set_detail(std::string(detail));
+    goodbye.set_term(options_.hello.stream_term.value());
+    return frames_->SendControl(timeout, codec::FrameKind::kGoodbye, options_.hello.stream_term,
+                                EpochId(), goodbye);
+  }
+
   absl::Status Handle(const codec::Frame& frame, uint64_t* rtt_ns) {
     if (!accepted_) {
       if (frame.kind == codec::FrameKind::kGoodbye) return HandleGoodbye(frame);
@@ -220,14 +226,7 @@ class Session final : public PrimarySession, public LinkListener {
   // Link thread: must not wait for the link.
   void Refuse(const absl::Status& why) {
     over_ = true;
-    v1::Goodbye goodbye;
-    goodbye.set_reason(v1::Goodbye::REASON_PROTOCOL);
-    goodbye.set_detail(std::string(why.message()));
-    goodbye.set_term(options_.hello.stream_term.value());
-    frames_
-        ->SendControl(absl::ZeroDuration(), codec::FrameKind::kGoodbye, options_.hello.stream_term,
-                      EpochId(), goodbye)
-        .IgnoreError();
+    Say(v1::Goodbye::REASON_PROTOCOL, why.message(), absl::ZeroDuration()).IgnoreError();
     Close(base::Annotate(why, "the secondary broke the protocol"));
   }
 

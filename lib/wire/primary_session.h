@@ -73,6 +73,10 @@ class PrimarySession {
   // Where the checkpoint puts epochs, from the end of the full sync on.
   virtual EpochSender& epochs() = 0;
 
+  // Asks the secondary to give its replica up. The stream stands until it answers, with
+  // OnPeerGoodbye(UNPROTECT), and closes it. Any thread; waits as SendGoodbye(). Errors: of the
+  // link; OK says nothing about the secondary.
+  virtual absl::Status AskUnprotect(absl::string_view detail, absl::Duration timeout) = 0;
   // Says why, best effort, and closes. Any thread; may wait for flow control at most `timeout`.
   virtual void SendGoodbye(romulus::v1::Goodbye::Reason reason, absl::string_view detail,
                            absl::Duration timeout) = 0;

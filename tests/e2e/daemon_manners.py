@@ -126,6 +126,33 @@ class TwoPrimaries(WithPair):
         self.assertEqual(secondary.status()["mode"], "MODE_SOLO")
 
 
+class Unprotect(WithPair):
+    failover = "auto_failover: true heartbeat_interval_ms: 20 heartbeat_timeout_ms: 400"
+
+    def test_the_secondary_gives_its_replica_up_first(self):
+        primary, secondary = self.pair.start_protected()
+        primary.ctl("unprotect")
+        self.assertEqual(primary.status()["mode"], "MODE_SOLO")
+        secondary.await_mode("standby")
+        self.assertEqual(secondary.ctl("failover", "--force", check=False).returncode, 4)
+        said = len(primary.console())
+        primary.await_status("more output", lambda _: len(primary.console()) > said + 500)
+        primary.ctl("protect")
+        primary.await_mode("protected")
+
+    def test_a_held_guest_takes_force(self):
+        primary, secondary = self.pair.start_protected()
+        # It may live behind a dead link for all that the primary knows.
+        secondary.kill()
+        primary.await_mode("degraded")
+        refused = primary.ctl("unprotect", check=False)
+        self.assertEqual(refused.returncode, 4)
+        self.assertIn("--force", refused.stderr)
+        self.assertEqual(primary.status()["mode"], "MODE_DEGRADED")
+        primary.ctl("unprotect", "--force")
+        self.assertEqual(primary.status()["mode"], "MODE_SOLO")
+
+
 class CannotPromote(WithPair):
     def test_P8_a_secondary_that_cannot_make_the_machine_does_not_protect(self):
         secondary = self.pair.start_node("beta", "secondary")

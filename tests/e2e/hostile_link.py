@@ -101,6 +101,23 @@ class HostileLink(unittest.TestCase):
         self.assertTrue(pairlib.judge_console(whole)["good"])
         self.assertIn(b"done steps 60", whole)
 
+    def test_P1_unprotect_behind_a_dead_link_opens_nothing(self):
+        pair = self.open(timeout_ms=8000)
+        primary, secondary = pair.start_protected()
+        pair.link.stall(UP)
+        refused = primary.ctl("unprotect", check=False)
+        self.assertEqual(refused.returncode, 4, refused)
+        self.assertIn("--force", refused.stderr)
+        # What it said until it was refused is what was acked: the promoted one says it as well.
+        before = primary.console()
+        primary.await_status("a hold", lambda s: s["mode"] in ("MODE_DEGRADED", "MODE_FENCED"))
+        secondary.await_status("a promotion", lambda s: "last_failover" in s)
+        secondary.await_status("more output", lambda _: len(secondary.console()) > len(before) + 500)
+        joined, whole, explanation = pairlib.stream_continues(primary.console(),
+                                                              secondary.console())
+        self.assertTrue(joined, explanation)
+        self.assertTrue(pairlib.judge_console(whole)["good"])
+
     def test_a_guest_that_ends_says_all_and_both_nodes_know(self):
         pair = self.open(command_line="workload=uniform pages=64 report_ms=5 steps=60")
         primary, secondary = pair.start_protected()

@@ -33,7 +33,7 @@ class FakeBackend : public ControlBackend {
   }
   void Pause(Answer<v1::PauseResponse>) override {}  // never answers
   void Resume(Answer<v1::ResumeResponse> answer) override { answer(v1::ResumeResponse()); }
-  void SetProtection(bool wanted, Answer<bool> answer) override { answer(wanted); }
+  void SetProtection(bool wanted, bool, Answer<bool> answer) override { answer(wanted); }
   void ListEpochs(uint32_t, Answer<v1::ListEpochsResponse> answer) override {
     answer(v1::ListEpochsResponse());
   }

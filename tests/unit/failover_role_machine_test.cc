@@ -261,10 +261,14 @@ TEST(PrimaryTest, PauseAndResume) {
 TEST(PrimaryTest, UnprotectAndProtect) {
   Driver node(Automatic());
   node.Protected();
-  EXPECT_THAT(node.On(K::kOpUnprotect),
+  EXPECT_THAT(node.On(K::kOpUnprotect), ElementsAre(A::kAskUnprotect));
+  EXPECT_EQ(node.mode(), Mode::kProtected);
+  EXPECT_THAT(node.On(K::kOpUnprotect), ElementsAre(A::kRefuse));
+  EXPECT_THAT(node.Goodbye(GoodbyeReason::kUnprotect),
               ElementsAre(A::kStopConnecting, A::kCloseLink, A::kStopEpochs, A::kOpenOutput));
   EXPECT_EQ(node.action(A::kCloseLink).goodbye, GoodbyeReason::kUnprotect);
   EXPECT_EQ(node.mode(), Mode::kSolo);
+  EXPECT_FALSE(node.state().unprotecting);
   EXPECT_THAT(node.On(K::kOpUnprotect), ElementsAre(A::kRefuse));
   // A handshake that was under way comes too late.
   EXPECT_THAT(node.On(K::kPeerConnected, node.machine().ProposedTerm()),
@@ -272,14 +276,63 @@ TEST(PrimaryTest, UnprotectAndProtect) {
   EXPECT_THAT(node.On(K::kOpProtect), ElementsAre(A::kConnect));
 }
 
-TEST(PrimaryTest, UnprotectEndsAHold) {
+// P1: the secondary may be about to promote what it holds.
+TEST(PrimaryTest, UnprotectOpensNothingWithoutTheSecondarysWord) {
+  Driver late(Automatic());
+  late.Protected();
+  late.On(K::kOpUnprotect);
+  EXPECT_THAT(late.On(K::kUnprotectUnanswered), IsEmpty());
+  EXPECT_EQ(late.mode(), Mode::kProtected);
+  EXPECT_FALSE(late.state().unprotecting);
+  // Its word, unasked, is none.
+  EXPECT_THAT(late.Goodbye(GoodbyeReason::kUnprotect),
+              ElementsAre(A::kCloseLink, A::kHoldOutput, A::kStopEpochs, A::kConnect));
+
+  Driver lost(Automatic());
+  lost.Protected();
+  lost.On(K::kOpUnprotect);
+  EXPECT_THAT(lost.On(K::kLinkClosed), ElementsAre(A::kHoldOutput, A::kStopEpochs, A::kConnect));
+  EXPECT_EQ(lost.mode(), Mode::kDegraded);
+  EXPECT_FALSE(lost.state().unprotecting);
+  EXPECT_TRUE(lost.state().protect_wanted);
+
+  Driver promoted(Automatic());
+  promoted.Protected();
+  promoted.On(K::kOpUnprotect);
+  promoted.Goodbye(GoodbyeReason::kPromoted, Term(999));
+  EXPECT_EQ(promoted.mode(), Mode::kFenced);
+}
+
+TEST(PrimaryTest, UnprotectBeforeTheFirstEpochAsksNobody) {
+  Driver node(Automatic());
+  node.Syncing();
+  EXPECT_THAT(node.On(K::kOpUnprotect),
+              ElementsAre(A::kStopConnecting, A::kCloseLink, A::kStopEpochs, A::kOpenOutput));
+  EXPECT_EQ(node.mode(), Mode::kSolo);
+}
+
+TEST(PrimaryTest, UnprotectByForceEndsAHold) {
+  const auto force = [](Driver& node) {
+    Event event{};
+    event.kind = K::kOpUnprotect;
+    event.force = true;
+    return node.On(event);
+  };
   Driver node(Automatic());
   node.Protected();
   node.On(K::kLinkClosed);
-  EXPECT_THAT(node.On(K::kOpUnprotect),
-              ElementsAre(A::kStopConnecting, A::kStopEpochs, A::kOpenOutput));
+  EXPECT_THAT(node.On(K::kOpUnprotect), ElementsAre(A::kRefuse));
+  EXPECT_THAT(std::string(node.actions()[0].status.message()), HasSubstr("--force"));
+  EXPECT_THAT(force(node), ElementsAre(A::kStopConnecting, A::kStopEpochs, A::kOpenOutput));
   EXPECT_EQ(node.mode(), Mode::kSolo);
   EXPECT_TRUE(node.state().output_open);
+  // Also over a question that is still open.
+  Driver asked(Automatic());
+  asked.Protected();
+  asked.On(K::kOpUnprotect);
+  EXPECT_THAT(force(asked),
+              ElementsAre(A::kStopConnecting, A::kCloseLink, A::kStopEpochs, A::kOpenOutput));
+  EXPECT_FALSE(asked.state().protect_wanted);
 }
 
 // P1: what the last ack did not release is not said, however the guest ended.

@@ -221,6 +221,7 @@ TEST(RoleMachineTest, EveryStateTakesEveryEvent) {
       [](Driver& n) { n.SyncDone(); },
       [](Driver& n) { n.Protected(); },
       [](Driver& n) { n.Protected(), n.On(K::kLinkClosed); },
+      [](Driver& n) { n.Protected(), n.On(K::kOpUnprotect); },
       [](Driver& n) { n.Protected(), n.HigherTerm(Term(999), Term(999)); },
       [](Driver& n) { n.Protected(), n.On(K::kGuestStopped); },
       [](Driver& n) { n.Secondary(); },

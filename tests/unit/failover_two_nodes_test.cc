@@ -24,8 +24,8 @@ using A = ActionKind;
 
 class World {
  public:
-  World(uint64_t seed, bool automatic, bool operators)
-      : random_(seed), automatic_(automatic), operators_(operators) {
+  World(uint64_t seed, bool automatic, bool operators, bool by_force = true)
+      : random_(seed), automatic_(automatic), operators_(operators), by_force_(by_force) {
     for (uint64_t index = 0; index < 2; ++index) {
       Policy policy{.auto_failover = automatic,
                     .on_secondary_lost = DefaultOnSecondaryLost(automatic),
@@ -222,7 +222,7 @@ class World {
     constexpr std::array<EventKind, 5> kAsked = {K::kOpFailover, K::kOpPause, K::kOpResume,
                                                  K::kOpUnprotect, K::kOpProtect};
     Event event = Simple(kAsked[Pick(kAsked.size())]);
-    event.force = Chance(2);
+    event.force = by_force_ && Chance(2);
     Post(node, event);
   }
 
@@ -256,6 +256,9 @@ class World {
         case A::kDropReplica:
           self.committed = 0;
           break;
+        case A::kAskUnprotect:
+          AskUnprotect(node);
+          break;
         case A::kCloseLink: {
           if (!stream_.open) break;
           const bool heard = action.say_goodbye && !partitioned_;
@@ -271,6 +274,25 @@ class World {
           break;
       }
     }
+  }
+
+  // The secondary's session gives the replica up before it answers, and before its role machine
+  // hears; a sealed replica is not given up, and says so.
+  void AskUnprotect(int node) {
+    Node& other = nodes_[1 - node];
+    if (!stream_.open || partitioned_ || Chance(4)) {
+      return Post(node, Simple(K::kUnprotectUnanswered));
+    }
+    Event answer = Simple(K::kGoodbye, State(1 - node).newest_term);
+    if (superseded_ == node) {
+      answer.goodbye = GoodbyeReason::kPromoted;
+      return Post(node, answer);
+    }
+    other.committed = 0;
+    answer.goodbye = GoodbyeReason::kUnprotect;
+    Post(1 - node, answer);
+    if (!Chance(4)) Post(node, answer);
+    CloseStream();
   }
 
   // --- promises
@@ -306,10 +328,10 @@ class World {
                            std::to_string(it->second));
     }
   }
-  // Only automatic failover without operators promises that nobody opens its output while another
-  // node runs the guest from before it.
+  // Only automatic failover without operators who use force promises that nobody opens its output
+  // while another node runs the guest from before it.
   void OpenedOutput(int node) {
-    if (!automatic_ || operators_) return;
+    if (!automatic_ || (operators_ && by_force_)) return;
     if (superseded_ == node && State(node).role == Role::kPrimary && RunsGuest(State(1 - node))) {
       Violate(node, "opens its output after the other was promoted");
     }
@@ -318,6 +340,7 @@ class World {
   std::mt19937_64 random_;
   const bool automatic_;
   const bool operators_;
+  const bool by_force_;
   std::array<Node, 2> nodes_;
   Stream stream_ = Closed();
   bool partitioned_ = false;
@@ -363,6 +386,13 @@ TEST(TwoNodesTest, AutomaticallyNothingGetsOutThatThePromotedDoesNotKnow) {
     promotions += world.promotions();
   }
   EXPECT_GT(promotions, 500);
+}
+
+TEST(TwoNodesTest, OperatorsWithoutForceCannotMakeBothHeard) {
+  for (uint64_t seed = 0; seed < kSeeds; ++seed) {
+    World world(seed, /*automatic=*/true, /*operators=*/true, /*by_force=*/false);
+    ASSERT_EQ(world.Run(kSteps), "") << "seed " << seed;
+  }
 }
 
 TEST(TwoNodesTest, AutomaticallyWithOperatorsNeverTwoInOneTerm) {

@@ -293,6 +293,37 @@ TEST(SessionTest, AStuckLinkDelaysNeitherPromotionNorGoodbye) {
   EXPECT_EQ(rig.listener.closed, 1);
 }
 
+// The primary opens its output at the answer: what was promotable must not be any more.
+TEST(SessionTest, UnprotectIsAnsweredWhenTheReplicaIsGivenUp) {
+  v1::Goodbye unprotect;
+  unprotect.set_reason(v1::Goodbye::REASON_UNPROTECT);
+  ModelPrimary primary;
+  SessionRig rig;
+  Protect(&primary, &rig);
+  rig.Feed({primary.Control(FrameKind::kGoodbye, kTerm, EpochId(), unprotect)});
+  EXPECT_EQ(rig.SentGoodbye().reason(), v1::Goodbye::REASON_UNPROTECT);
+  EXPECT_TRUE(rig.link->closed());
+  EXPECT_FALSE(rig.store.TakeForPromotion(Term(4)).ok());
+
+  ModelPrimary late_primary;
+  SessionRig late;
+  Protect(&late_primary, &late);
+  ASSERT_TRUE(late.store.TakeForPromotion(Term(4)).ok());
+  late.Feed({late_primary.Control(FrameKind::kGoodbye, kTerm, EpochId(), unprotect)});
+  EXPECT_EQ(late.SentGoodbye().reason(), v1::Goodbye::REASON_PROMOTED);
+  EXPECT_EQ(late.SentGoodbye().term(), 4u);
+
+  // Any other goodbye leaves the epoch to whoever promotes.
+  ModelPrimary stopped_primary;
+  SessionRig stopped;
+  Protect(&stopped_primary, &stopped);
+  v1::Goodbye shutdown;
+  shutdown.set_reason(v1::Goodbye::REASON_SHUTDOWN);
+  stopped.Feed({stopped_primary.Control(FrameKind::kGoodbye, kTerm, EpochId(), shutdown)});
+  EXPECT_EQ(stopped.SentGoodbye().reason(), v1::Goodbye::REASON_UNSPECIFIED);
+  EXPECT_TRUE(stopped.store.TakeForPromotion(Term(4)).ok());
+}
+
 TEST(SessionTest, TermsOutOfRangeAreRefusedAndCounted) {
   const auto hello_with = [](void (v1::Hello::*set)(uint64_t)) {
     v1::Hello hello;
