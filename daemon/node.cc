@@ -93,9 +93,6 @@ absl::Status Node::Open() {
   const romulus::v1::Node& self = options_.config.self();
   const romulus::v1::Node* peer = options_.config.peer();
   ROMULUS_ASSIGN_OR_RETURN(server_, ControlServer::Listen(self.control_address(), this));
-  if (self.has_metrics_address()) {
-    ROMULUS_ASSIGN_OR_RETURN(exposer_, metrics::Exposer::Listen(self.metrics_address(), metrics_));
-  }
   ConsoleEvents events;
   events.on_failure = [this](const absl::Status& why) {
     if (why.ok()) {
@@ -146,6 +143,10 @@ absl::Status Node::Open() {
   }
   if (options_.start_as_primary) {
     ROMULUS_ASSIGN_OR_RETURN(host_, GuestHost::Boot(guest));
+  }
+  // Last: its server takes the longest to start and to end, and nothing else depends on it.
+  if (self.has_metrics_address()) {
+    ROMULUS_ASSIGN_OR_RETURN(exposer_, metrics::Exposer::Listen(self.metrics_address(), metrics_));
   }
   return absl::OkStatus();
 }

@@ -4,8 +4,11 @@
 #include <prometheus/exposer.h>
 #include <sys/socket.h>
 
+#include <atomic>
+#include <chrono>
 #include <exception>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "absl/strings/numbers.h"
@@ -36,6 +39,21 @@ absl::StatusOr<HostPort> Split(absl::string_view address) {
     return absl::InvalidArgumentError(absl::StrCat("metrics address '", address, "' lacks a ']'"));
   }
   return HostPort{std::string(host), absl::StrCat(port)};
+}
+
+constexpr std::chrono::milliseconds kKnockAgain{5};
+
+// Connects without waiting for it, and hangs up.
+void Knock(const std::string& host, int port) {
+  addrinfo hints{};
+  hints.ai_socktype = SOCK_STREAM;
+  hints.ai_flags = AI_NUMERICHOST | AI_NUMERICSERV;
+  addrinfo* found = nullptr;
+  if (::getaddrinfo(host.c_str(), absl::StrCat(port).c_str(), &hints, &found) != 0) return;
+  base::UniqueFd fd(::socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  // "Any address" (0.0.0.0, ::) means this host to connect(), as loopback does (ip(7), ipv6(7)).
+  if (fd.valid()) (void)::connect(fd.get(), found->ai_addr, found->ai_addrlen);
+  ::freeaddrinfo(found);
 }
 
 // The HTTP server says only "problem binding to port"; bind() here first says which problem.
@@ -69,10 +87,27 @@ absl::Status TryBind(absl::string_view address, const HostPort& at) {
 
 struct Exposer::Impl {
   std::unique_ptr<prometheus::Exposer> server;
+  std::string host;
+  int port = 0;
 };
 
 Exposer::Exposer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
-Exposer::~Exposer() = default;
+
+// The HTTP server's listening thread sleeps in poll() for up to two seconds (civetweb,
+// SOCKET_TIMEOUT_QUANTUM) and only then sees that it is to stop. A connection wakes it at once; it
+// has to come after the server was told, so it comes again until the server is gone.
+Exposer::~Exposer() {
+  std::atomic<bool> gone{false};
+  std::thread stop([this, &gone] {
+    impl_->server.reset();
+    gone = true;
+  });
+  while (!gone) {
+    Knock(impl_->host, impl_->port);
+    std::this_thread::sleep_for(kKnockAgain);
+  }
+  stop.join();
+}
 
 absl::StatusOr<std::unique_ptr<Exposer>> Exposer::Listen(absl::string_view address,
                                                          const Metrics& metrics) {
@@ -86,12 +121,12 @@ absl::StatusOr<std::unique_ptr<Exposer>> Exposer::Listen(absl::string_view addre
   } catch (const std::exception& error) {
     return absl::UnavailableError(absl::StrCat("metrics address ", address, ": ", error.what()));
   }
+  impl->host = at.host;
+  const std::vector<int> ports = impl->server->GetListeningPorts();
+  impl->port = ports.empty() ? 0 : ports.front();
   return std::unique_ptr<Exposer>(new Exposer(std::move(impl)));
 }
 
-int Exposer::port() const {
-  const std::vector<int> ports = impl_->server->GetListeningPorts();
-  return ports.empty() ? 0 : ports.front();
-}
+int Exposer::port() const { return impl_->port; }
 
 }  // namespace romulus::metrics

@@ -71,11 +71,12 @@ class Refusals(WithPair):
         self.refused(1, "alpha.sock", "in use", arguments=("--node", "alpha"))
         config = self.pair.folder / "second.textproto"
         config.write_text(text.replace("alpha.sock", "second.sock"))
-        self.refused(1, f":{self.pair.ports[2]} is in use", config=config, arguments=("--node", "alpha"))
-        config.write_text(config.read_text().replace(
-            f'metrics_address: "127.0.0.1:{self.pair.ports[2]}"', ""))
         self.refused(1, f":{self.pair.ports[0]}", "in use", config=config,
                      arguments=("--node", "alpha"))
+        (free,) = pairlib.free_ports(1)
+        config.write_text(config.read_text().replace(f'"127.0.0.1:{self.pair.ports[0]}"',
+                                                     f'"127.0.0.1:{free}"'))
+        self.refused(1, f":{self.pair.ports[2]} is in use", config=config, arguments=("--node", "alpha"))
         self.assertTrue(alpha.alive())
         alpha.status()
 

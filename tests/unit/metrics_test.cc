@@ -9,6 +9,7 @@
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/read.hpp>
 #include <boost/asio/write.hpp>
+#include <chrono>
 #include <set>
 #include <sstream>
 
@@ -151,6 +152,21 @@ TEST(Exposer, ServesTheText) {
   const std::string answer = Get((*exposer)->port(), "/metrics");
   EXPECT_THAT(answer, HasSubstr("200 OK"));
   EXPECT_THAT(answer, HasSubstr("romulus_term{node=\"alpha\",vm=\"vm1\"} 12"));
+}
+
+// The HTTP server looks whether it is to stop every two seconds unless it is woken: ten would take
+// twenty.
+TEST(Exposer, EndsWithoutWaitingForTheServersNextLook) {
+  Metrics metrics("vm1", "alpha", TestLabels());
+  const auto begin = std::chrono::steady_clock::now();
+  for (const char* address : {"127.0.0.1:0", "0.0.0.0:0"}) {
+    for (int i = 0; i < 5; ++i) {
+      auto exposer = Exposer::Listen(address, metrics);
+      ASSERT_TRUE(exposer.ok()) << exposer.status();
+      (void)Get((*exposer)->port(), "/metrics");  // it listens
+    }
+  }
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(10));
 }
 
 TEST(Exposer, APortInUseIsNamed) {
