@@ -52,6 +52,16 @@ int Check(const Arguments& arguments) {
   return kExitOk;
 }
 
+// SIGTERM and SIGINT wait from the first line on, until the node that is told of them runs
+// (Node::Run): whoever is stopped while it starts says what it leaves, too.
+void HoldSignals(bool hold) {
+  sigset_t stop;
+  ::sigemptyset(&stop);
+  ::sigaddset(&stop, SIGTERM);
+  ::sigaddset(&stop, SIGINT);
+  ::pthread_sigmask(hold ? SIG_BLOCK : SIG_UNBLOCK, &stop, nullptr);
+}
+
 int Run(const Arguments& arguments) {
   ConfigOptions options = OptionsFrom(arguments);
   // The configuration is judged before the host: its errors are the reader's to mend at once.
@@ -81,11 +91,13 @@ int Run(const Arguments& arguments) {
   absl::StatusOr<std::unique_ptr<Node>> node =
       Node::Create(std::move(node_options), *std::move(system));
   if (!node.ok()) return Fail(node.status());
+  HoldSignals(false);  // the node has its handlers; what waited is told to it first
   const absl::Status ended = (*node)->Run();
   return ended.ok() ? kExitOk : Fail(ended);
 }
 
 int Main(int argc, char** argv) {
+  HoldSignals(true);
   ::signal(SIGPIPE, SIG_IGN);
   ::signal(SIGXFSZ, SIG_IGN);  // a console file at its limit is an error of write(), no death
   ::umask(0077);               // sockets and console files are the owner's alone
@@ -120,6 +132,7 @@ int Main(int argc, char** argv) {
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? kExitOk : kExitUsage;
   }
+  if (!run->parsed()) HoldSignals(false);
   if (version->parsed()) {
     std::printf("romulusd %s\n", kVersion);
     return kExitOk;

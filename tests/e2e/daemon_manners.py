@@ -198,6 +198,23 @@ class Stopping(WithPair):
         self.assertTrue(joined, explanation)
         self.assertTrue(pairlib.judge_console(whole)["good"])
 
+    def test_a_signal_that_comes_before_the_node_is_told_to_it(self):
+        """The configuration is a FIFO: main() has begun when it is opened, and waits for it."""
+        fifo = self.pair.folder / "fifo.textproto"
+        os.mkfifo(fifo)
+        config, self.pair.config = self.pair.config, fifo
+        daemon = self.pair.start_node("alpha", "secondary")
+        self.pair.config = config
+        with open(fifo, "w") as writer:
+            daemon.signal(signal.SIGTERM)
+            # It is read again when the host is known: then as a file.
+            plain = self.pair.folder / "plain.textproto"
+            plain.write_text(config.read_text())
+            plain.rename(fifo)
+            writer.write(config.read_text())
+        self.assertEqual(daemon.process.wait(timeout=pairlib.PATIENCE_S), 0, daemon.log_tail())
+        self.assertIn("event=left", daemon.log_path.read_text())
+
     def test_a_secondary_says_what_is_gone(self):
         primary, secondary = self.pair.start_protected()
         left = self.stop(secondary)
