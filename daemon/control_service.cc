@@ -6,6 +6,7 @@
 
 #include <chrono>
 #include <condition_variable>
+#include <filesystem>
 #include <mutex>
 #include <optional>
 #include <utility>
@@ -191,6 +192,14 @@ absl::Status ControlServerImpl::Start(const std::string& address) {
   absl::ConsumePrefix(&path, "//");
   // gRPC would take the socket away from a daemon that still listens on it.
   if (is_unix) {
+    const std::string folder = std::filesystem::path(std::string(path)).parent_path().string();
+    std::error_code error;
+    if (!std::filesystem::is_directory(folder, error)) {
+      return absl::NotFoundError(
+          absl::StrCat("control address ", address, ": there is no folder ", folder,
+                       "; make it for this daemon's user alone: `mkdir -m 0700 -p ", folder,
+                       "` (under systemd RuntimeDirectory= does so at each start)"));
+    }
     ROMULUS_RETURN_IF_ERROR(
         base::Annotate(RemoveStaleSocket(std::string(path)), "control address"));
   }

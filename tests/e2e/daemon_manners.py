@@ -80,6 +80,14 @@ class Refusals(WithPair):
         self.assertTrue(alpha.alive())
         alpha.status()
 
+    def test_a_missing_folder_of_the_control_socket(self):
+        config = self.pair.folder / "bad.textproto"
+        config.write_text(self.pair.config.read_text().replace("alpha.sock", "none/alpha.sock"))
+        done = run(self.romulusd, "run", "--config", config, "--node", "alpha")
+        self.assertEqual(done.returncode, 1)
+        self.assertIn(f"there is no folder {self.pair.folder}/none; make it", done.stderr)
+        self.assertEqual(len(done.stderr.splitlines()), 1, done.stderr)
+
     def test_no_daemon(self):
         done = run(self.romulusctl, "--address", f"unix://{self.pair.folder}/none.sock", "status")
         self.assertEqual(done.returncode, 3)
