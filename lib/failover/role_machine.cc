@@ -236,7 +236,7 @@ class Step {
     if (event_.term != state_.term || !state_.peer_connected || !state_.sync_done) return;
     state_.committed_epoch = std::max(state_.committed_epoch, event_.epoch);
     if (state_.mode == Mode::kSyncing) {
-      Enter(Mode::kProtected, absl::StrCat("the secondary holds epoch ", event_.epoch.value()));
+      Enter(Mode::kProtected, "in step with the secondary");
     }
   }
 
@@ -342,7 +342,7 @@ class Step {
         state_.committed = true;
         state_.committed_epoch = event_.epoch;
         if (state_.mode == Mode::kSyncing) {
-          Enter(Mode::kProtected, absl::StrCat("holds epoch ", event_.epoch.value()));
+          Enter(Mode::kProtected, "in step with the primary");
         }
         return;
       case EventKind::kLinkClosed:

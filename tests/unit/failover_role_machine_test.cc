@@ -66,6 +66,8 @@ TEST(PrimaryTest, SyncsThenIsProtectedByTheFirstAck) {
   EXPECT_THAT(node.On(K::kEpochCommitted, proposed, EpochId(1)), IsEmpty());
   EXPECT_EQ(node.mode(), Mode::kProtected);
   EXPECT_EQ(node.state().committed_epoch, EpochId(1));
+  // Still true thousands of epochs later (P8).
+  EXPECT_EQ(node.state().reason, "in step with the secondary");
 }
 
 TEST(PrimaryTest, AnAckBeforeTheSyncsEndOrOfAnotherTermProtectsNobody) {

@@ -20,6 +20,7 @@ TEST(SecondaryTest, SyncsThenHolds) {
   EXPECT_EQ(node.mode(), Mode::kSyncing);
   node.On(K::kEpochCommitted, Term(32), EpochId(1));
   EXPECT_EQ(node.mode(), Mode::kProtected);
+  EXPECT_EQ(node.state().reason, "in step with the primary");
   EXPECT_TRUE(node.state().committed);
   EXPECT_FALSE(RunsGuest(node.state()));
 }
