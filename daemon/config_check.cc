@@ -11,6 +11,7 @@
 #include <filesystem>
 #include <iterator>
 #include <set>
+#include <utility>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
@@ -93,7 +94,11 @@ HostPort SplitHostPort(absl::string_view address) {
   }
   absl::string_view host = address.substr(0, colon);
   const bool bracketed = absl::ConsumePrefix(&host, "[") && absl::ConsumeSuffix(&host, "]");
-  if (!bracketed && absl::StrContains(host, ":")) return {};
+  for (const char c : host) {
+    const bool allowed = absl::ascii_isalnum(c) || c == '.' || c == '-' || c == '_' ||
+                         (bracketed && (c == ':' || c == '%'));
+    if (!allowed) return {};
+  }
   split.host = std::string(host);
   return split;
 }
@@ -138,6 +143,25 @@ void CheckControlAddress(const std::string& address, const ConfigPlace& at) {
   }
 }
 
+// Two servers of one node cannot share a port, unless on two addresses.
+void CheckPorts(const Node& node, const ConfigPlace& at) {
+  const auto any = [](const std::string& host) { return host == "0.0.0.0" || host == "::"; };
+  const std::pair<const char*, HostPort> servers[] = {
+      {"replication_address", SplitHostPort(node.replication_address())},
+      {"control_address", SplitHostPort(node.control_address())},
+      {"metrics_address", SplitHostPort(node.metrics_address())}};
+  for (const auto& later : servers) {
+    for (const auto& [field, earlier] : servers) {
+      if (later.first == field) break;
+      const HostPort& own = later.second;
+      if (own.host.empty() || own.port != earlier.port) continue;
+      if (own.host == earlier.host || any(own.host) || any(earlier.host)) {
+        at.Error(later.first, absl::StrCat("port ", own.port, " is ", field, "'s already"));
+      }
+    }
+  }
+}
+
 void CheckNode(const Node& node, bool two_nodes, const ConfigPlace& at) {
   if (!ValidName(node.name())) at.Error("name", kNameRule);
   if (node.has_replication_address()) {
@@ -156,6 +180,7 @@ void CheckNode(const Node& node, bool two_nodes, const ConfigPlace& at) {
   if (node.has_metrics_address() && !IsIp(SplitHostPort(node.metrics_address()).host)) {
     at.Error("metrics_address", absl::StrCat("'", node.metrics_address(), "' is not ip:port"));
   }
+  CheckPorts(node, at);
 }
 
 void CheckNodes(const Config& config, const ConfigOptions& options, const ConfigPlace& root) {

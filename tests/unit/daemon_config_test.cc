@@ -130,7 +130,7 @@ constexpr char kPairNodes[] =
     "name: \"vm1\" uuid: \"8f3c2f4e-7f0b-4d52-9a57-0d5f3a9d4c11\"\n"
     "guest { kernel: \"kernel\" }\n"
     "nodes { name: \"alpha\" control_address: \"127.0.0.1:1\" replication_address: \"h:1\" }\n"
-    "nodes { name: \"beta\" control_address: \"[::1]:2\" replication_address: \"[::1]:2\" }\n";
+    "nodes { name: \"beta\" control_address: \"[::1]:2\" replication_address: \"[::1]:3\" }\n";
 
 TEST_F(ConfigTest, TheNodeIsChosenByTheFileOrTheCaller) {
   EXPECT_THAT(Errors(kPairNodes), ElementsAre(HasSubstr("node_name: must be set")));
@@ -168,6 +168,32 @@ TEST_F(ConfigTest, AddressesAreJudged) {
   EXPECT_THAT(with("control_address: \"localhost:5\" metrics_address: \"host:9\""),
               ElementsAre(HasSubstr("metrics_address: 'host:9' is not ip:port")));
   EXPECT_THAT(with("control_address: \"[::1]:5\" metrics_address: \"[::1]:9\""), IsEmpty());
+}
+
+TEST_F(ConfigTest, HostsHaveNoBlanksAndServersOfANodeHavePortsOfTheirOwn) {
+  const auto with = [&](const std::string& fields) {
+    return Errors(
+        "name: \"vm1\" uuid: \"8f3c2f4e-7f0b-4d52-9a57-0d5f3a9d4c11\"\n"
+        "guest { kernel: \"kernel\" }\nnodes { name: \"a\" control_address: \"localhost:5\"\n" +
+        fields + " }\n");
+  };
+  for (const char* host : {"host one", " h", "h ", "h\\t", "a/b", "[::1 ]", "\\303\\244"}) {
+    EXPECT_THAT(
+        with(absl::StrCat("replication_address: \"", host, ":7\"")),
+        ElementsAre(testing::AllOf(testing::StartsWith("4:1: "), HasSubstr("replication_address"),
+                                   HasSubstr("is not host:port"))))
+        << host;
+  }
+  EXPECT_THAT(with("replication_address: \"10.0.0.1:7\"\nmetrics_address: \"10.0.0.1:7\""),
+              ElementsAre(testing::AllOf(
+                  testing::StartsWith("5:1: "),
+                  HasSubstr("metrics_address: port 7 is replication_address's already"))));
+  EXPECT_THAT(with("replication_address: \"alpha:7\"\nmetrics_address: \"0.0.0.0:7\""),
+              ElementsAre(HasSubstr("metrics_address: port 7 is replication_address's")));
+  EXPECT_THAT(with("replication_address: \"localhost:5\""),
+              ElementsAre(HasSubstr("control_address: port 5 is replication_address's")));
+  EXPECT_THAT(with("replication_address: \"10.0.0.1:7\" metrics_address: \"10.0.1.1:7\""),
+              IsEmpty());
 }
 
 TEST_F(ConfigTest, NodesAreOneOrTwoAndDiffer) {
