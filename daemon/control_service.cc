@@ -176,7 +176,9 @@ class ControlServerImpl final : public ControlServer {
   void Shutdown() override {
     if (server_ == nullptr) return;
     service_.Stop();
-    server_->Shutdown(std::chrono::system_clock::now() + kShutdownGrace);
+    // By the monotonic clock: a wall clock that is set meanwhile must not stretch it.
+    server_->Shutdown(gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC),
+                                   gpr_time_from_millis(kShutdownGrace.count(), GPR_TIMESPAN)));
     server_->Wait();
     server_.reset();
   }

@@ -25,6 +25,12 @@ class CondVar {
            absl::ToChronoNanoseconds(std::min(timeout, absl::Hours(24 * 365)));
   }
 
+  // What is left of it; zero when it is over.
+  static absl::Duration Left(Deadline deadline) {
+    return std::max(absl::ZeroDuration(),
+                    absl::FromChrono(deadline - std::chrono::steady_clock::now()));
+  }
+
   void Wait(absl::Mutex* mutex) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex) {
     Lockable lockable{mutex};
     condition_.wait(lockable);
@@ -37,6 +43,15 @@ class CondVar {
   bool WaitWithTimeout(absl::Mutex* mutex, absl::Duration timeout)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex) {
     return WaitUntil(mutex, After(timeout));
+  }
+  // Until `true_now`, asked with `mutex` held, or the end of the time; what it said last.
+  template <typename Predicate>
+  bool AwaitUntil(absl::Mutex* mutex, Deadline deadline, const Predicate& true_now)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex) {
+    while (!true_now()) {
+      if (WaitUntil(mutex, deadline)) return true_now();
+    }
+    return true;
   }
   void Signal() { condition_.notify_one(); }
   void SignalAll() { condition_.notify_all(); }

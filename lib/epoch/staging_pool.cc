@@ -54,8 +54,10 @@ std::optional<StagingChunk> StagingPool::TryAcquire() {
 
 absl::StatusOr<StagingChunk> StagingPool::Acquire(absl::Duration timeout) {
   absl::MutexLock lock(&mutex_);
-  auto ready = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return closed_ || !free_.empty(); };
-  if (!mutex_.AwaitWithTimeout(absl::Condition(&ready), timeout)) {
+  const auto ready = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return closed_ || !free_.empty();
+  };
+  if (!ready() && !changed_.AwaitUntil(&mutex_, base::CondVar::After(timeout), ready)) {
     return absl::DeadlineExceededError("no staging memory was given back in time");
   }
   if (closed_) return absl::CancelledError("staging is closed");
@@ -67,6 +69,7 @@ absl::StatusOr<StagingChunk> StagingPool::Acquire(absl::Duration timeout) {
 void StagingPool::Close() {
   absl::MutexLock lock(&mutex_);
   closed_ = true;
+  changed_.SignalAll();
 }
 
 void StagingPool::Reopen() {
@@ -82,6 +85,7 @@ uint64_t StagingPool::used_bytes() const {
 void StagingPool::Release(std::byte* data) {
   absl::MutexLock lock(&mutex_);
   free_.push_back(data);
+  changed_.Signal();
 }
 
 }  // namespace romulus::epoch

@@ -13,6 +13,7 @@
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "base/cond_var.h"
 #include "base/mapped_region.h"
 #include "base/types.h"
 
@@ -67,6 +68,7 @@ class StagingPool {
 
   base::MappedRegion memory_;
   mutable absl::Mutex mutex_;
+  base::CondVar changed_;  // free_ has more, or closed_
   std::vector<std::byte*> free_ ABSL_GUARDED_BY(mutex_);
   bool closed_ ABSL_GUARDED_BY(mutex_) = false;
 };

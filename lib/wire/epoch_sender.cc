@@ -90,10 +90,10 @@ class EpochSender::Impl {
 
   absl::Status Await(absl::Duration timeout, size_t below) {
     absl::MutexLock lock(&mutex_);
-    auto ready = [this, below]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    const auto ready = [this, below]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
       return closed_ || unacked_.size() < below;
     };
-    if (!mutex_.AwaitWithTimeout(absl::Condition(&ready), timeout)) {
+    if (!ready() && !acked_or_closed_.AwaitUntil(&mutex_, base::CondVar::After(timeout), ready)) {
       return absl::DeadlineExceededError(
           absl::StrCat(unacked_.size(), " epochs wait for their ack"));
     }
@@ -132,6 +132,7 @@ class EpochSender::Impl {
         unacked_.pop_front();
       }
       acked_ = std::max(acked_, epoch);
+      acked_or_closed_.SignalAll();
     }
     for (const Unacked& one : done) {
       listener_->OnEpochAcked({.term = term,
@@ -162,6 +163,7 @@ class EpochSender::Impl {
     why_ = why.ok() ? absl::CancelledError("closed") : why;
     dropped.swap(queue_);
     work_.Signal();
+    acked_or_closed_.SignalAll();
   }
 
   void Join() {
@@ -304,6 +306,7 @@ class EpochSender::Impl {
   absl::Mutex listener_mutex_ ABSL_ACQUIRED_BEFORE(mutex_);
   mutable absl::Mutex mutex_;
   base::CondVar work_;
+  base::CondVar acked_or_closed_;
   std::deque<Item> queue_ ABSL_GUARDED_BY(mutex_);
   std::deque<Unacked> unacked_ ABSL_GUARDED_BY(mutex_);  // submitted, ascending
   EpochId open_epoch_ ABSL_GUARDED_BY(mutex_);

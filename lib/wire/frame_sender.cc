@@ -31,8 +31,7 @@ absl::Status FrameSender::WithEncoder(
     size_t batch_bytes, absl::FunctionRef<absl::Status(codec::EpochEncoder&, Send)> work,
     uint64_t* send_ns) {
   absl::MutexLock lock(&mutex_);
-  mutex_.Await(absl::Condition(
-      +[](bool* busy) { return !*busy; }, &busy_));
+  while (busy_) free_.Wait(&mutex_);
   if (link_ == nullptr || broken_) return absl::UnavailableError("the stream is over");
   busy_ = true;
   Link* const link = link_;
@@ -65,17 +64,18 @@ absl::Status FrameSender::WithEncoder(
 
   mutex_.Lock();
   busy_ = false;
+  free_.SignalAll();
   if (!done.ok()) broken_ = true;
   return done;
 }
 
 absl::Status FrameSender::SendControl(absl::Duration timeout, codec::FrameKind kind, Term term,
                                       EpochId epoch, const google::protobuf::MessageLite& body) {
-  const absl::Time deadline = absl::Now() + timeout;
+  // By the monotonic clock: heartbeats pass here, whatever becomes of the wall clock.
+  const base::CondVar::Deadline deadline = base::CondVar::After(timeout);
   absl::MutexLock lock(&mutex_);
-  if (!mutex_.AwaitWithDeadline(absl::Condition(
-                                    +[](bool* busy) { return !*busy; }, &busy_),
-                                deadline)) {
+  const auto free = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return !busy_; };
+  if (!free_.AwaitUntil(&mutex_, deadline, free)) {
     return absl::DeadlineExceededError("the link is busy");
   }
   if (link_ == nullptr || broken_) return absl::UnavailableError("the stream is over");
@@ -86,11 +86,12 @@ absl::Status FrameSender::SendControl(absl::Duration timeout, codec::FrameKind k
   codec::FrameWriter before = frames_;
   std::string message;
   frames_.Append(kind, term, epoch, body, &message);
-  absl::Status sent = link->SendWithin(deadline - absl::Now(), std::move(message));
+  absl::Status sent = link->SendWithin(base::CondVar::Left(deadline), std::move(message));
   if (!sent.ok()) frames_ = before;  // its number was never used
 
   mutex_.Lock();
   busy_ = false;
+  free_.SignalAll();
   if (!sent.ok() && !absl::IsDeadlineExceeded(sent)) broken_ = true;
   return sent;
 }

@@ -17,6 +17,7 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "base/clock.h"
+#include "base/cond_var.h"
 #include "base/types.h"
 #include "codec/epoch_encoder.h"
 #include "codec/frame.h"
@@ -54,7 +55,8 @@ class FrameSender {
   explicit FrameSender(const base::Clock* clock) : clock_(clock) {}
 
   const base::Clock* const clock_;
-  absl::Mutex mutex_;  // held while sending: order on the link is the order of numbers
+  absl::Mutex mutex_;   // held while sending: order on the link is the order of numbers
+  base::CondVar free_;  // not busy any more
   bool busy_ ABSL_GUARDED_BY(mutex_) = false;
   Link* link_ ABSL_GUARDED_BY(mutex_) = nullptr;
   bool broken_ ABSL_GUARDED_BY(mutex_) = false;

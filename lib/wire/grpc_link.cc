@@ -43,7 +43,7 @@ class ClientStream final : public GrpcStream {
     call_->StartCall(&tag);
     void* got = nullptr;
     bool ok = false;
-    const auto deadline = std::chrono::system_clock::now() + std::chrono::milliseconds(timeout_ms);
+    const gpr_timespec deadline = MonotonicIn(std::chrono::milliseconds(timeout_ms));
     const bool in_time = queue_->AsyncNext(&got, &ok, deadline) == grpc::CompletionQueue::GOT_EVENT;
     if (in_time && ok) return absl::OkStatus();
     if (!in_time) {

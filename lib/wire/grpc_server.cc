@@ -192,7 +192,7 @@ class Server final : public GrpcLinkServer {
     }
     standing.clear();
     // Waits for calls to end, then cancels what is left.
-    core_->server->Shutdown(std::chrono::system_clock::now() + std::chrono::milliseconds(700));
+    core_->server->Shutdown(MonotonicIn(std::chrono::milliseconds(700)));
     {
       absl::MutexLock lock(&mutex_);
       mutex_.Await(absl::Condition(

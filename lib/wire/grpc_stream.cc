@@ -110,7 +110,7 @@ absl::Status GrpcStream::SendWithin(absl::Duration timeout, std::string frames) 
   grpc::ByteBuffer message = WrapFrames(std::move(frames));
   const size_t bytes = message.Length();
   absl::MutexLock lock(&mutex_);
-  auto has_room = [this, bytes]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+  const auto has_room = [this, bytes]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     return closing_ || broken_ || outgoing_bytes_ == 0 ||
            outgoing_bytes_ + bytes <= options_.max_queued_bytes;
   };
@@ -123,7 +123,7 @@ absl::Status GrpcStream::SendWithin(absl::Duration timeout, std::string frames) 
     Cancel();  // the write in flight would wait for the peer
     return why;
   }
-  if (!mutex_.AwaitWithTimeout(absl::Condition(&has_room), timeout)) {
+  if (!has_room() && !room_.AwaitUntil(&mutex_, base::CondVar::After(timeout), has_room)) {
     return absl::DeadlineExceededError("the peer does not read what it is sent");
   }
   if (closing_) return absl::UnavailableError(absl::StrCat("link closed: ", why_.message()));
@@ -167,10 +167,11 @@ void GrpcStream::BeginCloseLocked(const absl::Status& why) {
     return;
   }
   closing_ = true;
+  room_.SignalAll();
   why_ = why;
   if (!done_) {
     lingering_ = true;
-    linger_.Set(queue_, std::chrono::system_clock::now() + kLinger, TagOf(Op::kLinger));
+    linger_.Set(queue_, MonotonicIn(kLinger), TagOf(Op::kLinger));
   }
   AdvanceCloseLocked();
 }
@@ -207,6 +208,7 @@ void GrpcStream::OnTag(Op op, bool ok) {
   absl::Status why;
   {
     absl::MutexLock lock(&mutex_);
+    room_.SignalAll();  // they look when this lock is let go
     if (!bad.ok()) {
       broken_ = true;
       BeginCloseLocked(bad);

@@ -12,11 +12,13 @@
 #ifndef ROMULUS_WIRE_GRPC_STREAM_H_
 #define ROMULUS_WIRE_GRPC_STREAM_H_
 
+#include <grpc/support/time.h>
 #include <grpcpp/alarm.h>
 #include <grpcpp/completion_queue.h>
 #include <grpcpp/support/byte_buffer.h>
 
 #include <atomic>
+#include <chrono>
 #include <cstddef>
 #include <deque>
 #include <memory>
@@ -30,6 +32,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "base/cond_var.h"
 #include "wire/grpc_link.h"
 #include "wire/link.h"
 
@@ -97,6 +100,7 @@ class GrpcStream : public std::enable_shared_from_this<GrpcStream> {
   grpc::ByteBuffer incoming_;  // of the read in flight, then of the delivery
 
   mutable absl::Mutex mutex_;
+  base::CondVar room_;  // whatever a sender waits for may have changed
   LinkListener* listener_ ABSL_GUARDED_BY(mutex_) = nullptr;
   std::deque<grpc::ByteBuffer> outgoing_ ABSL_GUARDED_BY(mutex_);  // front: in flight if writing_
   size_t outgoing_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
@@ -133,6 +137,12 @@ class GrpcStreamLink : public Link {
  protected:
   const std::shared_ptr<GrpcStream> stream_;
 };
+
+// A deadline for gRPC that no wall clock moves.
+inline gpr_timespec MonotonicIn(std::chrono::milliseconds delay) {
+  return gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC),
+                      gpr_time_from_millis(delay.count(), GPR_TIMESPAN));
+}
 
 // Channel arguments of both ends.
 std::vector<std::pair<std::string, int>> TransportArguments(const GrpcLinkOptions& options);

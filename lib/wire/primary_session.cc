@@ -7,6 +7,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
+#include "base/cond_var.h"
 #include "base/status.h"
 #include "codec/frame.h"
 #include "codec/peer_terms.h"
@@ -53,16 +54,16 @@ class Session final : public PrimarySession, public LinkListener {
   }
 
   absl::StatusOr<v1::HelloReply> Handshake(absl::Duration timeout) override {
-    const absl::Time deadline = absl::Now() + timeout;
+    const base::CondVar::Deadline deadline = base::CondVar::After(timeout);
     const absl::Status sent =
         frames_->SendControl(timeout, codec::FrameKind::kHello, options_.hello.stream_term,
                              EpochId(), BuildHello(options_.hello));
     absl::MutexLock lock(&mutex_);
     if (!sent.ok()) return closed_ ? *closed_ : sent;
-    auto answered = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    const auto answered = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
       return reply_.has_value() || closed_.has_value();
     };
-    if (!mutex_.AwaitWithDeadline(absl::Condition(&answered), deadline)) {
+    if (!answered_or_closed_.AwaitUntil(&mutex_, deadline, answered)) {
       return absl::DeadlineExceededError("the secondary does not answer the Hello");
     }
     if (reply_) return *reply_;
@@ -142,6 +143,7 @@ class Session final : public PrimarySession, public LinkListener {
     {
       absl::MutexLock lock(&mutex_);
       closed_ = why.ok() ? absl::UnavailableError("the stream ended") : why;
+      answered_or_closed_.SignalAll();
       if (sync_ != nullptr) sync_->Cancel();
     }
     sender_.Close(why);
@@ -207,6 +209,7 @@ class Session final : public PrimarySession, public LinkListener {
     }
     absl::MutexLock lock(&mutex_);
     reply_ = std::move(reply);
+    answered_or_closed_.SignalAll();
     return absl::OkStatus();
   }
 
@@ -243,6 +246,7 @@ class Session final : public PrimarySession, public LinkListener {
   bool over_ = false;  // something was refused: nothing more is looked at
 
   absl::Mutex mutex_;
+  base::CondVar answered_or_closed_;
   bool linked_ ABSL_GUARDED_BY(mutex_) = false;  // link_ is set and may be closed
   std::optional<absl::Status> close_wanted_ ABSL_GUARDED_BY(mutex_);
   std::optional<absl::Status> closed_ ABSL_GUARDED_BY(mutex_);

@@ -28,6 +28,31 @@ TEST(CondVarTest, AWaitEndsInTimeAfterTheWallClockWasSetBack) {
   }
 }
 
+TEST(CondVarTest, AwaitEndsByWhatItAwaitsOrByTheTime) {
+  absl::Mutex mutex;
+  CondVar changed;
+  int count = 0;
+  std::thread other([&] {
+    for (int i = 0; i < 3; ++i) {
+      absl::MutexLock lock(&mutex);
+      ++count;
+      changed.SignalAll();
+    }
+  });
+  {
+    absl::MutexLock lock(&mutex);
+    EXPECT_TRUE(changed.AwaitUntil(&mutex, CondVar::After(absl::InfiniteDuration()),
+                                   [&] { return count == 3; }));
+    EXPECT_FALSE(changed.AwaitUntil(&mutex, CondVar::After(absl::Milliseconds(5)),
+                                    [&] { return count == 4; }));
+    EXPECT_TRUE(changed.AwaitUntil(&mutex, CondVar::After(absl::ZeroDuration()),
+                                   [&] { return count == 3; }));
+  }
+  EXPECT_EQ(CondVar::Left(CondVar::After(absl::ZeroDuration())), absl::ZeroDuration());
+  EXPECT_GT(CondVar::Left(CondVar::After(absl::Hours(1))), absl::Minutes(59));
+  other.join();
+}
+
 TEST(CondVarTest, ASignalEndsAWaitWithoutEnd) {
   absl::Mutex mutex;
   CondVar changed;
