@@ -85,7 +85,10 @@ class FdConsole final : public Console {
   bool AwaitWork() {
     std::unique_lock lock(mutex_);
     changed_.wait(lock, [this] { return stopping_ || queue_.queued_bytes() != 0; });
-    return queue_.queued_bytes() != 0 && !GivesUpLocked();
+    if (queue_.queued_bytes() == 0) return false;
+    // A file that takes bytes takes all of them, however late this thread comes to run; a reader
+    // might take one now and then for ever.
+    return !GivesUpLocked() || (by_position_ && failure_.ok());
   }
   bool GivesUpLocked() const { return stopping_ && std::chrono::steady_clock::now() >= stop_at_; }
 

@@ -85,6 +85,7 @@ class ConsoleTest : public testing::Test {
 };
 
 TEST_F(ConsoleTest, AFileIsWrittenByPosition) {
+  options_.drain_time = std::chrono::milliseconds(0);  // a file that takes bytes is waited for
   {
     auto console = OpenFile();
     EXPECT_FALSE(console->start_offset().has_value());
