@@ -33,6 +33,7 @@ namespace romulus::testing {
 
 struct MachineRigOptions {
   std::string kernel;  // ledger.elf
+  std::string initrd;
   std::string command_line;
   int vcpus = 1;
   uint64_t memory_mib = 16;
@@ -119,6 +120,7 @@ class MachineRig : public vmm::GuestListener {
     spec.dirty_log = options.dirty_log;
     spec.ring_entries = options.ring_entries;
     spec.boot.kernel_path = options.kernel;
+    spec.boot.initrd_path = options.initrd;
     spec.boot.command_line = options.command_line;
     spec.console = gate.get();
     spec.listener = this;
