@@ -126,7 +126,7 @@ class HostileTest : public testing::TestWithParam<std::tuple<Stage, Attack>> {
       primary->CutEpoch();
     }
     ASSERT_TRUE(primary->session->epochs().AwaitAllAcked(kPatience).ok());
-    primary->session->SendGoodbye(v1::Goodbye::REASON_UNPROTECT, "test", kPatience);
+    primary->session->SendGoodbye(v1::Goodbye::REASON_SHUTDOWN, "test", kPatience);
     secondary_.AwaitClosed(streams_before + 1);
     primary->session.reset();
     ASSERT_EQ(primary->Difference(*secondary_.memory), "");

@@ -36,7 +36,7 @@ TEST_P(PerVcpuCount, GoesOnInAnotherMachine) {
   constexpr int kHops = 8;
   std::string console;
   auto witness = std::make_unique<Witness>();
-  vmm::MachineSpec spec = Spec(*witness, vcpus, "steps=60 report_ms=4 pages=200 verify=4");
+  vmm::MachineSpec spec = Spec(*witness, vcpus, "steps=300 report_ms=4 pages=200 verify=4");
   ASSERT_OK_AND_ASSIGN(auto machine, Machine::Boot(*system_, spec));
   ASSERT_OK(machine->Start());
   for (int hop = 0; hop < kHops; ++hop) {
@@ -59,7 +59,7 @@ TEST_P(PerVcpuCount, GoesOnInAnotherMachine) {
   }
   ASSERT_TRUE(witness->AwaitStop());
   EXPECT_EQ(witness->stop(), vmm::GuestStop::kPowerOff) << witness->detail();
-  EXPECT_TRUE(LedgerIsIntact(console + witness->text(), 60));
+  EXPECT_TRUE(LedgerIsIntact(console + witness->text(), 300));
   machine->Stop();
 }
 
