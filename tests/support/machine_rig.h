@@ -33,7 +33,7 @@ namespace romulus::testing {
 
 struct MachineRigOptions {
   std::string kernel;  // ledger.elf
-  std::string initrd;
+  std::string initrd = {};
   std::string command_line;
   int vcpus = 1;
   uint64_t memory_mib = 16;
