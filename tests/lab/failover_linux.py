@@ -6,21 +6,16 @@
 Exit status 0 if the guest went on with its memory intact, 77 if there is nothing to run.
 """
 
-import argparse
-import contextlib
-import os
 import sys
 import time
 
+import entry
 import guest_initramfs
 import images
-from lab import Lab, LabError
-from report import Report
-from romulus_node import Binaries, Node, config, console_file
+from romulus_node import Node, config, console_file
 
 TICKS_BEFORE = 10  # released by the first host before it loses power
 TICKS_AFTER = 20  # at least so many more at the second
-SKIPPED = 77  # CTest's SKIP_RETURN_CODE
 
 
 class ReleasedConsole:
@@ -97,22 +92,5 @@ def run(report, lab, binaries):
             raise AssertionError("; ".join(faults[:5]))
 
 
-def main(words):
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--build", default=os.environ.get("ROMULUS_BUILD", "."),
-                        help="CMake build folder (default: $ROMULUS_BUILD)")
-    binaries = Binaries(parser.parse_args(words).build)
-    if not binaries.present():
-        print(f"skipped: no {binaries.romulusd}")
-        return SKIPPED
-    report = Report()
-    # What failed is in the table. Lab keeps its scratch folder when an exception leaves it.
-    with contextlib.suppress(LabError, images.ImageError, AssertionError):
-        with Lab() as lab:
-            run(report, lab, binaries)
-            lab.keep = report.failed > 0
-    return report.close()
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(entry.main(sys.argv[1:], __doc__, run))

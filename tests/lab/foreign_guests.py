@@ -11,23 +11,18 @@
 Exit status 0 if all of them do, 77 if there is nothing to run.
 """
 
-import argparse
-import contextlib
-import os
 import re
 import shlex
 import sys
 
 import bzimage
+import entry
 import guest_initramfs
 import images
 from failover_linux import ReleasedConsole, wait_until
-from lab import Lab, LabError
-from report import Report
-from romulus_node import Address, Binaries, Node, config_of
+from romulus_node import Address, Node, config_of
 
 TICKS = 12  # of the regular kernel; of the other one each before, while and after it is protected
-SKIPPED = 77  # CTest's SKIP_RETURN_CODE
 LINUX_LOADER, PVH_LOADER = 255, 176  # see guest_init.sh
 
 
@@ -135,25 +130,12 @@ def check_memtest(report, lab, binaries):
         job.wait()
 
 
-def main(words):
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--build", default=os.environ.get("ROMULUS_BUILD", "."),
-                        help="CMake build folder (default: $ROMULUS_BUILD)")
-    binaries = Binaries(parser.parse_args(words).build)
-    if not binaries.present():
-        print(f"skipped: no {binaries.romulusd}")
-        return SKIPPED
-    report = Report()
-    # What failed is in the table. Lab keeps its scratch folder when an exception leaves it.
-    with contextlib.suppress(LabError, images.ImageError, AssertionError):
-        with Lab(hosts=1, memory_mib=1536) as lab:
-            guest_initramfs.build(lab.scratch / "guest.cpio")
-            check_regular(report, lab, binaries)
-            check_memtest(report, lab, binaries)
-            check_pvh(report, lab, binaries)
-            lab.keep = report.failed > 0
-    return report.close()
+def run(report, lab, binaries):
+    guest_initramfs.build(lab.scratch / "guest.cpio")
+    check_regular(report, lab, binaries)
+    check_memtest(report, lab, binaries)
+    check_pvh(report, lab, binaries)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(entry.main(sys.argv[1:], __doc__, run, hosts=1, memory_mib=1536))

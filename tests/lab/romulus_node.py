@@ -17,7 +17,8 @@ class Binaries:
     """Where romulusd and romulusctl were built: a CMake build folder."""
 
     def __init__(self, build):
-        self.romulusd = pathlib.Path(build).resolve() / "daemon" / "romulusd"
+        self.build = pathlib.Path(build).resolve()
+        self.romulusd = self.build / "daemon" / "romulusd"
         self.romulusctl = self.romulusd.with_name("romulusctl")
 
     def present(self):

@@ -24,9 +24,12 @@ class PrimarySessionTest : public testing::Test {
   absl::Status Connect() {
     network_ = std::make_unique<LoopbackNetwork>();
     network_->SetListener(kSecondary, secondary_.Connect(network_->TakeLink(kSecondary)));
-    return primary_.Open([this](LinkListener* listener) {
-      network_->SetListener(kPrimary, listener);
-      return network_->TakeLink(kPrimary);
+    return OpenOn(*network_);
+  }
+  absl::Status OpenOn(LoopbackNetwork& network) {
+    return primary_.Open([&network](LinkListener* listener) {
+      network.SetListener(kPrimary, listener);
+      return network.TakeLink(kPrimary);
     });
   }
   // The network's own thread: delivers whatever there is, after `fault` had a look at it.
@@ -267,12 +270,7 @@ TEST_F(PrimarySessionTest, AReplyOfAnImpossibleTermIsNoReply) {
   LoopbackNetwork network;
   network.DeliverAtOnce();
   std::unique_ptr<Link> peer = network.TakeLink(kSecondary);
-  ASSERT_TRUE(primary_
-                  .Open([&](LinkListener* listener) {
-                    network.SetListener(kPrimary, listener);
-                    return network.TakeLink(kPrimary);
-                  })
-                  .ok());
+  ASSERT_TRUE(OpenOn(network).ok());
   v1::HelloReply refuse;
   refuse.set_protocol_version(kProtocolVersion);
   refuse.set_reason(v1::REFUSAL_REASON_TERM);
@@ -292,12 +290,7 @@ TEST_F(PrimarySessionTest, AnAcceptanceInAnotherProtocolIsRefused) {
   LoopbackNetwork network;
   network.DeliverAtOnce();
   std::unique_ptr<Link> peer = network.TakeLink(kSecondary);
-  ASSERT_TRUE(primary_
-                  .Open([&](LinkListener* listener) {
-                    network.SetListener(kPrimary, listener);
-                    return network.TakeLink(kPrimary);
-                  })
-                  .ok());
+  ASSERT_TRUE(OpenOn(network).ok());
   codec::FrameWriter writer;
   v1::HelloReply accept;
   accept.set_accepted(true);
