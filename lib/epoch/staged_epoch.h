@@ -31,6 +31,22 @@ struct ConsoleCut {
   std::string bytes;
 };
 
+// One thing that the guest did to a disk. In an epoch they stand in the order in which they were
+// begun; to do them again changes nothing.
+struct DiskWrite {
+  enum class Kind : uint8_t {
+    kWrite,        // `data`
+    kWriteZeroes,  // reads as zeros afterwards
+    kDiscard,      // content undefined afterwards; both copies of the disk make it zeros
+    kFlush,        // what was done before it must survive a power loss
+  };
+  Kind kind = Kind::kWrite;
+  uint32_t disk = 0;          // index in the configuration's list of disks
+  uint64_t offset_bytes = 0;  // multiples of a sector (512), within the disk; 0 for kFlush
+  uint64_t size_bytes = 0;
+  std::vector<std::byte> data;  // kWrite: size_bytes
+};
+
 struct StagedEpoch {
   Term term;
   EpochId epoch;
@@ -38,6 +54,7 @@ struct StagedEpoch {
   std::vector<PageBatch> batches;  // pages not already handed over by EpochSink::StagePages
   uint64_t page_count = 0;         // of the whole epoch
   state::MachineState machine;
+  std::vector<DiskWrite> disk_writes;
   ConsoleCut console;
   uint64_t console_released = 0;  // stream offset released when the epoch was cut
   PhaseTimes phases;

@@ -14,6 +14,7 @@
 #include <array>
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -22,10 +23,12 @@
 #include "absl/status/statusor.h"
 #include "arch/boot.h"
 #include "arch/cpuid.h"
+#include "base/executor.h"
 #include "devices/bus.h"
 #include "devices/device.h"
 #include "devices/platform.h"
 #include "devices/sinks.h"
+#include "devices/virtio/device.h"
 #include "kvm/system.h"
 #include "kvm/vcpu.h"
 #include "kvm/vm.h"
@@ -52,10 +55,22 @@ struct MachineSpec {
 
   arch::BootSpec boot;  // Boot() only
 
+  // At most arch::kMaxVirtioDevices, in this order in windows and interrupts; the same on both
+  // nodes. `device_loop` is the one thread that they work on; must be set if there are any, and
+  // runs until the machine is gone.
+  std::vector<VirtioSpec> virtio;
+  base::Executor* device_loop = nullptr;
+
   devices::ConsoleSink* console = nullptr;    // must be set
   const devices::WallClock* clock = nullptr;  // null: the host's
   GuestListener* listener = nullptr;          // must be set
   const ThrottleGate* throttle = nullptr;     // null: never waits
+};
+
+// A virtio device of the machine. `make` is called once, when the machine is made.
+struct VirtioSpec {
+  std::string name;  // unique; the prefix of its state's section: "virtio.block.root"
+  std::function<std::unique_ptr<devices::VirtioDevice>()> make;
 };
 
 class MachineCore;
