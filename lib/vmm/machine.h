@@ -43,6 +43,12 @@ namespace romulus::vmm {
 // How KVM tells which pages the guest wrote. Ring and bitmap exclude each other per VM.
 enum class DirtyLogMode : uint8_t { kNone, kRing, kBitmap };
 
+// A virtio device of the machine. `make` is called once, when the machine is made.
+struct VirtioSpec {
+  std::string name;  // unique; the prefix of its state's section: "virtio.block.root"
+  std::function<std::unique_ptr<devices::VirtioDevice>()> make;
+};
+
 struct MachineSpec {
   int vcpu_count = 1;  // 1 to arch::kMaxVcpus
   std::shared_ptr<memory::GuestMemory> memory;
@@ -65,12 +71,6 @@ struct MachineSpec {
   const devices::WallClock* clock = nullptr;  // null: the host's
   GuestListener* listener = nullptr;          // must be set
   const ThrottleGate* throttle = nullptr;     // null: never waits
-};
-
-// A virtio device of the machine. `make` is called once, when the machine is made.
-struct VirtioSpec {
-  std::string name;  // unique; the prefix of its state's section: "virtio.block.root"
-  std::function<std::unique_ptr<devices::VirtioDevice>()> make;
 };
 
 class MachineCore;
