@@ -1,5 +1,6 @@
 #include "epoch/checkpoint_loop.h"
 
+#include <numeric>
 #include <utility>
 
 #include "absl/cleanup/cleanup.h"
@@ -279,9 +280,11 @@ void CheckpointLoop::CutOnce(CutReason reason) {
   if (staged.ok()) {
     staged->interval_ns = stopped_ns - began_ns;
     const uint64_t pages = staged->page_count;
+    const auto& phases_ns = staged->phases.ns;
+    const uint64_t worked_ns = std::accumulate(phases_ns.begin(), phases_ns.end(), uint64_t{0});
     {
       absl::MutexLock lock(&mutex_);
-      governor_.Learn(staged->interval_ns, pages);
+      governor_.Learn(staged->interval_ns, pages, worked_ns);
       last_cut_ = epoch;
       epoch_began_ns_ = resumed_ns;
       failures_ = 0;

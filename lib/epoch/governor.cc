@@ -29,14 +29,16 @@ std::optional<CutReason> Governor::Decide(const GovernorView& view) const {
   if (!view.slot_free) return std::nullopt;
   if (view.requested) return CutReason::kRequest;
   const uint64_t ran_ns = view.now_ns - view.epoch_began_ns;
+  if (ran_ns < floor_ns_) return std::nullopt;
   if (ran_ns >= options_.max_interval_ns) return CutReason::kInterval;
   if (view.output_waiting && ran_ns >= options_.min_interval_ns) return CutReason::kOutput;
   return std::nullopt;
 }
 
 uint64_t Governor::NextLookNs(const GovernorView& view) const {
-  uint64_t next = view.epoch_began_ns + options_.max_interval_ns;
-  if (view.output_waiting) next = std::min(next, view.epoch_began_ns + options_.min_interval_ns);
+  uint64_t next = options_.max_interval_ns;
+  if (view.output_waiting) next = std::min(next, options_.min_interval_ns);
+  next = view.epoch_began_ns + std::max(next, floor_ns_);
   if (ns_per_page_ != 0) {
     const uint64_t budget_ns = ns_per_page_ * options_.max_dirty_pages;
     next = std::min(next, view.epoch_began_ns + budget_ns);
@@ -46,7 +48,8 @@ uint64_t Governor::NextLookNs(const GovernorView& view) const {
   return std::max(next, view.now_ns + kMinLookNs);
 }
 
-void Governor::Learn(uint64_t ran_ns, uint64_t pages) {
+void Governor::Learn(uint64_t ran_ns, uint64_t pages, uint64_t paused_ns) {
+  floor_ns_ = std::min(paused_ns / kPausePerRun, kMaxFloorNs);
   if (pages == 0) return;
   const uint64_t sample = std::max<uint64_t>(1, ran_ns / pages);
   ns_per_page_ = ns_per_page_ == 0 ? sample : (3 * ns_per_page_ + sample) / 4;

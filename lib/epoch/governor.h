@@ -17,6 +17,13 @@ struct GovernorOptions {
   uint64_t min_interval_ns = 200'000;     // and at least this, unless budget or ring end it
 };
 
+// The guest's share when pauses are longer than the intervals asked for: before an interval or
+// waiting output ends an epoch, the guest has run for at least this part of the last pause, one
+// fifth of the time. The bound keeps one pause that was odd (a stopped host) from holding output
+// for long.
+inline constexpr uint64_t kPausePerRun = 4;
+inline constexpr uint64_t kMaxFloorNs = 100'000'000;
+
 // Errors: InvalidArgument for a zero budget, a zero maximum or a minimum above the maximum.
 absl::Status Validate(const GovernorOptions& options);
 
@@ -42,9 +49,10 @@ class Governor {
   // The latest moment at which Decide() should be asked again if nothing happens before.
   uint64_t NextLookNs(const GovernorView& view) const;
 
-  // Learns from an epoch that lasted `ran_ns` and dirtied `pages`: NextLookNs() then looks at the
-  // budget when it is likely to be reached, instead of often.
-  void Learn(uint64_t ran_ns, uint64_t pages);
+  // Learns from an epoch that lasted `ran_ns`, dirtied `pages` and whose checkpoint worked for
+  // `paused_ns` (waits for the secondary are not its work): NextLookNs() then looks at the budget
+  // when it is likely to be reached, instead of often, and the guest's share follows the pause.
+  void Learn(uint64_t ran_ns, uint64_t pages, uint64_t paused_ns);
 
   const GovernorOptions& options() const { return options_; }
   void SetOptions(const GovernorOptions& options) { options_ = options; }
@@ -52,6 +60,7 @@ class Governor {
  private:
   GovernorOptions options_;
   uint64_t ns_per_page_ = 0;  // smoothed; 0: nothing learnt
+  uint64_t floor_ns_ = 0;     // the guest's share after the last pause
 };
 
 }  // namespace romulus::epoch

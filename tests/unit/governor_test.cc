@@ -49,10 +49,52 @@ TEST(GovernorTest, P6_WithoutASlotOnlyBudgetAndRingStopTheGuest) {
 
 TEST(GovernorTest, LooksWhenTheBudgetIsLikelyReached) {
   Governor governor(kOptions);
-  governor.Learn(/*ran_ns=*/400'000, /*pages=*/100);
+  governor.Learn(/*ran_ns=*/400'000, /*pages=*/100, /*paused_ns=*/0);
   EXPECT_EQ(governor.NextLookNs(At(0)), 5'000'000u + 400'000u);
-  governor.Learn(0, 0);  // an idle epoch teaches nothing
+  governor.Learn(0, 0, 0);  // an idle epoch teaches nothing
   EXPECT_EQ(governor.NextLookNs(At(0)), 5'000'000u + 400'000u);
+}
+
+TEST(GovernorTest, LongPausesLeaveTheGuestAShare) {
+  Governor governor(kOptions);
+  governor.Learn(/*ran_ns=*/1'000'000, /*pages=*/0, /*paused_ns=*/20'000'000);
+  GovernorView view = At(4'999'999);
+  view.output_waiting = true;
+  EXPECT_EQ(governor.Decide(view), std::nullopt);
+  view.now_ns += 1;
+  EXPECT_EQ(governor.Decide(view), CutReason::kInterval);
+  // What the guest or an operator forces is not put off, and caps hold.
+  view = At(0);
+  view.requested = true;
+  EXPECT_EQ(governor.Decide(view), CutReason::kRequest);
+  view = At(0);
+  view.budget_reached = true;
+  EXPECT_EQ(governor.Decide(view), CutReason::kBudget);
+  view = At(0);
+  view.ring_full = true;
+  EXPECT_EQ(governor.Decide(view), CutReason::kRingFull);
+}
+
+TEST(GovernorTest, LooksWhenTheGuestHasHadItsShare) {
+  Governor governor({.max_dirty_pages = 100, .max_interval_ns = 1'000'000, .min_interval_ns = 0});
+  governor.Learn(/*ran_ns=*/1'000'000'000, /*pages=*/100, /*paused_ns=*/20'000'000);
+  GovernorView view = At(1'000'000);
+  view.output_waiting = true;
+  EXPECT_EQ(governor.NextLookNs(view), view.epoch_began_ns + 5'000'000);
+}
+
+TEST(GovernorTest, ShortPausesChangeNothingAndOneOddPauseLittle) {
+  Governor governor(kOptions);
+  governor.Learn(/*ran_ns=*/1'000'000, /*pages=*/0, /*paused_ns=*/800'000);
+  GovernorView view = At(200'000);
+  view.output_waiting = true;
+  EXPECT_EQ(governor.Decide(view), CutReason::kOutput);
+  EXPECT_EQ(governor.Decide(At(1'000'000)), CutReason::kInterval);
+  governor.Learn(/*ran_ns=*/1'000'000, /*pages=*/0, /*paused_ns=*/60'000'000'000);
+  EXPECT_EQ(governor.Decide(At(99'999'999)), std::nullopt);
+  EXPECT_EQ(governor.Decide(At(100'000'000)), CutReason::kInterval);
+  governor.Learn(/*ran_ns=*/1'000'000, /*pages=*/0, /*paused_ns=*/800'000);  // and is forgotten
+  EXPECT_EQ(governor.Decide(At(1'000'000)), CutReason::kInterval);
 }
 
 TEST(GovernorTest, RefusesContradictions) {
