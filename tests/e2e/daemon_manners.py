@@ -59,6 +59,40 @@ class Refusals(WithPair):
         self.refused(1, pathlib.Path(__file__).name, config=config,
                      arguments=("--node", "alpha", "--role", "primary"))
 
+    def test_a_kernel_that_ends_early(self):
+        kernel = self.pair.folder / "short.elf"
+        whole = pathlib.Path(self.pair.options["kernel"]).read_bytes()
+        kernel.write_bytes(whole[:len(whole) // 2])
+        config = self.pair.folder / "bad.textproto"
+        self.pair.write_config(config, kernel=kernel)
+        self.refused(1, "short.elf", config=config,
+                     arguments=("--node", "alpha", "--role", "primary"))
+
+    def test_an_initrd_that_does_not_fit(self):
+        initrd = self.pair.folder / "large.cpio"
+        with open(initrd, "wb") as file:
+            file.truncate(64 << 20)  # the guest has 32 MiB
+        config = self.pair.folder / "bad.textproto"
+        self.pair.write_config(config, initrd=initrd)
+        self.refused(1, "initrd", config=config,
+                     arguments=("--node", "alpha", "--role", "primary"))
+
+    def test_no_permission_for_kvm(self):
+        if os.getuid() != 0:
+            self.skipTest("only root can become somebody without permission")
+        device = self.pair.folder / "kvm"
+        device.touch(mode=0o600)
+        # The programs may be where only root may look: they are opened before root is given up.
+        with open(self.romulusd, "rb") as program:
+            self.pair.folder.chmod(0o755)
+            done = subprocess.run([f"/proc/self/fd/{program.fileno()}", "probe", "--kvm-device", device],
+                                  capture_output=True, text=True, timeout=pairlib.PATIENCE_S,
+                                  pass_fds=[program.fileno()], user=65534, group=65534,
+                                  extra_groups=[])
+        self.assertEqual(done.returncode, 1, done.stderr)
+        self.assertIn("no permission to open", done.stderr)
+        self.assertIn("usermod -aG kvm", done.stderr)
+
     def test_no_kvm(self):
         self.refused(1, "/no/such/kvm", "modprobe",
                      arguments=("--node", "alpha", "--kvm-device", "/no/such/kvm"))
@@ -99,6 +133,33 @@ class Refusals(WithPair):
         refused = beta.ctl("failover", check=False)
         self.assertEqual(refused.returncode, 4)
         self.assertIn("nothing to promote", refused.stderr)
+
+
+class PeersThatDiffer(WithPair):
+    # Field of the secondary's configuration, its value there, and what the refusal names.
+    differences = (({"name": "other"}, "vm name:"),
+                   ({"uuid": "00000000-0000-4000-8000-000000000000"}, "vm uuid:"),
+                   ({"memory_mib": 48}, "memory:"),
+                   ({"vcpus": 2}, "vcpus:"))
+
+    def test_are_refused_by_name_and_the_guest_goes_on(self):
+        primary = self.pair.start_node("alpha", "primary")
+        original = self.pair.config
+        for change, named in self.differences:
+            with self.subTest(named):
+                self.pair.config = self.pair.folder / "differs.textproto"
+                self.pair.write_config(self.pair.config, **change)
+                secondary = self.pair.start_node("beta", "secondary")
+                refused = primary.await_status(
+                    f"a refusal of {named}", lambda s: named in s["peer"].get("detail", ""))
+                self.assertEqual(refused["mode"], "MODE_SOLO")
+                self.assertEqual(secondary.status()["mode"], "MODE_STANDBY")
+                said = len(primary.console())
+                primary.await_status("more output", lambda _: len(primary.console()) > said + 500)
+                secondary.kill()
+        self.pair.config = original
+        self.pair.start_node("beta", "secondary")
+        primary.await_mode("protected")
 
 
 class TwoPrimaries(WithPair):
