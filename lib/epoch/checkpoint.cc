@@ -34,12 +34,17 @@ class PhaseTimer {
 // while the guest still stands.
 class Checkpoint::Rollback {
  public:
-  Rollback(const CheckpointParts& parts, Term term, EpochId epoch, EpochSink* sink)
-      : parts_(parts), term_(term), epoch_(epoch), sink_(sink) {}
+  Rollback(const CheckpointParts& parts, StagedEpoch& staged, EpochSink* sink)
+      : parts_(parts), staged_(staged), sink_(sink) {}
   ~Rollback() {
     if (done_) return;
-    if (cut_) parts_.gate->UndoCut(epoch_);
-    if (shipped_) sink_->Abort(term_, epoch_);
+    if (cut_) {
+      parts_.gate->UndoCut(staged_.epoch);
+      if (parts_.disk_log != nullptr) {
+        parts_.disk_log->UndoCut(staged_.epoch, std::move(staged_.disk_writes));
+      }
+    }
+    if (shipped_) sink_->Abort(staged_.term, staged_.epoch);
     parts_.tracker->PutBack();
   }
   Rollback(const Rollback&) = delete;
@@ -51,8 +56,7 @@ class Checkpoint::Rollback {
 
  private:
   const CheckpointParts& parts_;
-  const Term term_;
-  const EpochId epoch_;
+  StagedEpoch& staged_;
   EpochSink* const sink_;
   bool shipped_ = false;
   bool cut_ = false;
@@ -77,7 +81,7 @@ absl::StatusOr<StagedEpoch> Checkpoint::Run(Term term, EpochId epoch, CutReason 
     PhaseTimer timer(parts_.clock, times, Phase::kStop);
     ROMULUS_ASSIGN_OR_RETURN(paused, parts_.guest->Pause({.capture_state = true}));
   }
-  Rollback rollback(parts_, term, epoch, sink);
+  Rollback rollback(parts_, staged, sink);
   ROMULUS_RETURN_IF_ERROR(may_submit());
 
   // 3, 4. Harvest all rings, then reset them, before any page is read.
@@ -101,11 +105,16 @@ absl::StatusOr<StagedEpoch> Checkpoint::Run(Term term, EpochId epoch, CutReason 
     ROMULUS_ASSIGN_OR_RETURN(staged.machine, paused->TakeState());
   }
   {
-    // 7. Cut the output at this epoch.
+    // 7. Cut the disk log and the output at this epoch.
     PhaseTimer timer(parts_.clock, times, Phase::kCut);
+    if (parts_.disk_log != nullptr) {
+      ROMULUS_RETURN_IF_ERROR(parts_.disk_log->status());
+      staged.disk_writes = parts_.disk_log->Cut(epoch);
+    }
     staged.console = parts_.gate->Cut(epoch);
     staged.console_released = parts_.gate->released_offset();
     rollback.Cut();
+    if (base::Fires(parts_.failpoints, "checkpoint.cut")) return absl::InternalError("failpoint");
   }
   if (observer_) observer_(staged);
   {

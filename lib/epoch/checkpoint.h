@@ -15,6 +15,7 @@
 #include "base/clock.h"
 #include "base/failpoints.h"
 #include "base/types.h"
+#include "epoch/disk_log.h"
 #include "epoch/output_gate.h"
 #include "epoch/phases.h"
 #include "epoch/staged_epoch.h"
@@ -34,6 +35,7 @@ struct CheckpointParts {
   OutputGate* gate = nullptr;
   const base::Clock* clock = nullptr;
   base::Failpoints* failpoints = nullptr;  // may be null
+  DiskLog* disk_log = nullptr;             // may be null: no disks
 };
 
 // For tests and the audit: called with the guest still paused, all pages copied.

@@ -139,6 +139,7 @@ absl::StatusOr<EpochId> CheckpointLoop::FlushLocked(absl::Duration timeout, bool
 
 void CheckpointLoop::OnAcked(EpochId epoch) {
   parts_.gate->Release(epoch);
+  if (parts_.disk_log != nullptr) parts_.disk_log->Release(epoch);
   absl::MutexLock lock(&mutex_);
   if (epoch <= last_acked_) return;
   const bool was_full = !SlotFreeLocked();

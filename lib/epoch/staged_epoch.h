@@ -31,6 +31,9 @@ struct ConsoleCut {
   std::string bytes;
 };
 
+// The unit in which disks are compared and copied as a whole; a disk's last one may be shorter.
+inline constexpr uint64_t kDiskBlockBytes = 64u << 10;
+
 // One thing that the guest did to a disk. In an epoch they stand in the order in which they were
 // begun; to do them again changes nothing.
 struct DiskWrite {

@@ -21,8 +21,7 @@
 
 namespace romulus::replica {
 
-// The unit of full sync and of the hash exchange; a disk's last block may be shorter.
-inline constexpr uint64_t kDiskBlockBytes = 64u << 10;
+using epoch::kDiskBlockBytes;  // of full sync and of the hash exchange
 
 struct DiskHash {  // XXH3-128 of a block's bytes
   uint64_t low = 0;

@@ -39,6 +39,14 @@ class MemoryDisk final : public BlockBackend {
     ++submitted;
     pending.push_back({std::move(request), std::move(done)});
   }
+  bool Full() const override { return full; }
+  void WhenRoom(std::function<void()> ready) override {
+    waiting_for_room.push_back(std::move(ready));
+  }
+  void MakeRoom() {
+    full = false;
+    for (const std::function<void()>& ready : std::exchange(waiting_for_room, {})) ready();
+  }
   // Does the index-th of the pending requests.
   void Do(size_t index, absl::Status status = absl::OkStatus()) {
     Pending next = std::move(pending[index]);
@@ -76,6 +84,8 @@ class MemoryDisk final : public BlockBackend {
   std::vector<Pending> pending;
   int submitted = 0;
   int flushes = 0;
+  bool full = false;
+  std::vector<std::function<void()>> waiting_for_room;
 
  private:
   const bool is_read_only_;

@@ -61,7 +61,57 @@ TEST_P(CheckpointAbortTest, P5_AnAbortedCheckpointLosesNoPageAndNoOutput) {
 
 INSTANTIATE_TEST_SUITE_P(AtEveryStep, CheckpointAbortTest,
                          ::testing::Values("tracker.harvest", "tracker.reset", "checkpoint.copy",
-                                           "checkpoint.capture"));
+                                           "checkpoint.capture", "checkpoint.cut"));
+
+devices::BlockRequest WriteOf(uint64_t offset, char fill) {
+  return {.kind = devices::BlockRequest::Kind::kWrite,
+          .offset_bytes = offset,
+          .size_bytes = 512,
+          .data = std::vector<std::byte>(512, static_cast<std::byte>(fill))};
+}
+
+TEST(CheckpointTest, P5_AnAbortedCheckpointLosesNoDiskWriteAndKeepsTheirOrder) {
+  for (const std::string at : {"checkpoint.copy", "checkpoint.cut"}) {
+    EpochRig rig;
+    DiskLog log({.cap_bytes = 1u << 20, .disk_sizes = {1u << 20}});
+    CheckpointParts parts = rig.Parts();
+    parts.disk_log = &log;
+    RecordingSink sink;
+    Checkpoint checkpoint(parts);
+    log.BeginTracking();
+    ASSERT_TRUE(log.SwitchToLogging().ok());
+    log.Done(log.Begin(0, WriteOf(0, 'a')));
+    const uint64_t held = log.held_bytes();
+    rig.guest->Touch(Gfn(3), std::byte{1});
+    rig.failpoints.Arm(at);
+    EXPECT_FALSE(checkpoint.Run(Term(1), EpochId(1), CutReason::kRequest, &sink, Always).ok());
+    EXPECT_EQ(log.held_bytes(), held);
+    log.Done(log.Begin(0, WriteOf(512, 'b')));
+    auto staged = checkpoint.Run(Term(1), EpochId(1), CutReason::kRequest, &sink, Always);
+    ASSERT_TRUE(staged.ok());
+    ASSERT_EQ(staged->disk_writes.size(), 2u) << at;
+    EXPECT_EQ(staged->disk_writes[0].data[0], std::byte{'a'});
+    EXPECT_EQ(staged->disk_writes[1].data[0], std::byte{'b'});
+    EXPECT_EQ(log.held_bytes(), 2 * held);
+    log.Release(EpochId(1));
+    EXPECT_EQ(log.held_bytes(), 0u);
+  }
+}
+
+TEST(CheckpointTest, P2_NoEpochIsCutWhileTheCopiesOfADiskDiffer) {
+  EpochRig rig;
+  DiskLog log({.cap_bytes = 1u << 20, .disk_sizes = {1u << 20}});
+  CheckpointParts parts = rig.Parts();
+  parts.disk_log = &log;
+  RecordingSink sink;
+  Checkpoint checkpoint(parts);
+  log.BeginTracking();
+  ASSERT_TRUE(log.SwitchToLogging().ok());
+  log.Unequal(log.Begin(0, WriteOf(0, 'a')), absl::DataLossError("bad sector"));
+  const auto staged = checkpoint.Run(Term(1), EpochId(1), CutReason::kRequest, &sink, Always);
+  EXPECT_EQ(staged.status().code(), absl::StatusCode::kDataLoss);
+  EXPECT_FALSE(rig.guest->paused());
+}
 
 TEST(CheckpointTest, P5_TheTestAboveWouldSeeAForgottenPutBack) {
   EpochRig rig;

@@ -314,6 +314,35 @@ TEST(VirtioBlockTest, BytesUnderWayAreBounded) {
   EXPECT_EQ(disk.submitted, 10);
 }
 
+TEST(VirtioBlockTest, P6_AFullBackendGetsNoRequestsAndTheGuestWaits) {
+  MemoryDisk disk(kDiskBytes);
+  BlockRig rig(disk);
+  disk.full = true;
+  for (uint16_t i = 0; i < 3; ++i) rig.Write(i, i, Sector('w'));
+  rig.executor.Run();
+  rig.Notify(0);
+  EXPECT_EQ(disk.submitted, 0);
+  EXPECT_EQ(rig.executor.waiting(), 0u) << "no busy waiting";
+  EXPECT_EQ(disk.waiting_for_room.size(), 1u) << "asked once";
+  disk.MakeRoom();
+  rig.executor.Run();
+  EXPECT_EQ(disk.submitted, 3);
+  disk.full = true;
+  disk.DoAll();  // what is under way ends, and brings nothing new
+  rig.Write(3, 3, Sector('w'));
+  rig.executor.Run();
+  EXPECT_EQ(disk.submitted, 3);
+  EXPECT_EQ(rig.Status(2), kOk);
+  // In a pause, too, room may come; the queue is looked at after it.
+  ASSERT_TRUE(rig.transport.Quiesce().ok());
+  disk.MakeRoom();
+  rig.executor.Run();
+  EXPECT_EQ(disk.submitted, 3);
+  rig.transport.Resume();
+  rig.executor.Run();
+  EXPECT_EQ(disk.submitted, 4);
+}
+
 TEST(VirtioBlockTest, AfterAResetOldWritesLandFirst) {
   MemoryDisk disk(kDiskBytes);
   BlockRig rig(disk);

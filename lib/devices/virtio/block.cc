@@ -96,6 +96,10 @@ Progress VirtioBlock::Process(int queue) {
   for (;;) {
     stalled_ = stale_ > 0 || in_flight_ >= kMaxInFlight;
     if (stalled_) return Progress::kStalled;
+    if (backend_.Full()) {
+      AwaitRoom(queue);
+      return Progress::kStalled;
+    }
     if (copied >= kBytesPerTurn) return Progress::kAgain;
     if (!waiting_) waiting_ = host().Pop(queue);
     if (!waiting_) return Progress::kDrained;
@@ -105,6 +109,14 @@ Progress VirtioBlock::Process(int queue) {
     }
     copied += Begin(*std::exchange(waiting_, std::nullopt));
   }
+}
+
+void VirtioBlock::AwaitRoom(int queue) {
+  if (std::exchange(awaiting_room_, true)) return;
+  backend_.WhenRoom(host().Bind([this, queue] {
+    awaiting_room_ = false;
+    host().Kick(queue);
+  }));
 }
 
 uint64_t VirtioBlock::Begin(const Chain& chain) {
@@ -246,6 +258,7 @@ absl::Status VirtioBlock::Restore(base::ByteReader& in, uint64_t features) {
                      backend_.size_bytes(), backend_.read_only() ? ", read-only" : ""));
   }
   OnQueueStopped(0);
+  awaiting_room_ = false;  // what was bound before is never called
   features_ = features;
   return absl::OkStatus();
 }

@@ -3,7 +3,8 @@
 //
 // Bytes are copied between guest and request, once: a request that the disk works on during a pause
 // then touches no guest memory, and what is written cannot be changed between the disk and the
-// epoch's record of it. Requests and bytes under way are bounded; beyond that the guest waits.
+// epoch's record of it. Requests and bytes under way are bounded; beyond that the guest waits, and
+// so it does while the backend is full.
 //
 // What is in flight at a pause is in the queue's state and begun again by a restored device: to
 // write or read the same sectors twice changes nothing as long as nobody was told of the first
@@ -70,6 +71,8 @@ class VirtioBlock final : public VirtioDevice {
   static constexpr size_t kConfigBytes = 60;  // up to and with unused1 of 5.2.4
   enum class Status : uint8_t { kOk = 0, kIoError = 1, kUnsupported = 2 };  // 5.2.6
 
+  // Has the queue looked at again when the backend takes requests again.
+  void AwaitRoom(int queue);
   // Starts the chain's request, or answers it. Returns about how many bytes were copied.
   uint64_t Begin(const Chain& chain);
   // The request for the backend, or the answer if there is none to make.
@@ -92,6 +95,7 @@ class VirtioBlock final : public VirtioDevice {
   uint64_t in_flight_bytes_ = 0;  // of all
   std::optional<Chain> waiting_;  // popped, not begun
   bool stalled_ = false;
+  bool awaiting_room_ = false;
 };
 
 }  // namespace romulus::devices

@@ -39,6 +39,10 @@ class BlockBackend {
   // exactly once, on the device thread, but not from within Submit(). Requests under way at once
   // may be done in any order; kFlush is about writes that were done before it was submitted.
   virtual void Submit(BlockRequest request, std::function<void(BlockResult)> done) = 0;
+  // True: the device shall submit nothing now (what is recorded for a secondary is at its cap).
+  virtual bool Full() const { return false; }
+  // Calls `ready` once, when it is not full, on the device thread, not from within.
+  virtual void WhenRoom(std::function<void()> /*ready*/) {}
 };
 
 }  // namespace romulus::devices
