@@ -38,7 +38,10 @@ class Checkpoint::Rollback {
       : parts_(parts), term_(term), epoch_(epoch), sink_(sink) {}
   ~Rollback() {
     if (done_) return;
-    if (cut_) parts_.gate->UndoCut(epoch_);
+    if (cut_) {
+      parts_.gate->UndoCut(epoch_);
+      for (HeldOutput* const output : parts_.outputs) output->UndoCut(epoch_);
+    }
     if (shipped_) sink_->Abort(term_, epoch_);
     parts_.tracker->PutBack();
   }
@@ -105,8 +108,10 @@ absl::StatusOr<StagedEpoch> Checkpoint::Run(Term term, EpochId epoch, CutReason 
     PhaseTimer timer(parts_.clock, times, Phase::kCut);
     staged.console = parts_.gate->Cut(epoch);
     staged.console_released = parts_.gate->released_offset();
+    for (HeldOutput* const output : parts_.outputs) output->CutAt(epoch);
     rollback.Cut();
   }
+  if (base::Fires(parts_.failpoints, "checkpoint.resume")) return absl::InternalError("failpoint");
   if (observer_) observer_(staged);
   {
     // 8. Resume. Encoding, sending and waiting for the ack happen behind the running guest.

@@ -9,12 +9,14 @@
 
 #include <functional>
 #include <memory>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "base/clock.h"
 #include "base/failpoints.h"
 #include "base/types.h"
+#include "epoch/held_output.h"
 #include "epoch/output_gate.h"
 #include "epoch/phases.h"
 #include "epoch/staged_epoch.h"
@@ -34,6 +36,7 @@ struct CheckpointParts {
   OutputGate* gate = nullptr;
   const base::Clock* clock = nullptr;
   base::Failpoints* failpoints = nullptr;  // may be null
+  std::vector<HeldOutput*> outputs = {};   // beside the gate: cut, undone and released with it
 };
 
 // For tests and the audit: called with the guest still paused, all pages copied.

@@ -61,7 +61,7 @@ TEST_P(CheckpointAbortTest, P5_AnAbortedCheckpointLosesNoPageAndNoOutput) {
 
 INSTANTIATE_TEST_SUITE_P(AtEveryStep, CheckpointAbortTest,
                          ::testing::Values("tracker.harvest", "tracker.reset", "checkpoint.copy",
-                                           "checkpoint.capture"));
+                                           "checkpoint.capture", "checkpoint.resume"));
 
 TEST(CheckpointTest, P5_TheTestAboveWouldSeeAForgottenPutBack) {
   EpochRig rig;
