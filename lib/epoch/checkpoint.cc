@@ -40,6 +40,7 @@ class Checkpoint::Rollback {
     if (done_) return;
     if (cut_) {
       parts_.gate->UndoCut(staged_.epoch);
+      for (HeldOutput* const output : parts_.outputs) output->UndoCut(staged_.epoch);
       if (parts_.disk_log != nullptr) {
         parts_.disk_log->UndoCut(staged_.epoch, std::move(staged_.disk_writes));
       }
@@ -113,6 +114,7 @@ absl::StatusOr<StagedEpoch> Checkpoint::Run(Term term, EpochId epoch, CutReason 
     }
     staged.console = parts_.gate->Cut(epoch);
     staged.console_released = parts_.gate->released_offset();
+    for (HeldOutput* const output : parts_.outputs) output->CutAt(epoch);
     rollback.Cut();
     if (base::Fires(parts_.failpoints, "checkpoint.cut")) return absl::InternalError("failpoint");
   }

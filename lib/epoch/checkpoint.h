@@ -9,6 +9,7 @@
 
 #include <functional>
 #include <memory>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -16,6 +17,7 @@
 #include "base/failpoints.h"
 #include "base/types.h"
 #include "epoch/disk_log.h"
+#include "epoch/held_output.h"
 #include "epoch/output_gate.h"
 #include "epoch/phases.h"
 #include "epoch/staged_epoch.h"
@@ -36,6 +38,7 @@ struct CheckpointParts {
   const base::Clock* clock = nullptr;
   base::Failpoints* failpoints = nullptr;  // may be null
   DiskLog* disk_log = nullptr;             // may be null: no disks
+  std::vector<HeldOutput*> outputs = {};   // beside the gate: cut, undone and released with it
 };
 
 // For tests and the audit: called with the guest still paused, all pages copied.

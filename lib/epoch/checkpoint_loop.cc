@@ -80,6 +80,7 @@ absl::Status CheckpointLoop::BeginCutting(Term term, memory::PageSet remainder, 
   requested_ = true;
   epoch_began_ns_ = parts_.clock->NowNs();
   parts_.gate->BeginStream();
+  for (HeldOutput* const output : parts_.outputs) output->BeginStream();
   parts_.staging->Reopen();
   SetModeLocked(Mode::kCutting);
   return absl::OkStatus();
@@ -139,6 +140,7 @@ absl::StatusOr<EpochId> CheckpointLoop::FlushLocked(absl::Duration timeout, bool
 
 void CheckpointLoop::OnAcked(EpochId epoch) {
   parts_.gate->Release(epoch);
+  for (HeldOutput* const output : parts_.outputs) output->Release(epoch);
   if (parts_.disk_log != nullptr) parts_.disk_log->Release(epoch);
   absl::MutexLock lock(&mutex_);
   if (epoch <= last_acked_) return;

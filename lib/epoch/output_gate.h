@@ -2,8 +2,7 @@
 // acked. Console bytes form one stream whose byte 0 is the first that the guest ever wrote; its
 // offset travels with the epochs, so that after a failover nothing is said twice or left out.
 //
-// WriteConsole comes from vCPU threads, Cut from the checkpoint thread with the guest paused,
-// Release from whoever hears acks, the rest from the control loop. Holds at most the cap and what
+// WriteConsole comes from vCPU threads; for the rest see HeldOutput. Holds at most the cap and what
 // the vCPUs write until they wait (P6): the machine's throttle asks OverCap() between exits.
 #ifndef ROMULUS_EPOCH_OUTPUT_GATE_H_
 #define ROMULUS_EPOCH_OUTPUT_GATE_H_
@@ -21,6 +20,7 @@
 #include "absl/synchronization/mutex.h"
 #include "base/types.h"
 #include "devices/sinks.h"
+#include "epoch/held_output.h"
 #include "epoch/staged_epoch.h"
 
 namespace romulus::epoch {
@@ -33,7 +33,7 @@ class ReleasedOutput {
   virtual void Emit(uint64_t offset, absl::string_view bytes) = 0;
 };
 
-class OutputGate final : public devices::ConsoleSink {
+class OutputGate final : public devices::ConsoleSink, public HeldOutput {
  public:
   enum class Mode {
     kOpen,     // nothing protects the guest, or nothing can be rolled back: bytes leave at once
@@ -49,23 +49,17 @@ class OutputGate final : public devices::ConsoleSink {
 
   void WriteConsole(std::span<const std::byte> bytes) override;
 
-  // Ends the epoch's share of the stream and returns a copy of it, to travel with the epoch. From
-  // the first Cut of a stream on the gate holds.
+  // CutAt() that returns a copy of the epoch's share, to travel with it. At BeginStream() what is
+  // still held becomes part of the next Cut, because the new secondary knows none of it.
   ConsoleCut Cut(EpochId epoch);
-  // The checkpoint that made the newest Cut failed: its bytes belong to the next epoch.
-  void UndoCut(EpochId epoch);
-  // Lets out everything up to and including `epoch`.
-  void Release(EpochId epoch);
 
-  // Before the first Cut of a new replication stream: everything still held becomes part of that
-  // Cut, because the new secondary knows none of it.
-  void BeginStream();
-  // From now on bytes wait, although no epoch is cut (the secondary is lost and may have promoted).
-  void Hold();
-  // Lets out everything and opens the gate: solo.
-  void Open();
-  // Throws away what is held: this node lost the term (P3). The gate stays holding.
-  void Discard();
+  void CutAt(EpochId epoch) override { Cut(epoch); }
+  void UndoCut(EpochId epoch) override;
+  void Release(EpochId epoch) override;
+  void BeginStream() override;
+  void Hold() override;
+  void Open() override;
+  void Discard() override;
 
   // Told, at most once per Cut, when bytes begin to wait; for the governor. Set before use.
   void SetOutputWaiting(std::function<void()> callback);
@@ -73,7 +67,7 @@ class OutputGate final : public devices::ConsoleSink {
   void SetRoom(std::function<void()> callback);
 
   bool OverCap() const { return over_cap_.load(std::memory_order_acquire); }
-  uint64_t held_bytes() const;
+  uint64_t held_bytes() const override;
   uint64_t released_offset() const;
   uint64_t end_offset() const;  // of the stream: released and held
 

@@ -32,6 +32,12 @@ struct Chain {
   uint64_t writable_bytes = 0;
 };
 
+// A chain to be given back. `chain` is only pointed at.
+struct UsedChain {
+  const Chain* chain = nullptr;
+  uint32_t written_bytes = 0;
+};
+
 // Copies from the segments' bytes [offset, ...) until `into` is full or they end; returns how many
 // bytes. Errors: as GuestMemory::Read, which a checked chain never gives.
 absl::StatusOr<size_t> Gather(const memory::GuestMemory& memory, std::span<const Segment> segments,

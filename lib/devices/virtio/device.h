@@ -37,6 +37,11 @@ class VirtioHost {
   virtual bool Holds(int queue, const Chain& chain) = 0;
   // Gives it back. A chain from before a reset is ignored. The interrupt follows by itself.
   virtual void Push(int queue, const Chain& chain, uint32_t written_bytes) = 0;
+  // The same with several, of which the driver sees all or none as used.
+  virtual void PushTogether(int queue, std::span<const UsedChain> used) = 0;
+  // Entries that the driver gave the queue: so many chains the device can hold, at most. 0: the
+  // queue is off.
+  virtual uint32_t QueueSize(int queue) = 0;
   // The driver broke a rule: it must reset the device, which does nothing more until then.
   virtual void Fail(VirtioFault fault) = 0;
   // Has Process(queue) called, soon, on the device thread. Any thread, any time, never blocks.

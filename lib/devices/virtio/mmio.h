@@ -116,6 +116,9 @@ class VirtioMmio final : public Device, public IoHandler, private VirtioHost {
   bool Holds(int queue, const Chain& chain) override ABSL_NO_THREAD_SAFETY_ANALYSIS;
   void Push(int queue, const Chain& chain,
             uint32_t written_bytes) override ABSL_NO_THREAD_SAFETY_ANALYSIS;
+  void PushTogether(int queue,
+                    std::span<const UsedChain> used) override ABSL_NO_THREAD_SAFETY_ANALYSIS;
+  uint32_t QueueSize(int queue) override ABSL_NO_THREAD_SAFETY_ANALYSIS;
   void Fail(VirtioFault fault) override ABSL_NO_THREAD_SAFETY_ANALYSIS;
   void Kick(int queue) override;
   void ConfigChanged() override ABSL_NO_THREAD_SAFETY_ANALYSIS;

@@ -32,6 +32,14 @@ void VirtioMmio::Push(int queue, const Chain& chain, uint32_t written_bytes) {
   if (Running()) queues_[static_cast<size_t>(queue)].queue.Push(chain, written_bytes);
 }
 
+void VirtioMmio::PushTogether(int queue, std::span<const UsedChain> used) {
+  if (Running()) queues_[static_cast<size_t>(queue)].queue.PushTogether(used);
+}
+
+uint32_t VirtioMmio::QueueSize(int queue) {
+  return queues_[static_cast<size_t>(queue)].queue.setup().size;
+}
+
 void VirtioMmio::Fail(VirtioFault fault) {
   faults_.Count(fault);
   if (status_ == 0) return;  // no driver that could be told: somebody probes

@@ -190,22 +190,32 @@ std::optional<VirtioFault> VirtQueue::Add(const Descriptor& descriptor, Chain& c
 }
 
 void VirtQueue::Push(const Chain& chain, uint32_t written_bytes) {
-  if (!Holds(chain)) return;
-  const auto held = std::find(in_flight_.begin(), in_flight_.end(), chain.head);
-  ROMULUS_CHECK(held != in_flight_.end());  // no chain is given back twice
-  in_flight_.erase(held);
-  is_in_flight_[chain.head] = false;
-  const uint64_t slot = next_used_ % setup_.size;
-  absl::Status status =
-      memory_.WriteObject(Gpa(setup_.device + kRingOffset + kUsedElementBytes * slot),
-                          UsedElement{.id = chain.head, .size_bytes = written_bytes});
-  ROMULUS_CHECK(status.ok());
-  ++next_used_;
-  // The element before the index (2.7.8.2). Sequentially consistent: NeedsInterrupt() loads after.
+  const UsedChain used{&chain, written_bytes};
+  PushTogether(std::span(&used, 1));
+}
+
+void VirtQueue::PushTogether(std::span<const UsedChain> used) {
+  bool pushed = false;
+  for (const UsedChain& one : used) {
+    if (!Holds(*one.chain)) continue;
+    const uint16_t head = one.chain->head;
+    const auto held = std::find(in_flight_.begin(), in_flight_.end(), head);
+    ROMULUS_CHECK(held != in_flight_.end());  // no chain is given back twice
+    in_flight_.erase(held);
+    is_in_flight_[head] = false;
+    const uint64_t slot = next_used_ % setup_.size;
+    const absl::Status status =
+        memory_.WriteObject(Gpa(setup_.device + kRingOffset + kUsedElementBytes * slot),
+                            UsedElement{.id = head, .size_bytes = one.written_bytes});
+    ROMULUS_CHECK(status.ok());
+    ++next_used_;
+    pushed = true;
+  }
+  if (!pushed) return;
+  // The elements before the index (2.7.8.2). Sequentially consistent: NeedsInterrupt() loads after.
   const uint64_t index = setup_.device + kIndexOffset;
   Field(index).store(next_used_, std::memory_order_seq_cst);
-  status = memory_.MarkWritten(Gpa(index), sizeof(uint16_t));
-  ROMULUS_CHECK(status.ok());
+  ROMULUS_CHECK(memory_.MarkWritten(Gpa(index), sizeof(uint16_t)).ok());
 }
 
 bool VirtQueue::NeedsInterrupt() {

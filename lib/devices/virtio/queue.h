@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <deque>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -71,6 +72,8 @@ class VirtQueue {
   }
   // Gives a chain back with the number of bytes written to it. Nothing if the chain is void.
   void Push(const Chain& chain, uint32_t written_bytes);
+  // The same with several, of which the driver sees all or none as used.
+  void PushTogether(std::span<const UsedChain> used);
   // After some Push()es: whether the driver wants to be interrupted for them (2.7.7.2).
   bool NeedsInterrupt();
   // Asks the driver to notify for new chains, or not to care to (2.7.10). True if there already are
