@@ -6,8 +6,9 @@
 // Restore, before Start); on a promotion Announce() after that. Until Activate() nothing is read
 // from the tap or written to it: what comes for a guest that is only prepared is thrown away.
 //
-// Open() and the destructor on the controlling thread, the rest from any. The device loop outlives
-// the object, running or stopped; the machine may be destroyed before or after it.
+// Open() and the destructor on the controlling thread, the rest from any. The machine is destroyed
+// before the object, and the object before the device loop, which may run or be stopped. The
+// destructor gives the tap back: it can be opened again at once.
 #ifndef ROMULUS_DAEMON_NIC_H_
 #define ROMULUS_DAEMON_NIC_H_
 
@@ -34,6 +35,8 @@ struct NicOptions {
   uint16_t mtu = 1500;                           // bytes
   std::vector<devices::IpAddress> announce_ips;  // beside the MAC
   uint64_t cap_bytes = 8u << 20;                 // held and unwritten frames, with what holds them
+  // Between the first two rounds of announcements; each gap is twice the one before.
+  uint64_t announce_gap_ms = 50;
 };
 
 // From a configuration in which "{node}" is already this node's name; `index` counts from 0.
@@ -41,7 +44,7 @@ struct NicOptions {
 absl::StatusOr<NicOptions> NicOptionsFrom(const romulus::v1::Nic& nic,
                                           const romulus::v1::Checkpoint& checkpoint, int index);
 
-// Told on the device loop, seldom; may be empty. For the log.
+// Told on the device loop or a vCPU thread, seldom; must not block; may be empty. For the log.
 struct NicEvents {
   // A frame came in that says it is from this card. Told once; counters().mac_clashes goes on.
   std::function<void()> on_mac_clash;
@@ -83,9 +86,10 @@ class Nic {
   // The guest is here: what waits in the tap was for another and is thrown away, and from then on
   // frames flow. Idempotent.
   void Activate();
-  // Tells the network that the card is here now: several times, with growing gaps, for some
-  // seconds. Ends early when output() is told to Discard().
+  // Tells the network that the card is here now: kAnnounceRounds times, with growing gaps, for some
+  // seconds. Ends early when output() is told to Discard(); begins anew when called again.
   void Announce();
+  static constexpr int kAnnounceRounds = 7;
 
   NicCounters counters() const;
   const NicOptions& options() const;

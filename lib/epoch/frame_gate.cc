@@ -124,6 +124,13 @@ bool FrameGate::Emit(int max_frames, const std::function<bool(std::span<const st
   }
 }
 
+bool FrameGate::EmitOwn(const std::function<void()>& emit) {
+  absl::MutexLock emitting(&emit_mutex_);
+  if (mode() == Mode::kDiscarded) return false;
+  emit();
+  return true;
+}
+
 FrameGate::Mode FrameGate::mode() const {
   absl::MutexLock lock(&mutex_);
   return mode_;

@@ -69,6 +69,10 @@ class FrameGate final : public devices::NetSink, public HeldOutput {
   // must not call the gate.
   bool Emit(int max_frames, const std::function<bool(std::span<const std::byte>)>& write);
 
+  // Runs `emit`, by which this host says something of its own, unless what the guest says is
+  // discarded; Discard() waits for it, too. Returns whether it ran. It must not call the gate.
+  bool EmitOwn(const std::function<void()>& emit);
+
   // At most once per cut, when the first frame of an epoch begins to wait; for the governor.
   void SetOutputWaiting(std::function<void()> callback) { output_waiting_ = std::move(callback); }
   // Emit() has something to do.

@@ -157,6 +157,16 @@ TEST_F(FrameGateTest, P3_DiscardWaitsForAFrameThatIsLeaving) {
   EXPECT_THAT(Emitted(), IsEmpty());
 }
 
+TEST_F(FrameGateTest, P3_ALosersHostIsSilentToo) {
+  int said = 0;
+  gate_.Hold();
+  EXPECT_TRUE(gate_.EmitOwn([&] { ++said; }));
+  gate_.Discard();
+  gate_.Hold();
+  EXPECT_FALSE(gate_.EmitOwn([&] { ++said; }));
+  EXPECT_EQ(said, 1);
+}
+
 TEST_F(FrameGateTest, SoloReleasesEverythingInOrder) {
   gate_.CutAt(EpochId(1));
   Send("a");
