@@ -55,7 +55,7 @@ static inline void Pause(void) { __asm__ volatile("pause" : : : "memory"); }
 // console.c. A line is built in a small buffer on the stack and sent at once.
 struct Line {
   uint32_t length;
-  char text[124];
+  char text[188];
 };
 void ConsoleInit(void);
 void Text(struct Line* line, const char* text);
