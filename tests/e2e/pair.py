@@ -220,8 +220,8 @@ class Pair:
 
 
 def judge_console(data, first=None):
-    """Verdict of tests/guests/ledger/check_console.py on bytes of a console."""
-    script = pathlib.Path(__file__).parent.parent / "guests/ledger/check_console.py"
+    """Verdict of tests/guests/common/check_console.py on bytes of a console."""
+    script = pathlib.Path(__file__).parent.parent / "guests/common/check_console.py"
     with tempfile.NamedTemporaryFile() as file:
         file.write(data)
         file.flush()

@@ -1,13 +1,11 @@
-// The ledger guest: types and functions of all its files. All C code here runs at CPL3 (but for
-// ledger_trap), without libc, floating point or interrupts, on a stack of less than 2 KiB.
+// The ledger guest: types and functions of all its files. Its stack has less than 2 KiB.
 #ifndef ROMULUS_TESTS_GUESTS_LEDGER_LEDGER_H_
 #define ROMULUS_TESTS_GUESTS_LEDGER_LEDGER_H_
 
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "guest.h"
 
-#include "layout.h"
+#define LEDGER_GEN_OFFSET 256  // within a CpuPage
+#define LEDGER_GEN_INLINE 256  // generation counters that fit into a CpuPage
 
 enum Workload { kUniform, kHotCold, kSequential, kIdle };
 enum CpuState { kOff, kPreparing, kRunning, kDone, kCorrupt };
@@ -15,20 +13,17 @@ enum CpuState { kOff, kPreparing, kRunning, kDone, kCorrupt };
 // Written at boot by vCPU 0 before any other starts; constant afterwards.
 struct Options {
   uint64_t vcpus;
-  uint64_t pages;  // working set, 4 KiB pages over all vCPUs
-  uint64_t bytes;  // per write, a multiple of 8
-  uint64_t rate;   // page writes per second and vCPU; 0: no limit
-  uint64_t tsc_khz;
+  uint64_t pages;         // working set, 4 KiB pages over all vCPUs
+  uint64_t bytes;         // per write, a multiple of 8
+  uint64_t rate;          // page writes per second and vCPU; 0: no limit
   uint64_t steps;         // 0: no end
   uint64_t report_every;  // writes of vCPU 0 per step
   uint64_t report_ms;     // or milliseconds per step
   uint64_t verify;        // whole slice is verified every so many steps; 0: never
   uint64_t seed;
   uint64_t fill;          // write every page once before the first step
-  uint64_t lsr;           // 0: never poll the UART, 1: before a line, 2: before a byte
   uint64_t corrupt_at;    // test aid: at this step
   uint64_t corrupt_vcpu;  //   this vCPU damages a page of its own
-  uint64_t reset_at_end;  // end by reset instead of poweroff
   uint64_t workload;      // enum Workload
 };
 extern struct Options g_options;
@@ -65,58 +60,18 @@ struct CpuPage {
   uint8_t pad[LEDGER_GEN_OFFSET - 160];
   uint64_t inline_gens[LEDGER_GEN_INLINE];
   uint64_t stack_guard;
-  uint8_t stack[LEDGER_PAGE_SIZE - LEDGER_GEN_OFFSET - 8 * LEDGER_GEN_INLINE - 8];
+  uint8_t stack[GUEST_PAGE_SIZE - LEDGER_GEN_OFFSET - 8 * LEDGER_GEN_INLINE - 8];
 };
-_Static_assert(sizeof(struct CpuPage) == LEDGER_PAGE_SIZE, "one page per vCPU");
+_Static_assert(sizeof(struct CpuPage) == GUEST_PAGE_SIZE, "one page per vCPU");
 _Static_assert(offsetof(struct CpuPage, inline_gens) == LEDGER_GEN_OFFSET, "layout");
 _Static_assert(offsetof(struct CpuPage, state) == 0x38, "public offsets");
 
 #define LEDGER_MAGIC 0x003152454744454cull  // "LEDGER1"
-extern volatile struct CpuPage ledger_progress[LEDGER_MAX_VCPUS];
-
-static inline void Out8(uint16_t port, uint8_t value) {
-  __asm__ volatile("outb %0, %1" : : "a"(value), "Nd"(port));
-}
-static inline void Out16(uint16_t port, uint16_t value) {
-  __asm__ volatile("outw %0, %1" : : "a"(value), "Nd"(port));
-}
-static inline uint8_t In8(uint16_t port) {
-  uint8_t value;
-  __asm__ volatile("inb %1, %0" : "=a"(value) : "Nd"(port));
-  return value;
-}
-static inline uint64_t ReadTsc(void) {
-  uint32_t lo;
-  uint32_t hi;
-  __asm__ volatile("rdtsc" : "=a"(lo), "=d"(hi));
-  return (uint64_t)hi << 32 | lo;
-}
-static inline void Pause(void) { __asm__ volatile("pause" : : : "memory"); }
-
-// console.c. A line is built in a small buffer on the stack and sent at once.
-struct Line {
-  uint32_t length;
-  char text[124];
-};
-void ConsoleInit(void);
-void Text(struct Line* line, const char* text);
-void Decimal(struct Line* line, uint64_t value, uint32_t min_digits);
-void Hex(struct Line* line, uint64_t value, uint32_t digits);
-void Send(struct Line* line);  // adds the newline, empties the line
-void PowerOff(void) __attribute__((noreturn));
-void Fail(const char* what, const char* detail) __attribute__((noreturn));
-void FailNumber(const char* what, uint64_t value) __attribute__((noreturn));
+extern volatile struct CpuPage ledger_progress[GUEST_MAX_VCPUS];
 
 // options.c. Unknown or senseless options end the guest with a message.
-void ParseOptions(const char* command_line);
+void ParseLedgerOptions(const struct StartInfo* info);
 const char* WorkloadName(uint64_t workload);
-
-// clock.c
-uint64_t FindTscKhz(void);
-void DelayUs(uint64_t us);
-
-// smp.c. Starts vCPU `index` and waits until it is at CPL3.
-void StartCpu(uint64_t index);
 
 // model.c. What each page must hold, as a function of its number of writes.
 void PrepareSlice(volatile struct CpuPage* cpu);

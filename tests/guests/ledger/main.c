@@ -1,48 +1,20 @@
 // First C code of every vCPU, already at CPL3.
 #include "ledger.h"
 
-// Xen public/arch-x86/hvm/start_info.h, see https://xenbits.xen.org/docs/unstable/misc/pvh.html
-struct StartInfo {
-  uint32_t magic, version, flags, module_count;
-  uint64_t modules, command_line, rsdp;
-  uint64_t memory_map;  // from version 1 on
-  uint32_t memory_map_entries, reserved;
-};
-struct MemoryMapEntry {
-  uint64_t address, size;
-  uint32_t type, reserved;
-};
+const char g_guest_name[] = "LEDGER";
 
-__attribute__((section(".progress"))) volatile struct CpuPage ledger_progress[LEDGER_MAX_VCPUS];
-
-void* memset(void* to, int value, size_t size) {
-  __asm__ volatile("rep stosb" : "+D"(to), "+c"(size) : "a"(value) : "memory");
-  return to;
-}
+__attribute__((section(".cpu"))) volatile struct CpuPage ledger_progress[GUEST_MAX_VCPUS];
 
 static uint64_t SliceStart(uint64_t index) { return g_options.pages * index / g_options.vcpus; }
 
 // Generation tables of slices too large for a CpuPage: after the data, page-aligned per vCPU.
 static uint64_t GensEnd(uint64_t index) {
-  uint64_t at = LEDGER_DATA_PA + g_options.pages * LEDGER_PAGE_SIZE;
+  uint64_t at = GUEST_DATA_PA + g_options.pages * GUEST_PAGE_SIZE;
   for (uint64_t i = 0; i <= index; ++i) {
     const uint64_t count = SliceStart(i + 1) - SliceStart(i);
     if (count > LEDGER_GEN_INLINE) at += (count * 8 + 4095) & ~4095ull;
   }
   return at;
-}
-
-static void CheckMemory(const struct StartInfo* info) {
-  const uint64_t end = GensEnd(g_options.vcpus - 1);
-  const struct MemoryMapEntry* entry = (const void*)(uintptr_t)info->memory_map;
-  if (info->version == 0 || entry == NULL) return;  // nothing to check against
-  for (uint32_t i = 0; i < info->memory_map_entries; ++i, ++entry) {
-    if (entry->type == 1 && entry->address <= LEDGER_PROGRESS_PA &&
-        entry->address + entry->size >= end) {
-      return;
-    }
-  }
-  FailNumber("not enough RAM for pages, MiB needed: ", (end + (1 << 20) - 1) >> 20);
 }
 
 static void PrintBanner(void) {
@@ -56,11 +28,11 @@ static void PrintBanner(void) {
   Text(&line, " workload=");
   Text(&line, WorkloadName(g_options.workload));
   Text(&line, " data=0x");
-  Hex(&line, LEDGER_DATA_PA, 8);
+  Hex(&line, GUEST_DATA_PA, 8);
   Text(&line, " progress=0x");
-  Hex(&line, LEDGER_PROGRESS_PA, 8);
+  Hex(&line, GUEST_CPU_PA, 8);
   Text(&line, " tsc_khz=");
-  Decimal(&line, g_options.tsc_khz, 1);
+  Decimal(&line, g_guest_options.tsc_khz, 1);
   Send(&line);
 }
 
@@ -84,7 +56,7 @@ static void PrepareCpu(volatile struct CpuPage* cpu, uint64_t index) {
 
 // Not every VMM zeroes memory again for a reset.
 static void ClearCounters(void) {
-  for (uint64_t i = 0; i < LEDGER_MAX_VCPUS; ++i) {
+  for (uint64_t i = 0; i < GUEST_MAX_VCPUS; ++i) {
     volatile uint64_t* word = (volatile uint64_t*)&ledger_progress[i];
     for (uint64_t j = 0; j < LEDGER_GEN_OFFSET / 8; ++j) word[j] = 0;
   }
@@ -93,18 +65,17 @@ static void ClearCounters(void) {
 static void BootFirstCpu(const struct StartInfo* info) {
   ConsoleInit();
   ClearCounters();
-  if (info->magic != 0x336ec578) Fail("no hvm_start_info", "");
-  if (info->command_line != 0) ParseOptions((const char*)(uintptr_t)info->command_line);
-  CheckMemory(info);
-  if (g_options.tsc_khz == 0) g_options.tsc_khz = FindTscKhz();
+  ParseLedgerOptions(info);
+  RequireRam(info, GUEST_CPU_PA, GensEnd(g_options.vcpus - 1));
+  if (g_guest_options.tsc_khz == 0) g_guest_options.tsc_khz = FindTscKhz();
   PrintBanner();
 }
 
-void ledger_main(uint64_t index, const struct StartInfo* info) {
+void guest_main(uint64_t index, const struct StartInfo* info) {
   volatile struct CpuPage* cpu = &ledger_progress[index];
   if (index == 0) {
     BootFirstCpu(info);
-    for (uint64_t i = 1; i < g_options.vcpus; ++i) StartCpu(i);
+    for (uint64_t i = 1; i < g_options.vcpus; ++i) StartCpu(i, &ledger_progress[i].state);
   }
   PrepareCpu(cpu, index);
   // No step is reported before every slice is ready.

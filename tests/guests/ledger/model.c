@@ -4,7 +4,7 @@
 // short for a slot, are zero.
 #include "ledger.h"
 
-enum { kWords = LEDGER_PAGE_SIZE / 8 };
+enum { kWords = GUEST_PAGE_SIZE / 8 };
 
 static uint64_t Mix(uint64_t x) {
   x = (x ^ x >> 31) * 0x9fb21c651e98df25ull;
@@ -22,7 +22,7 @@ static uint64_t Word(uint64_t key, uint64_t position) {
 }
 
 static volatile uint64_t* Data(uint64_t page) {
-  return (volatile uint64_t*)(uintptr_t)(LEDGER_DATA_PA + page * LEDGER_PAGE_SIZE);
+  return (volatile uint64_t*)(uintptr_t)(GUEST_DATA_PA + page * GUEST_PAGE_SIZE);
 }
 
 static bool Report(volatile struct CpuPage* cpu, uint64_t page, uint64_t word, uint64_t want,
@@ -47,7 +47,7 @@ void PrepareSlice(volatile struct CpuPage* cpu) {
 }
 
 bool WritePage(volatile struct CpuPage* cpu, uint64_t page) {
-  const uint64_t slots = LEDGER_PAGE_SIZE / g_options.bytes;
+  const uint64_t slots = GUEST_PAGE_SIZE / g_options.bytes;
   const uint64_t words = g_options.bytes / 8;
   const uint64_t gen = cpu->gens[page - cpu->first] + 1;
   const uint64_t first = (gen - 1) % slots * words;
@@ -73,7 +73,7 @@ bool WritePage(volatile struct CpuPage* cpu, uint64_t page) {
 }
 
 bool VerifyPage(volatile struct CpuPage* cpu, uint64_t page, uint64_t* sum) {
-  const uint64_t slots = LEDGER_PAGE_SIZE / g_options.bytes;
+  const uint64_t slots = GUEST_PAGE_SIZE / g_options.bytes;
   const uint64_t words = g_options.bytes / 8;
   const uint64_t gen = cpu->gens[page - cpu->first];
   const uint64_t last = gen == 0 ? 0 : (gen - 1) % slots;  // slot of the newest write

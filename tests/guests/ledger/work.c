@@ -116,7 +116,7 @@ static void Finish(volatile struct CpuPage* cpu) {
 static void EnterStep(volatile struct CpuPage* cpu, uint64_t step) {
   if (g_options.corrupt_at == step && g_options.corrupt_vcpu == cpu->index && cpu->count != 0) {
     const uint64_t page = cpu->first + cpu->count / 2;
-    *(volatile uint64_t*)(uintptr_t)(LEDGER_DATA_PA + page * LEDGER_PAGE_SIZE + 64) ^= 0x10;
+    *(volatile uint64_t*)(uintptr_t)(GUEST_DATA_PA + page * GUEST_PAGE_SIZE + 64) ^= 0x10;
   }
   if (cpu->stack_guard != LEDGER_MAGIC) FailNumber("stack overrun on vCPU ", cpu->index);
   if (g_options.verify != 0 && step % g_options.verify == 0 && !VerifySlice(cpu)) Corrupt(cpu);
@@ -135,22 +135,11 @@ static void ReportStep(volatile struct CpuPage* cpu) {
   if (step == g_options.steps) Finish(cpu);
 }
 
-// Moves a deadline on by one period; one that is far off (the host paused us, or the TSC jumped
-// when we moved to another host) starts anew instead of being caught up with.
-static uint64_t NextDeadline(uint64_t deadline, uint64_t now, uint64_t period) {
-  const uint64_t slack = period + g_options.tsc_khz * 100;
-  deadline += period;
-  return deadline + slack < now || deadline > now + slack ? now + period : deadline;
-}
-
-static bool Due(uint64_t deadline, uint64_t now, uint64_t period) {
-  return now >= deadline || deadline - now > period + g_options.tsc_khz * 100;
-}
-
 void Work(volatile struct CpuPage* cpu) {
   const bool writing = g_options.workload != kIdle && cpu->count != 0;
-  const uint64_t write_period = g_options.rate == 0 ? 0 : g_options.tsc_khz * 1000 / g_options.rate;
-  const uint64_t report_period = g_options.report_ms * g_options.tsc_khz;
+  const uint64_t write_period =
+      g_options.rate == 0 ? 0 : g_guest_options.tsc_khz * 1000 / g_options.rate;
+  const uint64_t report_period = g_options.report_ms * g_guest_options.tsc_khz;
   uint64_t now = ReadTsc();
   uint64_t next_write = now;
   uint64_t next_report = now + report_period;

@@ -1,6 +1,6 @@
 // Serial console (16550 at COM1) and the ways to end the guest. Each port access is a vmexit, so
 // lines are short and the line status register is read once a line, or not at all.
-#include "ledger.h"
+#include "guest.h"
 
 enum { kCom1 = 0x3f8, kLsr = kCom1 + 5, kLsrThrEmpty = 0x20 };
 
@@ -45,17 +45,17 @@ static void WaitForUart(void) {
 }
 
 void Send(struct Line* line) {
-  if (g_options.lsr == 1) WaitForUart();
+  if (g_guest_options.lsr == 1) WaitForUart();
   line->text[line->length++] = '\n';
   for (uint32_t i = 0; i < line->length; ++i) {
-    if (g_options.lsr == 2) WaitForUart();
+    if (g_guest_options.lsr == 2) WaitForUart();
     Out8(kCom1, (uint8_t)line->text[i]);
   }
   line->length = 0;
 }
 
 void PowerOff(void) {
-  if (!g_options.reset_at_end) {
+  if (!g_guest_options.reset_at_end) {
     Out16(0x604, 0x2000);  // PM1a control: SLP_EN, S5; QEMU's PIIX4 at SeaBIOS's base, and romulusd
     for (uint32_t i = 0; i < 100000000; ++i) Pause();
   }
@@ -65,7 +65,8 @@ void PowerOff(void) {
 
 void Fail(const char* what, const char* detail) {
   struct Line line = {0};
-  Text(&line, "LEDGER ERROR ");
+  Text(&line, g_guest_name);
+  Text(&line, " ERROR ");
   Text(&line, what);
   Text(&line, detail);
   Send(&line);
@@ -84,9 +85,10 @@ struct TrapFrame {
 };
 
 // Runs at CPL0.
-void ledger_trap(const struct TrapFrame* frame, uint64_t cr2) {
+void guest_trap(const struct TrapFrame* frame, uint64_t cr2) {
   struct Line line = {0};
-  Text(&line, "LEDGER TRAP vector ");
+  Text(&line, g_guest_name);
+  Text(&line, " TRAP vector ");
   Decimal(&line, frame->vector, 1);
   Text(&line, " error ");
   Hex(&line, frame->error, 8);

@@ -8,24 +8,24 @@
     .section .tables, "aw"
 
     // TSS (Intel SDM vol. 3, 8.7): all share one all-clear I/O bitmap, which lets CPL3 use ports.
-    .globl ledger_tss
-ledger_tss:
+    .globl guest_tss
+guest_tss:
     .set i, 0
-    .rept LEDGER_MAX_VCPUS
+    .rept GUEST_MAX_VCPUS
     .long 0
-    .quad ledger_trap_stacks + 1024 * (i + 1)  // rsp0
+    .quad guest_trap_stacks + 1024 * (i + 1)  // rsp0
     .fill 22, 4, 0
     .word 0
-    .word LEDGER_TSS_BITMAP - i * LEDGER_TSS_STRIDE
-    .fill LEDGER_TSS_STRIDE - 104, 1, 0
+    .word GUEST_TSS_BITMAP - i * GUEST_TSS_STRIDE
+    .fill GUEST_TSS_STRIDE - 104, 1, 0
     .set i, i + 1
     .endr
-    .fill LEDGER_TSS_BITMAP_BYTES, 1, 0
+    .fill GUEST_TSS_BITMAP_BYTES, 1, 0
     .byte 0xff  // the byte after the bitmap must be all ones
 
     .balign 4096
-    .globl ledger_pml4
-ledger_pml4:
+    .globl guest_pml4
+guest_pml4:
     .quad pdpt + PTE_TABLE
     .fill 511, 8, 0
 pdpt:
@@ -46,10 +46,10 @@ page_dirs:
 idt:
     .set i, 0
     .rept 256
-    .word (LEDGER_STUBS_PA + i * 16) & 0xffff
+    .word (GUEST_STUBS_PA + i * 16) & 0xffff
     .word 0x18
     .word 0x8e00  // interrupt gate, DPL 0
-    .word (LEDGER_STUBS_PA + i * 16) >> 16
+    .word (GUEST_STUBS_PA + i * 16) >> 16
     .quad 0
     .set i, i + 1
     .endr
@@ -62,25 +62,25 @@ gdt:
     .quad 0x00cff3000000ffff  // 0x20 data, CPL3
     .quad 0x00affb000000ffff  // 0x28 code64, CPL3
     .set i, 0
-    .rept LEDGER_MAX_VCPUS    // 0x30 + 16 i: TSS
-    .word LEDGER_TSS_BITMAP + LEDGER_TSS_BITMAP_BYTES - i * LEDGER_TSS_STRIDE
-    .word (LEDGER_TSS_PA + i * LEDGER_TSS_STRIDE) & 0xffff
-    .byte (LEDGER_TSS_PA + i * LEDGER_TSS_STRIDE) >> 16
+    .rept GUEST_MAX_VCPUS    // 0x30 + 16 i: TSS
+    .word GUEST_TSS_BITMAP + GUEST_TSS_BITMAP_BYTES - i * GUEST_TSS_STRIDE
+    .word (GUEST_TSS_PA + i * GUEST_TSS_STRIDE) & 0xffff
+    .byte (GUEST_TSS_PA + i * GUEST_TSS_STRIDE) >> 16
     .byte 0x89, 0, 0
     .quad 0
     .set i, i + 1
     .endr
 gdt_end:
 
-    .globl ledger_gdt_ptr, ledger_idt_ptr
-ledger_gdt_ptr:
+    .globl guest_gdt_ptr, guest_idt_ptr
+guest_gdt_ptr:
     .word gdt_end - gdt - 1
     .quad gdt
-ledger_idt_ptr:
+guest_idt_ptr:
     .word 256 * 16 - 1
     .quad idt
 
     .section .bss
     .balign 4096
-ledger_trap_stacks:
-    .skip 1024 * LEDGER_MAX_VCPUS
+guest_trap_stacks:
+    .skip 1024 * GUEST_MAX_VCPUS

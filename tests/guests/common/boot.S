@@ -14,12 +14,12 @@
     .balign 4
     .long 4, 8, 18          // name size, descriptor size, XEN_ELFNOTE_PHYS32_ENTRY
     .asciz "Xen"
-    .quad ledger_entry
+    .quad guest_entry
 
     .section .boot, "ax"
     .code32
-    .globl ledger_entry
-ledger_entry:
+    .globl guest_entry
+guest_entry:
     cli
     cld
     // At CPL3 kvm-pvm takes interrupts whatever RFLAGS.IF says.
@@ -29,18 +29,18 @@ ledger_entry:
     xorl %ebp, %ebp         // vCPU index
     jmp enter_long
 
-    .globl ledger_ap_entry
-ledger_ap_entry:
+    .globl guest_ap_entry
+guest_ap_entry:
     movw $SEL_DATA, %ax
     movw %ax, %ds
     movw %ax, %es
-    movl ledger_ap_index, %ebp
+    movl guest_ap_index, %ebp
     // fall through
 
 enter_long:                 // ebp: vCPU index, ebx: hvm_start_info (boot processor only)
     movl $0x20, %eax        // PAE
     movl %eax, %cr4
-    movl $ledger_pml4, %eax
+    movl $guest_pml4, %eax
     movl %eax, %cr3
     movl $0xc0000080, %ecx  // EFER.LME
     xorl %edx, %edx
@@ -48,12 +48,12 @@ enter_long:                 // ebp: vCPU index, ebx: hvm_start_info (boot proces
     wrmsr
     movl $0x80010033, %eax  // PG WP NE ET MP PE; clears the CD and NW that INIT leaves set
     movl %eax, %cr0
-    lgdt ledger_gdt_ptr
+    lgdt guest_gdt_ptr
     ljmp $SEL_CODE64, $long_mode
 
     .code64
 long_mode:
-    lidt ledger_idt_ptr
+    lidt guest_idt_ptr
     // A firmware may leave x2APIC on; C wants the MMIO window, which needs no CPL0.
     movl $0x1b, %ecx        // IA32_APIC_BASE
     rdmsr
@@ -74,7 +74,7 @@ long_mode:
     movl %eax, %gs
     movl %ebp, %ecx
     shll $12, %ecx
-    leal LEDGER_PROGRESS_PA + LEDGER_PAGE_SIZE(%rcx), %ecx
+    leal GUEST_CPU_PA + GUEST_PAGE_SIZE(%rcx), %ecx
     movl %ecx, %esp
     subl $8, %ecx           // as after a call
     pushq $SEL_UDATA
@@ -83,39 +83,39 @@ long_mode:
     // it once the TSS was restored as busy (QEMU 7.2, check_io), and kvm-pvm ignores IOPL: so both.
     pushq $0x3002
     pushq $SEL_UCODE
-    pushq $ledger_user
+    pushq $guest_user
     iretq
 
-ledger_user:                // CPL3 from here
+guest_user:                // CPL3 from here
     movl %ebp, %edi
     movl %ebx, %esi
     xorl %ebp, %ebp
-    jmp ledger_main
+    jmp guest_main
 
-    // Copied to LEDGER_TRAMPOLINE_PA, entered in real mode with CS = that >> 4.
+    // Copied to GUEST_TRAMPOLINE_PA, entered in real mode with CS = that >> 4.
     .code16
-    .globl ledger_trampoline, ledger_trampoline_end
-ledger_trampoline:
+    .globl guest_trampoline, guest_trampoline_end
+guest_trampoline:
     cli
     movw %cs, %ax
     movw %ax, %ds
-    lgdtl trampoline_gdt_ptr - ledger_trampoline
+    lgdtl trampoline_gdt_ptr - guest_trampoline
     movl $0x11, %eax        // PE, ET
     movl %eax, %cr0
-    ljmpl $SEL_CODE32, $ledger_ap_entry
+    ljmpl $SEL_CODE32, $guest_ap_entry
 trampoline_gdt_ptr:
     .word 0x17
-    .long trampoline_gdt - ledger_trampoline + LEDGER_TRAMPOLINE_PA
+    .long trampoline_gdt - guest_trampoline + GUEST_TRAMPOLINE_PA
     .balign 8
 trampoline_gdt:
     .quad 0, 0x00cf9b000000ffff, 0x00cf93000000ffff
-ledger_trampoline_end:
+guest_trampoline_end:
 
     // Exceptions end the guest with a message. Anything else is a stray interrupt: acknowledge it.
     .code64
     .section .stubs, "ax"
-    .globl ledger_stubs
-ledger_stubs:
+    .globl guest_stubs
+guest_stubs:
     .set i, 0
     .rept 256
     .balign 16
@@ -136,7 +136,7 @@ trap:
     movq %cr2, %rsi
     andq $-16, %rsp
     cld
-    call ledger_trap
+    call guest_trap
 stray:
     pushq %rax
     movl $0xfee000b0, %eax  // EOI

@@ -1,5 +1,5 @@
 // The TSC is the only clock: reading it needs no exit.
-#include "ledger.h"
+#include "guest.h"
 
 static void Cpuid(uint32_t leaf, uint32_t* a, uint32_t* b, uint32_t* c, uint32_t* d) {
   __asm__ volatile("cpuid" : "=a"(*a), "=b"(*b), "=c"(*c), "=d"(*d) : "a"(leaf), "c"(0));
@@ -73,6 +73,16 @@ uint64_t FindTscKhz(void) {
 
 void DelayUs(uint64_t us) {
   const uint64_t begin = ReadTsc();
-  const uint64_t ticks = us * g_options.tsc_khz / 1000;
+  const uint64_t ticks = us * g_guest_options.tsc_khz / 1000;
   while (ReadTsc() - begin < ticks) Pause();
+}
+
+uint64_t NextDeadline(uint64_t deadline, uint64_t now, uint64_t period) {
+  const uint64_t slack = period + g_guest_options.tsc_khz * 100;
+  deadline += period;
+  return deadline + slack < now || deadline > now + slack ? now + period : deadline;
+}
+
+bool Due(uint64_t deadline, uint64_t now, uint64_t period) {
+  return now >= deadline || deadline - now > period + g_guest_options.tsc_khz * 100;
 }

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Judges the console of a ledger guest: are its steps consecutive, and did it find no corruption?
+"""Judges the console of a guest that tells steps: are they consecutive, and did it find no corruption?
 
 A console that ends in the middle of a line is normal (its host was killed); that rest is ignored.
 Exit code: 0 if the console is good, 1 if not, 2 for wrong usage.
@@ -11,16 +11,20 @@ import re
 import sys
 
 STEP = re.compile(r"step (\d{6,}) sum ([0-9a-f]{16}) writes (\d+) vcpus (\d+) ok")
-DONE = re.compile(r"ledger: done steps (\d+) sum ([0-9a-f]{16}) writes (\d+) vcpus (\d+) ok")
-BANNER = re.compile(r"ledger: vcpus=(\d+) .*")
-BAD = re.compile(r"LEDGER (CORRUPT|ERROR|TRAP)\b.*")
+# First line of each guest.
+BANNERS = {"ledger": r"ledger: vcpus=\d+ .*", "disk": r"disk: blocks=\d+ .*"}
 MAX_ERRORS = 20  # reported; all are counted
 
 
 class Console:
     """State while reading lines; `result()` is what is printed."""
 
-    def __init__(self):
+    def __init__(self, guest="ledger"):
+        self.done_line = re.compile(
+            guest + r": done steps (\d+) sum ([0-9a-f]{16}) writes (\d+) vcpus (\d+) ok")
+        self.banner = re.compile(BANNERS[guest])
+        self.bad = re.compile(guest.upper() + r" (CORRUPT|ERROR|TRAP)\b.*")
+        self.damaged = re.compile(rf"\bstep \d|{guest}:|{guest.upper()}")
         self.first = self.last = self.writes = self.vcpus = None
         self.steps = self.boots = self.error_count = 0
         self.corrupt = self.done = False
@@ -50,20 +54,29 @@ class Console:
     def line(self, number, line):
         if match := STEP.fullmatch(line):
             self.step(number, match)
-        elif match := DONE.fullmatch(line):
+        elif match := self.done_line.fullmatch(line):
             self.done = True
             if int(match[1]) != (self.last or 0):
                 self.error(number, f"done after {match[1]} steps, but {self.last} was the last")
-        elif match := BANNER.fullmatch(line):
+        elif self.banner.fullmatch(line):
             self.boots += 1
             if self.boots > 1 or self.last is not None:
                 self.error(number, "booted again")
-        elif BAD.search(line):
-            self.corrupt |= "LEDGER CORRUPT" in line
+        elif self.bad.search(line):
+            self.corrupt |= " CORRUPT " in line
             self.error(number, line)
-        elif re.search(r"\bstep \d|ledger:|LEDGER", line):
+        elif self.damaged.search(line):
             self.error(number, f"damaged line: {line!r}")
         # Anything else is not ours: a firmware or a VMM wrote to the same file.
+
+    def data(self, data):
+        """All of a console, as bytes."""
+        lines = data.decode("latin-1").replace("\r\n", "\n").split("\n")
+        for number, line in enumerate(lines[:-1], 1):
+            self.line(number, line)
+        # An unfinished line cannot be judged, unless it already tells of damage.
+        if self.bad.search(lines[-1]):
+            self.line(len(lines), lines[-1])
 
     def result(self):
         return {
@@ -84,6 +97,7 @@ class Console:
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("console", help="console file, - for standard input")
+    parser.add_argument("--guest", choices=BANNERS, default="ledger")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--first", type=int, metavar="N", help="the first step must be N")
     parser.add_argument("--min-steps", type=int, default=1, metavar="N",
@@ -98,19 +112,14 @@ def main():
         print(f"check_console: {error}", file=sys.stderr)
         return 2
 
-    console = Console()
-    lines = data.decode("latin-1").replace("\r\n", "\n").split("\n")
-    for number, line in enumerate(lines[:-1], 1):
-        console.line(number, line)
-    # An unfinished line cannot be judged, unless it already tells of damage.
-    if BAD.search(lines[-1]):
-        console.line(len(lines), lines[-1])
+    console = Console(args.guest)
+    console.data(data)
     if args.first is not None and console.first not in (None, args.first):
-        console.error(len(lines), f"first step is {console.first}, not {args.first}")
+        console.error("end", f"first step is {console.first}, not {args.first}")
     if console.steps < args.min_steps:
-        console.error(len(lines), f"{console.steps} steps, wanted {args.min_steps}")
+        console.error("end", f"{console.steps} steps, wanted {args.min_steps}")
     if args.done and not console.done:
-        console.error(len(lines), "the guest did not come to its end")
+        console.error("end", "the guest did not come to its end")
 
     result = console.result()
     if args.json:
