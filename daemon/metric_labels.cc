@@ -22,7 +22,7 @@ std::vector<std::string> FrameErrorNames() {
     names.push_back(std::string(codec::kFrameFaultNames[i]));
   }
   // kNone and kFraming say nothing that the names above do not say.
-  for (size_t i = 2; i < replica::kFaultCount; ++i) {
+  for (size_t i = 2; i < static_cast<size_t>(replica::Fault::kDiskIo); ++i) {
     names.push_back(std::string(replica::kFaultNames[i]));
   }
   return names;
@@ -31,7 +31,9 @@ std::vector<std::string> FrameErrorNames() {
 std::vector<uint64_t> FrameErrorCounts(const replica::ReplicaCounters& counters) {
   std::vector<uint64_t> counts;
   for (size_t i = 1; i < codec::kFrameFaultCount; ++i) counts.push_back(counters.frame_faults[i]);
-  for (size_t i = 2; i < replica::kFaultCount; ++i) counts.push_back(counters.faults[i]);
+  for (size_t i = 2; i < static_cast<size_t>(replica::Fault::kDiskIo); ++i) {
+    counts.push_back(counters.faults[i]);
+  }
   return counts;
 }
 

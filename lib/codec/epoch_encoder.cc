@@ -169,6 +169,25 @@ absl::Status EpochEncoder::AddSyncZeroRun(Gfn first, uint64_t count, Send send) 
   return absl::OkStatus();
 }
 
+absl::Status EpochEncoder::AddSyncFrame(FrameKind kind, absl::string_view body, Send send) {
+  if (mode_ != Mode::kSyncing) {
+    return Broken(absl::FailedPreconditionError("sync frame outside a full sync"));
+  }
+  if (body.size() > options_.max_body_bytes) {
+    return Broken(absl::ResourceExhaustedError(
+        absl::StrCat(FrameKindName(kind), " frame of ", body.size(),
+                     " bytes: the peer accepts at most ", options_.max_body_bytes)));
+  }
+  if (zero_run_count_ > 0) {
+    ROMULUS_RETURN_IF_ERROR(RoomForRecord(FrameKind::kSyncPages, send));
+    FlushZeroRun();
+  }
+  ROMULUS_RETURN_IF_ERROR(ClosePageFrame(send));
+  frames_->Append(kind, term_, epoch_, body, &message_);
+  ++stats_.frames;
+  return Flush(send);
+}
+
 absl::Status EpochEncoder::EndSync(uint64_t rounds, Send send) {
   if (mode_ != Mode::kSyncing) {
     return Broken(absl::FailedPreconditionError("full sync ended without having begun"));
@@ -192,6 +211,9 @@ absl::Status EpochEncoder::CheckEpoch(Term term, EpochId epoch) {
     term_ = term;
     epoch_ = epoch;
     digest_.Reset();
+    disk_digest_.Reset();
+    disk_records_ = 0;
+    disk_bytes_ = 0;
     epoch_gfns_.clear();
     return absl::OkStatus();
   }
@@ -222,6 +244,50 @@ absl::Status EpochEncoder::AppendBatch(const epoch::PageBatch& batch, Send send)
   return absl::OkStatus();
 }
 
+absl::Status EpochEncoder::AppendDiskPiece(const epoch::DiskWrite& write, uint64_t at,
+                                           uint64_t size, Send send) {
+  ROMULUS_RETURN_IF_ERROR(RoomForRecord(FrameKind::kEpochDisks, send));
+  const size_t begin = message_.size();
+  const bool has_data = write.kind == epoch::DiskWrite::Kind::kWrite;
+  AppendDiskRecord(
+      KindOf(write.kind), write.disk, write.offset_bytes + at, size,
+      has_data ? std::span(write.data).subspan(at, size) : std::span<const std::byte>(), &message_);
+  disk_digest_.Add(absl::string_view(message_).substr(begin));
+  ++disk_records_;
+  disk_bytes_ += size;
+  return absl::OkStatus();
+}
+
+absl::Status EpochEncoder::AppendDiskWrites(const std::vector<epoch::DiskWrite>& writes,
+                                            Send send) {
+  // A frame is never larger than page_body_bytes_, which is at most what the peer accepts.
+  const uint64_t piece_bytes =
+      kDiskRecordHeadBytes + kDiskSectorBytes > page_body_bytes_
+          ? uint64_t{0}
+          : (page_body_bytes_ - kDiskRecordHeadBytes) & ~(kDiskSectorBytes - 1);
+  for (const epoch::DiskWrite& write : writes) {
+    if (write.kind != epoch::DiskWrite::Kind::kWrite) {
+      ROMULUS_RETURN_IF_ERROR(AppendDiskPiece(write, 0, write.size_bytes, send));
+      continue;
+    }
+    if (write.data.size() != write.size_bytes || piece_bytes == 0) {
+      return Broken(absl::InternalError(
+          absl::StrCat("disk write of ", write.size_bytes, " bytes has ", write.data.size(),
+                       " and would travel in pieces of ", piece_bytes)));
+    }
+    for (uint64_t at = 0; at < write.size_bytes; at += piece_bytes) {
+      // Too large for what is left of the frame: into the next one.
+      const uint64_t size = std::min(piece_bytes, write.size_bytes - at);
+      const size_t used = frame_open_ ? message_.size() - frame_begin_ - kFrameHeaderBytes : 0;
+      if (used > 0 && used + kDiskRecordHeadBytes + size > page_body_bytes_) {
+        ROMULUS_RETURN_IF_ERROR(ClosePageFrame(send));
+      }
+      ROMULUS_RETURN_IF_ERROR(AppendDiskPiece(write, at, size, send));
+    }
+  }
+  return ClosePageFrame(send);
+}
+
 absl::Status EpochEncoder::AddPages(Term term, EpochId epoch, const epoch::PageBatch& batch,
                                     Send send) {
   ROMULUS_RETURN_IF_ERROR(CheckEpoch(term, epoch));
@@ -237,6 +303,7 @@ absl::Status EpochEncoder::Finish(const epoch::StagedEpoch& epoch, uint64_t sent
     ROMULUS_RETURN_IF_ERROR(AppendBatch(batch, send));
   }
   ROMULUS_RETURN_IF_ERROR(ClosePageFrame(send));
+  ROMULUS_RETURN_IF_ERROR(AppendDiskWrites(epoch.disk_writes, send));
   if (epoch.page_count != epoch_gfns_.size()) {
     return Broken(
         absl::InternalError(absl::StrCat("epoch ", epoch.epoch.value(), " announces ",
@@ -251,6 +318,11 @@ absl::Status EpochEncoder::Finish(const epoch::StagedEpoch& epoch, uint64_t sent
   commit.set_console_bytes(epoch.console.bytes);
   commit.set_console_released(std::max(console_released, epoch.console_released));
   commit.set_sent_monotonic_ns(sent_monotonic_ns);
+  commit.set_disk_record_count(disk_records_);
+  commit.set_disk_bytes(disk_bytes_);
+  commit.set_disk_digest(disk_digest_.value());
+  stats_.disk_records += disk_records_;
+  stats_.disk_bytes += disk_bytes_;
   ROMULUS_RETURN_IF_ERROR(AppendControl(FrameKind::kEpochCommit, commit));
   mode_ = Mode::kIdle;
   epoch_gfns_.clear();

@@ -1,9 +1,9 @@
 // Turns staged epochs and full-sync pages into messages of frames for the link. Knows no transport:
 // finished messages go to a function that the caller gives. Order of calls on one stream:
 //
-//   StartStream                     (Hello etc. are written by the caller with the same
-//   FrameWriter) BeginSync  (AddSyncPage | AddSyncZeroRun)*  EndSync { AddPages*  (Finish | Abort)
-//   }*
+//   StartStream          (Hello etc. are written by the caller with the same FrameWriter)
+//   BeginSync  (AddSyncPage | AddSyncZeroRun | AddSyncFrame)*  EndSync
+//   { AddPages*  (Finish | Abort) }*
 //
 // When a call fails, or the link is lost, or the peer refused a frame, the stream is over: what the
 // secondary holds is unknown, so nothing but StartStream is allowed (P5). An epoch aborted after
@@ -26,6 +26,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "base/types.h"
+#include "codec/disk_records.h"
 #include "codec/frame.h"
 #include "codec/page_digest.h"
 #include "codec/page_encoding.h"
@@ -47,6 +48,8 @@ struct EncodeStats {
   std::array<uint64_t, kPageEncodingEnd> bytes{};
   uint64_t frames = 0;
   uint64_t message_bytes = 0;
+  uint64_t disk_records = 0;  // of epochs
+  uint64_t disk_bytes = 0;    // written by them
 };
 
 class EpochEncoder {
@@ -69,13 +72,16 @@ class EpochEncoder {
   absl::Status AddSyncPage(Gfn gfn, PageBytes page, Send send);
   // Pages known to be zero without having been read, count >= 1.
   absl::Status AddSyncZeroRun(Gfn first, uint64_t count, Send send);
+  // A frame of the disks' part of the full sync, as it is. Errors: ResourceExhausted if the body is
+  // larger than the peer accepts.
+  absl::Status AddSyncFrame(FrameKind kind, absl::string_view body, Send send);
   absl::Status EndSync(uint64_t rounds, Send send);
 
   // Pages of an epoch that is not complete yet (EpochSink::StagePages).
   absl::Status AddPages(Term term, EpochId epoch, const epoch::PageBatch& batch, Send send);
-  // The rest of the epoch and its EpochCommit; a small epoch is one message. `console_released`: as
-  // of now, at least the epoch's own. Errors: ResourceExhausted if the commit is larger than the
-  // peer accepts; whatever `send` returned.
+  // The rest of the epoch, its disk writes and its EpochCommit; a small epoch is one message.
+  // `console_released`: as of now, at least the epoch's own. Errors: ResourceExhausted if the
+  // commit is larger than the peer accepts; whatever `send` returned.
   absl::Status Finish(const epoch::StagedEpoch& epoch, uint64_t sent_monotonic_ns,
                       uint64_t console_released, Send send);
   // Gives the epoch up, whether or not pages of it were added.
@@ -90,7 +96,10 @@ class EpochEncoder {
 
   absl::Status CheckEpoch(Term term, EpochId epoch);
   absl::Status AppendBatch(const epoch::PageBatch& batch, Send send);
-  // Opens a page frame if none is open.
+  absl::Status AppendDiskWrites(const std::vector<epoch::DiskWrite>& writes, Send send);
+  absl::Status AppendDiskPiece(const epoch::DiskWrite& write, uint64_t at, uint64_t size,
+                               Send send);
+  // Opens a page (or disk) frame if none is open.
   void OpenPageFrame(FrameKind kind);
   // Closes the page frame if one is open, and sends the message if it is large enough.
   absl::Status ClosePageFrame(Send send);
@@ -118,6 +127,9 @@ class EpochEncoder {
 
   // kEpochOpen.
   PagesDigest digest_;
+  DiskDigest disk_digest_;
+  uint64_t disk_records_ = 0;
+  uint64_t disk_bytes_ = 0;
   std::vector<Gfn> epoch_gfns_;  // whose cached version is void if the epoch is aborted
 
   // kSyncing.

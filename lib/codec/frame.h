@@ -8,9 +8,10 @@
 //        7     1  flags, 0 so far
 //        8     8  term
 //       16     8  epoch, 0 where none is meant
-//       24     8  sequence: 1 for the first frame of a direction of the stream, then always one
-//       more 32     4  body length, bytes 36     4  reserved, 0 40     8  checksum: XXH3-64 of the
-//       body, seeded with XXH3-64 of header bytes 0..39
+//       24     8  sequence: 1 for the first frame of a direction of the stream, then one more each
+//       32     4  body length, bytes
+//       36     4  reserved, 0
+//       40     8  checksum: XXH3-64 of the body, seeded with XXH3-64 of header bytes 0..39
 //
 // The sequence number catches frames lost, doubled and swapped; the checksum, bytes changed.
 // Writer and reader are values of one stream direction each; one thread at a time.
@@ -41,7 +42,8 @@ inline constexpr size_t kFrameHeaderBytes = 48;
 inline constexpr size_t kPageBodyBytes = 256u << 10;
 inline constexpr size_t kDefaultMaxBodyBytes = 4u << 20;
 
-// Numbers are permanent. Bodies: page records (codec/page_encoding.h) for the two *Pages kinds, the
+// Numbers are permanent. Bodies: page records (codec/page_encoding.h) for the two *Pages kinds,
+// disk records or hashes (codec/disk_records.h) for EpochDisks, DiskBlocks and DiskHashes, the
 // romulus.v1 message of the same name for the others.
 enum class FrameKind : uint8_t {
   kHello = 1,
@@ -55,11 +57,20 @@ enum class FrameKind : uint8_t {
   kEpochAbort = 9,
   kAck = 10,
   kGoodbye = 11,
+  kEpochDisks = 12,
+  kDiskSyncBegin = 13,
+  kDiskBlocks = 14,
+  kDiskHashRequest = 15,
+  kDiskHashes = 16,
+  kDiskSyncEnd = 17,
 };
-inline constexpr size_t kFrameKindEnd = 12;
+inline constexpr size_t kFrameKindEnd = 18;
 inline constexpr std::array<absl::string_view, kFrameKindEnd> kFrameKindNames = {
-    "invalid",  "hello",       "hello_reply",  "heartbeat",   "sync_begin", "sync_pages",
-    "sync_end", "epoch_pages", "epoch_commit", "epoch_abort", "ack",        "goodbye"};
+    "invalid",      "hello",           "hello_reply", "heartbeat",
+    "sync_begin",   "sync_pages",      "sync_end",    "epoch_pages",
+    "epoch_commit", "epoch_abort",     "ack",         "goodbye",
+    "epoch_disks",  "disk_sync_begin", "disk_blocks", "disk_hash_request",
+    "disk_hashes",  "disk_sync_end"};
 constexpr absl::string_view FrameKindName(FrameKind kind) {
   return static_cast<size_t>(kind) < kFrameKindEnd ? kFrameKindNames[static_cast<size_t>(kind)]
                                                    : kFrameKindNames[0];

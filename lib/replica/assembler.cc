@@ -19,8 +19,12 @@ std::string Name(const EpochKey& key) {
 
 }  // namespace
 
-Assembler::Assembler(const memory::GuestMemory* memory, uint64_t staging_cap_bytes)
-    : memory_(memory), staging_cap_bytes_(staging_cap_bytes), seen_(memory->layout().gfn_end()) {}
+Assembler::Assembler(const memory::GuestMemory* memory, uint64_t staging_cap_bytes,
+                     codec::DiskLayout disks)
+    : memory_(memory),
+      staging_cap_bytes_(staging_cap_bytes),
+      disks_(std::move(disks)),
+      seen_(memory->layout().gfn_end()) {}
 
 void Assembler::Start() {
   Stop();
@@ -39,6 +43,10 @@ void Assembler::CloseEpoch() {
   seen_.Clear();
   page_count_ = 0;
   digest_.Reset();
+  disk_writes_.clear();
+  disk_bytes_ = 0;
+  disk_staged_bytes_ = 0;
+  disk_digest_.Reset();
 }
 
 void Assembler::Recycle(StagedPages&& spent) {
@@ -112,11 +120,36 @@ absl::Status Assembler::Stage(const codec::Frame& frame) {
           break;
         }
       }
-      if (staged_.bytes() > staging_cap_bytes_) {
-        return FaultStatus(Fault::kCap, absl::StrCat(Name(current_), " needs more than ",
-                                                     staging_cap_bytes_, " bytes (staging cap)"));
-      }
+      ROMULUS_RETURN_IF_ERROR(CheckCap());
     }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Assembler::CheckCap() const {
+  if (staged_bytes() <= staging_cap_bytes_) return absl::OkStatus();
+  return FaultStatus(Fault::kCap, absl::StrCat(Name(current_), " needs more than ",
+                                               staging_cap_bytes_, " bytes (staging cap)"));
+}
+
+absl::Status Assembler::AddDisks(const codec::Frame& frame) {
+  absl::Status status = Enter(frame);
+  if (status.ok()) status = StageDisks(frame);
+  if (!status.ok()) Stop();
+  return status;
+}
+
+absl::Status Assembler::StageDisks(const codec::Frame& frame) {
+  if (frame.body.empty()) return FaultStatus(Fault::kDisks, "disk frame without records");
+  codec::DiskRecordReader records(frame.body, disks_);
+  while (!records.done()) {
+    absl::StatusOr<codec::DiskRecord> record = records.Next();
+    if (!record.ok()) return WithFault(Fault::kDisks, record.status());
+    disk_staged_bytes_ += sizeof(epoch::DiskWrite) + record->payload.size();
+    ROMULUS_RETURN_IF_ERROR(CheckCap());
+    disk_digest_.Add(record->raw);
+    disk_bytes_ += record->size_bytes;
+    disk_writes_.push_back(codec::ToDiskWrite(*record));
   }
   return absl::OkStatus();
 }
@@ -138,11 +171,7 @@ absl::StatusOr<AssembledEpoch> Assembler::Commit(const codec::Frame& frame) {
   return epoch;
 }
 
-absl::StatusOr<AssembledEpoch> Assembler::Complete(const codec::Frame& frame) {
-  v1::EpochCommit commit;
-  if (absl::Status status = codec::ParseBody(frame, &commit); !status.ok()) {
-    return WithFault(Fault::kBody, status);
-  }
+absl::Status Assembler::CheckDigests(const v1::EpochCommit& commit) const {
   if (commit.page_count() != page_count_) {
     return FaultStatus(Fault::kCount,
                        absl::StrCat(Name(current_), " announces ", commit.page_count(), " pages, ",
@@ -157,6 +186,26 @@ absl::StatusOr<AssembledEpoch> Assembler::Complete(const codec::Frame& frame) {
                                                     ": machine state does not have "
                                                     "the announced digest"));
   }
+  if (commit.disk_record_count() != disk_writes_.size() || commit.disk_bytes() != disk_bytes_) {
+    return FaultStatus(Fault::kCount,
+                       absl::StrCat(Name(current_), " announces ", commit.disk_record_count(),
+                                    " disk records of ", commit.disk_bytes(), " bytes, ",
+                                    disk_writes_.size(), " of ", disk_bytes_, " came"));
+  }
+  if (commit.disk_digest() != disk_digest_.value()) {
+    return FaultStatus(Fault::kDigest, absl::StrCat(Name(current_),
+                                                    ": disk records do not have the announced "
+                                                    "digest"));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<AssembledEpoch> Assembler::Complete(const codec::Frame& frame) {
+  v1::EpochCommit commit;
+  if (absl::Status status = codec::ParseBody(frame, &commit); !status.ok()) {
+    return WithFault(Fault::kBody, status);
+  }
+  ROMULUS_RETURN_IF_ERROR(CheckDigests(commit));
   absl::StatusOr<state::MachineState> machine = state::MachineState::Parse(commit.machine());
   if (!machine.ok()) {
     return WithFault(Fault::kMachine, base::Annotate(machine.status(), Name(current_)));
@@ -166,6 +215,8 @@ absl::StatusOr<AssembledEpoch> Assembler::Complete(const codec::Frame& frame) {
   epoch.page_count = page_count_;
   epoch.pages = std::move(staged_);
   staged_ = StagedPages();
+  epoch.disk_writes = std::exchange(disk_writes_, {});
+  epoch.disk_bytes = disk_bytes_;
   epoch.machine = *std::move(machine);
   epoch.console_offset = commit.console_offset();
   epoch.console_bytes = std::move(*commit.mutable_console_bytes());

@@ -16,25 +16,36 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "base/types.h"
+#include "codec/disk_records.h"
 #include "epoch/staged_epoch.h"
 #include "replica/epoch_key.h"
 
 namespace romulus::replica {
 
-using epoch::kDiskBlockBytes;  // of full sync and of the hash exchange
+using codec::DiskHash;
+using codec::kDiskBlockBytes;
 
-struct DiskHash {  // XXH3-128 of a block's bytes
-  uint64_t low = 0;
-  uint64_t high = 0;
-  friend bool operator==(const DiskHash&, const DiskHash&) = default;
+// Whose a copy is, as its side file says.
+enum class CopyRole : uint8_t {
+  kNever,      // no side file: nothing is known of it
+  kPrimary,    // a guest ran on it
+  kSecondary,  // it is a replica, at one epoch
+  kSyncing,    // a full sync of it was begun and never ended: worth nothing
 };
+constexpr absl::string_view CopyRoleName(CopyRole role) {
+  constexpr absl::string_view kNames[] = {"never", "primary", "secondary", "syncing"};
+  return kNames[static_cast<size_t>(role)];
+}
 
 // One disk, for the handshake. Read-only disks are not here: they are not replicated.
 struct DiskFacts {
   uint32_t disk = 0;  // index in the configuration
   std::string name;
+  std::string path;  // of the image, for people
   uint64_t size_bytes = 0;
-  EpochKey stamp;  // the epoch that the copy was last known to be at; {0, 0}: never stamped
+  CopyRole role = CopyRole::kNever;
+  EpochKey stamp;         // the epoch that the copy was last known to be at; {0, 0}: never stamped
+  bool all_zero = false;  // known to hold nothing but zeros (all of it is a hole)
 };
 
 class DiskReplica {
@@ -42,10 +53,12 @@ class DiskReplica {
   virtual ~DiskReplica() = default;
   virtual std::vector<DiskFacts> facts() const = 0;
 
-  // A full sync begins: what the copies are is unknown until EndSync(), and the side files say so,
-  // durably, before the first byte is overwritten.
+  // A full sync begins: what the copies are is unknown until the first Journal() after EndSync(),
+  // and the side files say so, durably, before the first byte is overwritten. Any time but after
+  // Promote(): after GiveUp() and after errors too.
   virtual absl::Status BeginSync(Term term) = 0;
-  // What is there now, for rejoining. `count` blocks from `first_block` on; within the disk.
+  // What is there now, for rejoining. `count` blocks from `first_block` on, at most
+  // codec::kMaxHashBlocks; within the disk.
   virtual absl::StatusOr<std::vector<DiskHash>> HashBlocks(uint32_t disk, uint64_t first_block,
                                                            uint64_t count) = 0;
   virtual absl::Status WriteBlocks(uint32_t disk, uint64_t offset_bytes,
@@ -55,13 +68,14 @@ class DiskReplica {
   // epoch's with the first Journal().
   virtual absl::Status EndSync(Term term) = 0;
 
-  // An epoch with disk writes, or without: the journal has it when this returns, durably if the
-  // configuration says so. Errors (no space, I/O) leave the journal as it was.
+  // Every epoch in turn, with disk writes or without: the journal has it when this returns, durably
+  // if the configuration says so. Errors (no space, I/O) leave the journal as it was.
   virtual absl::Status Journal(const EpochKey& epoch, std::span<const epoch::DiskWrite> writes) = 0;
   // Applies what is journaled up to and including `epoch` to the disks, and stamps them.
   virtual absl::Status Apply(const EpochKey& epoch) = 0;
   // The guest will run here, in `term`, from `epoch`: applies what is journaled up to it, forgets
-  // the rest, stamps the disks as a primary's, durably. Nothing may be called afterwards.
+  // the rest, stamps the disks as a primary's, durably. Then files and locks are let go: nothing
+  // but facts() may be called any more.
   virtual absl::Status Promote(const EpochKey& epoch, Term term) = 0;
   // The replica is given up (unprotect, a new full sync elsewhere): the copies stay at the last
   // applied epoch.

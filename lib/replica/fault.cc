@@ -20,6 +20,8 @@ absl::Status FaultStatus(Fault fault, absl::string_view message) {
   switch (fault) {
     case Fault::kCap:
       return WithFault(fault, absl::ResourceExhaustedError(message));
+    case Fault::kDiskIo:
+      return WithFault(fault, absl::UnavailableError(message));
     case Fault::kTerm:
     case Fault::kSuperseded:
       return WithFault(fault, absl::FailedPreconditionError(message));

@@ -26,8 +26,10 @@ enum class Fault : uint8_t {
   kConsole,     // console bytes out of place
   kCap,         // a configured cap would be exceeded
   kSuperseded,  // another stream took over, or the replica was promoted
+  kDisks,       // a bad disk record, or one that leaves its disk
+  kDiskIo,      // no fault of the primary's: this node's disks cannot take what came
 };
-inline constexpr size_t kFaultCount = 13;
+inline constexpr size_t kFaultCount = 15;
 inline constexpr std::array<absl::string_view, kFaultCount> kFaultNames = {
     "none",  "framing", "unexpected", "body",    "term", "epoch_order", "pages",
     "count", "digest",  "machine",    "console", "cap",  "superseded"};

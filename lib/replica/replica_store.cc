@@ -16,17 +16,26 @@ constexpr std::byte kZeroPage[kPageSize] = {};
 
 uint64_t StagingCap(const StoreOptions& options, const memory::MemoryLayout& layout) {
   if (options.staging_cap_bytes != 0) return options.staging_cap_bytes;
-  return layout.size_bytes() + layout.page_count() * sizeof(StagedPage);
+  return layout.size_bytes() + layout.page_count() * sizeof(StagedPage) +
+         options.disk_staging_bytes;
+}
+
+codec::DiskLayout LayoutOf(const DiskReplica* disks) {
+  codec::DiskLayout layout;
+  if (disks == nullptr) return layout;
+  for (const DiskFacts& disk : disks->facts()) layout.push_back({disk.disk, disk.size_bytes});
+  return layout;
 }
 
 std::string Name(const EpochKey& key) {
   return absl::StrCat("epoch ", key.epoch.value(), " of term ", key.term.value());
 }
 
-std::string Detail(const ReplicaStatus& status, absl::string_view finished_detail) {
+// `detail_of_state`: what the state itself has to say, if anything.
+std::string Detail(const ReplicaStatus& status, absl::string_view detail_of_state) {
   switch (status.state) {
     case ReplicaState::kEmpty:
-      return "no full sync has begun";
+      return detail_of_state.empty() ? "no full sync has begun" : std::string(detail_of_state);
     case ReplicaState::kSyncing: {
       std::string detail;
       if (status.sync_complete) {
@@ -46,7 +55,7 @@ std::string Detail(const ReplicaStatus& status, absl::string_view finished_detai
     case ReplicaState::kCommitted:
       return absl::StrCat(Name(status.newest), " is committed");
     case ReplicaState::kGuestFinished:
-      return absl::StrCat("the guest has ended on the primary: ", finished_detail);
+      return absl::StrCat("the guest has ended on the primary: ", detail_of_state);
     case ReplicaState::kPromoted:
       return absl::StrCat("the replica was promoted from ", Name(status.newest));
   }
@@ -70,11 +79,14 @@ ReplicaStore::ReplicaStore(std::shared_ptr<memory::GuestMemory> memory, const St
                            CommittedConsole* console)
     : memory_(std::move(memory)),
       console_(console),
-      assembler_(memory_.get(), StagingCap(options, memory_->layout())),
+      disk_layout_(LayoutOf(options.disks)),
+      disks_(options.disks),
+      assembler_(memory_.get(), StagingCap(options, memory_->layout()), disk_layout_),
       tail_(options.console_tail_cap_bytes),
       touched_(memory_->layout().gfn_end(), !options.memory_is_zero),
       synced_(memory_->layout().gfn_end(), false) {
   PublishLocked();
+  PublishDisksLocked();
 }
 
 absl::StatusOr<ReplicaStore::StreamId> ReplicaStore::OpenStream(Term term) {
@@ -93,8 +105,9 @@ absl::StatusOr<ReplicaStore::StreamId> ReplicaStore::OpenStream(Term term) {
   stream_over_ = false;
   sync_begun_ = false;
   sync_complete_ = false;
+  disk_sync_ = DiskSync::kNone;
   assembler_.Stop();
-  ApplyPendingLocked();
+  ROMULUS_RETURN_IF_ERROR(ApplyPendingLocked());
   PublishLocked();
   return stream_;
 }
@@ -130,7 +143,7 @@ absl::Status ReplicaStore::BeginSync(StreamId stream, Term term, uint64_t total_
         Fault::kCount,
         absl::StrCat("full sync of ", total_pages, " pages, memory has ", layout().page_count())));
   }
-  ApplyPendingLocked();
+  ROMULUS_RETURN_IF_ERROR(ApplyPendingLocked());
   assembler_.Stop();
   tail_.Reset();
   if (state_ == ReplicaState::kCommitted) given_up_ = newest_;
@@ -140,6 +153,9 @@ absl::Status ReplicaStore::BeginSync(StreamId stream, Term term, uint64_t total_
   synced_pages_ = 0;
   sync_begun_ = true;
   sync_complete_ = false;
+  disk_sync_ = DiskSync::kNone;
+  sync_disk_bytes_ = 0;
+  disk_failure_.clear();
   state_ = ReplicaState::kSyncing;
   PublishLocked();
   return absl::OkStatus();
@@ -202,6 +218,88 @@ absl::Status ReplicaStore::ApplySyncRecord(const codec::PageRecord& record) {
   return absl::OkStatus();
 }
 
+absl::Status ReplicaStore::BeginDiskSync(StreamId stream, Term term, uint64_t disk_count) {
+  StreamLock lock(*this);
+  ROMULUS_RETURN_IF_ERROR(CheckStream(stream, term));
+  if (!sync_begun_ || sync_complete_ || disk_sync_ != DiskSync::kNone || disks_ == nullptr) {
+    return Failed(FaultStatus(Fault::kUnexpected, "full sync of disks has no place here"));
+  }
+  if (disk_count != disk_layout_.size()) {
+    return Failed(FaultStatus(Fault::kCount, absl::StrCat("full sync of ", disk_count, " disks, ",
+                                                          disk_layout_.size(), " are here")));
+  }
+  if (absl::Status begun = disks_->BeginSync(term); !begun.ok()) return DiskFailedLocked(begun);
+  disk_sync_ = DiskSync::kRunning;
+  PublishLocked();
+  PublishDisksLocked();
+  return absl::OkStatus();
+}
+
+absl::Status ReplicaStore::CheckDiskSync(StreamId stream, Term term, absl::string_view what) {
+  ROMULUS_RETURN_IF_ERROR(CheckStream(stream, term));
+  if (disk_sync_ == DiskSync::kRunning) return absl::OkStatus();
+  return Failed(FaultStatus(Fault::kUnexpected, absl::StrCat(what, " outside a full sync")));
+}
+
+absl::StatusOr<std::vector<DiskHash>> ReplicaStore::HashDisk(StreamId stream, Term term,
+                                                             uint32_t disk, uint64_t first_block,
+                                                             uint64_t count) {
+  StreamLock lock(*this);
+  ROMULUS_RETURN_IF_ERROR(CheckDiskSync(stream, term, "hash request"));
+  const codec::DiskSize* size = codec::FindDisk(disk_layout_, disk);
+  const uint64_t blocks = size == nullptr ? 0 : codec::DiskBlockCount(size->size_bytes);
+  if (count == 0 || count > codec::kMaxHashBlocks || first_block >= blocks ||
+      count > blocks - first_block) {
+    return Failed(FaultStatus(
+        Fault::kDisks, absl::StrCat("hashes of ", count, " blocks from ", first_block,
+                                    " on are wanted of disk ", disk, ", which has ", blocks)));
+  }
+  absl::StatusOr<std::vector<DiskHash>> hashes = disks_->HashBlocks(disk, first_block, count);
+  if (!hashes.ok()) return DiskFailedLocked(hashes.status());
+  return hashes;
+}
+
+absl::Status ReplicaStore::WriteDiskBlocks(StreamId stream, Term term, absl::string_view body) {
+  StreamLock lock(*this);
+  ROMULUS_RETURN_IF_ERROR(CheckDiskSync(stream, term, "disk blocks"));
+  if (body.empty()) return Failed(FaultStatus(Fault::kDisks, "disk frame without records"));
+  codec::DiskRecordReader records(body, disk_layout_);
+  while (!records.done()) {
+    absl::StatusOr<codec::DiskRecord> record = records.Next();
+    if (!record.ok()) return Failed(WithFault(Fault::kDisks, record.status()));
+    ROMULUS_RETURN_IF_ERROR(WriteDiskRecord(*record));
+  }
+  PublishLocked();
+  return absl::OkStatus();
+}
+
+absl::Status ReplicaStore::WriteDiskRecord(const codec::DiskRecord& record) {
+  absl::Status written;
+  switch (record.kind) {
+    case codec::DiskRecordKind::kWrite:
+      written =
+          disks_->WriteBlocks(record.disk, record.offset_bytes, base::AsBytes(record.payload));
+      break;
+    case codec::DiskRecordKind::kZeros:
+      written = disks_->ZeroBlocks(record.disk, record.offset_bytes, record.size_bytes);
+      break;
+    default:
+      return Failed(FaultStatus(Fault::kDisks, "a full sync writes and zeroes, nothing else"));
+  }
+  sync_disk_bytes_ += record.size_bytes;
+  return written.ok() ? written : DiskFailedLocked(written);
+}
+
+absl::Status ReplicaStore::EndDiskSync(StreamId stream, Term term) {
+  StreamLock lock(*this);
+  ROMULUS_RETURN_IF_ERROR(CheckDiskSync(stream, term, "end of a full sync of disks"));
+  if (absl::Status ended = disks_->EndSync(term); !ended.ok()) return DiskFailedLocked(ended);
+  disk_sync_ = DiskSync::kDone;
+  PublishLocked();
+  PublishDisksLocked();
+  return absl::OkStatus();
+}
+
 absl::Status ReplicaStore::EndSync(StreamId stream, Term term) {
   StreamLock lock(*this);
   ROMULUS_RETURN_IF_ERROR(CheckStream(stream, term));
@@ -213,6 +311,10 @@ absl::Status ReplicaStore::EndSync(StreamId stream, Term term) {
         FaultStatus(Fault::kCount, absl::StrCat("full sync ended after ", synced_pages_, " of ",
                                                 layout().page_count(), " pages")));
   }
+  if (!disk_layout_.empty() && disk_sync_ != DiskSync::kDone) {
+    return Failed(FaultStatus(Fault::kCount, absl::StrCat("full sync ended without that of the ",
+                                                          disk_layout_.size(), " disks")));
+  }
   sync_complete_ = true;
   assembler_.Start();
   PublishLocked();
@@ -222,8 +324,18 @@ absl::Status ReplicaStore::EndSync(StreamId stream, Term term) {
 absl::Status ReplicaStore::StagePages(StreamId stream, const codec::Frame& frame) {
   StreamLock lock(*this);
   ROMULUS_RETURN_IF_ERROR(CheckStream(stream, frame.term));
-  ApplyPendingLocked();  // deltas refer to it
+  ROMULUS_RETURN_IF_ERROR(ApplyPendingLocked());  // deltas refer to it
   if (absl::Status status = assembler_.AddPages(frame); !status.ok()) {
+    return Failed(std::move(status));
+  }
+  PublishLocked();
+  return absl::OkStatus();
+}
+
+absl::Status ReplicaStore::StageDisks(StreamId stream, const codec::Frame& frame) {
+  StreamLock lock(*this);
+  ROMULUS_RETURN_IF_ERROR(CheckStream(stream, frame.term));
+  if (absl::Status status = assembler_.AddDisks(frame); !status.ok()) {
     return Failed(std::move(status));
   }
   PublishLocked();
@@ -233,7 +345,7 @@ absl::Status ReplicaStore::StagePages(StreamId stream, const codec::Frame& frame
 absl::StatusOr<CommitResult> ReplicaStore::Commit(StreamId stream, const codec::Frame& frame) {
   StreamLock lock(*this);
   ROMULUS_RETURN_IF_ERROR(CheckStream(stream, frame.term));
-  ApplyPendingLocked();
+  ROMULUS_RETURN_IF_ERROR(ApplyPendingLocked());
   absl::StatusOr<AssembledEpoch> epoch = assembler_.Commit(frame);
   if (!epoch.ok()) return Failed(std::move(epoch).status());
   if (absl::Status status =
@@ -241,7 +353,14 @@ absl::StatusOr<CommitResult> ReplicaStore::Commit(StreamId stream, const codec::
       !status.ok()) {
     return Failed(WithFault(FaultOf(status), base::Annotate(status, Name(epoch->key))));
   }
+  if (disks_ != nullptr) {
+    // Before it counts: from the ack on it must survive what happens to this node.
+    if (absl::Status kept = disks_->Journal(epoch->key, epoch->disk_writes); !kept.ok()) {
+      return DiskFailedLocked(kept);
+    }
+  }
   // From here on nothing fails: the epoch is committed.
+  const bool is_first = state_ != ReplicaState::kCommitted;
   tail_.Append(epoch->console_offset, epoch->console_bytes, epoch->console_released);
   newest_ = epoch->key;
   machine_ = std::move(epoch->machine);
@@ -251,8 +370,12 @@ absl::StatusOr<CommitResult> ReplicaStore::Commit(StreamId stream, const codec::
   result.key = epoch->key;
   result.sent_monotonic_ns = epoch->sent_monotonic_ns;
   result.page_count = epoch->page_count;
+  result.disk_records = epoch->disk_writes.size();
+  result.disk_bytes = epoch->disk_bytes;
+  epoch->disk_writes = {};  // the journal has them
   pending_ = *std::move(epoch);
   PublishLocked();
+  if (is_first) PublishDisksLocked();
   return result;
 }
 
@@ -266,12 +389,41 @@ absl::Status ReplicaStore::Abort(StreamId stream, const codec::Frame& frame) {
   return absl::OkStatus();
 }
 
-void ReplicaStore::ApplyCommitted(StreamId stream) {
+absl::Status ReplicaStore::ApplyCommitted(StreamId stream) {
   StreamLock lock(*this);
-  if (stream == stream_) ApplyPendingLocked();
+  return stream == stream_ ? ApplyPendingLocked() : absl::OkStatus();
 }
 
-void ReplicaStore::ApplyPendingLocked() {
+absl::Status ReplicaStore::ApplyPendingLocked() {
+  if (!pending_.has_value()) return absl::OkStatus();
+  const EpochKey key = pending_->key;
+  ApplyMemoryLocked();
+  if (disks_ == nullptr) return absl::OkStatus();
+  absl::Status applied = disks_->Apply(key);
+  return applied.ok() ? applied : DiskFailedLocked(applied);
+}
+
+// Disks that cannot be written hold an epoch that memory has left behind, and the journal grows: no
+// promotion could be trusted to end well, and the primary is there to be told.
+absl::Status ReplicaStore::DiskFailedLocked(const absl::Status& why) {
+  ForgetReplicaLocked();
+  disk_failure_ = absl::StrCat("the replica was given up: ", why.message());
+  disks_->GiveUp().IgnoreError();  // the first error says more
+  PublishLocked();
+  PublishDisksLocked();
+  return FaultStatus(Fault::kDiskIo, why.message());
+}
+
+void ReplicaStore::ForgetReplicaLocked() {
+  assembler_.Stop();
+  stream_over_ = true;
+  newest_ = {};
+  machine_ = {};
+  pending_.reset();
+  state_ = ReplicaState::kEmpty;
+}
+
+void ReplicaStore::ApplyMemoryLocked() {
   if (!pending_.has_value()) return;
   for (const StagedPage& page : pending_->pages.pages()) {
     if (page.bytes != nullptr) {
@@ -300,7 +452,7 @@ absl::Status ReplicaStore::ConsoleReleased(StreamId stream, Term term, uint64_t 
 absl::Status ReplicaStore::GuestFinished(StreamId stream, Term term, absl::string_view detail) {
   StreamLock lock(*this);
   ROMULUS_RETURN_IF_ERROR(CheckStream(stream, term));
-  ApplyPendingLocked();
+  ROMULUS_RETURN_IF_ERROR(ApplyPendingLocked());
   assembler_.Stop();
   stream_over_ = true;
   state_ = ReplicaState::kGuestFinished;
@@ -312,13 +464,12 @@ absl::Status ReplicaStore::GuestFinished(StreamId stream, Term term, absl::strin
 absl::Status ReplicaStore::GiveUp(StreamId stream, Term term) {
   StreamLock lock(*this);
   ROMULUS_RETURN_IF_ERROR(CheckStream(stream, term));
-  ApplyPendingLocked();
-  assembler_.Stop();
-  stream_over_ = true;
-  newest_ = {};
-  machine_ = {};
-  state_ = ReplicaState::kEmpty;
+  ROMULUS_RETURN_IF_ERROR(ApplyPendingLocked());
+  ForgetReplicaLocked();
+  // What the side files still say changes nothing: nobody promotes this replica any more.
+  if (disks_ != nullptr) disks_->GiveUp().IgnoreError();
   PublishLocked();
+  PublishDisksLocked();
   return absl::OkStatus();
 }
 
@@ -327,6 +478,8 @@ void ReplicaStore::Retire() {
   retired_ = true;
   stream_over_ = true;
   assembler_.Stop();
+  ApplyMemoryLocked();
+  disks_ = nullptr;  // the next store's
   PublishLocked();
 }
 
@@ -335,8 +488,9 @@ void ReplicaStore::CloseStream(StreamId stream) {
   if (stream != stream_) return;
   stream_over_ = true;
   assembler_.Stop();
-  ApplyPendingLocked();
+  ApplyPendingLocked().IgnoreError();  // status() says so
   PublishLocked();
+  PublishDisksLocked();
 }
 
 absl::StatusOr<PromotableEpoch> ReplicaStore::TakeForPromotion(Term new_term) {
@@ -346,13 +500,20 @@ absl::StatusOr<PromotableEpoch> ReplicaStore::TakeForPromotion(Term new_term) {
     if (state_ != ReplicaState::kCommitted) {
       return absl::FailedPreconditionError(absl::StrCat("nothing to promote: ", status().detail));
     }
-    ApplyPendingLocked();
+    // The disks' own way to the same epoch is the promotion.
+    ApplyMemoryLocked();
+    if (disks_ != nullptr) {
+      if (absl::Status ready = disks_->Promote(newest_, new_term); !ready.ok()) {
+        return base::Annotate(ready, "the disks cannot be brought to the epoch");
+      }
+    }
     assembler_.Stop();
     stream_over_ = true;
     state_ = ReplicaState::kPromoted;
     known_term_ = std::max(known_term_, new_term);
     sealed_.store(true, std::memory_order_release);
     PublishLocked();
+    PublishDisksLocked();
     PromotableEpoch epoch;
     epoch.key = newest_;
     epoch.memory = memory_;
@@ -388,7 +549,20 @@ void ReplicaStore::PublishLocked() {
   status_.console_end = tail_.end();
   status_.console_tail_bytes = tail_.tail().size();
   status_.staged_bytes = assembler_.staged_bytes();
-  if (state_ == ReplicaState::kGuestFinished) status_.detail = finished_detail_;
+  status_.sync_disk_bytes = sync_disk_bytes_;
+  status_.detail = state_ == ReplicaState::kGuestFinished ? finished_detail_ : disk_failure_;
+}
+
+void ReplicaStore::PublishDisksLocked() {
+  if (disks_ == nullptr) return;
+  std::vector<DiskFacts> facts = disks_->facts();
+  std::unique_lock<std::mutex> lock(status_mutex_);
+  disk_facts_ = std::move(facts);
+}
+
+std::vector<DiskFacts> ReplicaStore::disk_facts() const {
+  std::unique_lock<std::mutex> lock(status_mutex_);
+  return disk_facts_;
 }
 
 ReplicaStatus ReplicaStore::status() const {

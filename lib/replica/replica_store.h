@@ -11,6 +11,11 @@
 // yet, so a promoted guest is exactly the last committed epoch (P2), and every acked epoch is a
 // committed one.
 //
+// With disks, an epoch is journaled before it counts as committed, and applied to them with the
+// memory; a promotion brings them to the same epoch. Disks that cannot take what comes (full,
+// broken) are no fault of the primary's: the store gives its replica up, so that the primary may go
+// on alone, and the error says Fault::kDiskIo.
+//
 // Threads: the stream calls come from the session's thread, TakeForPromotion() and status() from
 // any. One lock orders them: once TakeForPromotion() has returned an epoch, no frame changes
 // anything here. The store shares the memory (a VM may be built on it ahead of time, but not run).
@@ -36,16 +41,21 @@
 #include "memory/guest_memory.h"
 #include "replica/assembler.h"
 #include "replica/console_tail.h"
+#include "replica/disk_replica.h"
 #include "replica/epoch_key.h"
 #include "state/machine_state.h"
 
 namespace romulus::replica {
 
 struct StoreOptions {
-  uint64_t staging_cap_bytes = 0;  // 0: the guest's memory size, and the list's own cost
+  // 0: the guest's memory size, the list's own cost, and disk_staging_bytes.
+  uint64_t staging_cap_bytes = 0;
+  uint64_t disk_staging_bytes = 0;
   uint64_t console_tail_cap_bytes = 16u << 20;
   // False if the memory may hold anything but zeros (it was a guest's before).
   bool memory_is_zero = true;
+  // Outlives the store, or Retire(). Null: nothing is replicated but memory.
+  DiskReplica* disks = nullptr;
 };
 
 enum class ReplicaState : uint8_t { kEmpty, kSyncing, kCommitted, kGuestFinished, kPromoted };
@@ -85,7 +95,8 @@ struct ReplicaStatus {
   uint64_t console_end = 0;
   uint64_t console_tail_bytes = 0;
   uint64_t staged_bytes = 0;
-  std::string detail;  // for a person: why there is (not) something to promote
+  uint64_t sync_disk_bytes = 0;  // written by the full sync under way, or the last
+  std::string detail;            // for a person: why there is (not) something to promote
 };
 
 struct PromotableEpoch {
@@ -101,6 +112,8 @@ struct CommitResult {
   EpochKey key;
   uint64_t sent_monotonic_ns = 0;  // for the ack's echo
   uint64_t page_count = 0;
+  uint64_t disk_records = 0;
+  uint64_t disk_bytes = 0;
 };
 
 class ReplicaStore {
@@ -117,18 +130,26 @@ class ReplicaStore {
   absl::StatusOr<StreamId> OpenStream(Term term);
 
   // Frames of the stream, in order. Every error carries a Fault and ends the stream: open epochs
-  // are dropped, what is committed stays.
+  // are dropped, what is committed stays, but for Fault::kDiskIo (above).
   absl::Status BeginSync(StreamId stream, Term term, uint64_t total_pages);
   absl::Status SyncPages(StreamId stream, Term term, absl::string_view body);
-  // Every page of memory must have been named by then. Errors: Fault::kCount.
+  // The disks' part, between the two. `body`: of a DiskBlocks frame.
+  absl::Status BeginDiskSync(StreamId stream, Term term, uint64_t disk_count);
+  absl::StatusOr<std::vector<DiskHash>> HashDisk(StreamId stream, Term term, uint32_t disk,
+                                                 uint64_t first_block, uint64_t count);
+  absl::Status WriteDiskBlocks(StreamId stream, Term term, absl::string_view body);
+  absl::Status EndDiskSync(StreamId stream, Term term);
+  // Every page of memory must have been named by then, and the disks' part be over. Errors:
+  // Fault::kCount.
   absl::Status EndSync(StreamId stream, Term term);
   absl::Status StagePages(StreamId stream, const codec::Frame& frame);
+  absl::Status StageDisks(StreamId stream, const codec::Frame& frame);
   // Verifies the epoch and makes it the newest committed one. All or nothing.
   absl::StatusOr<CommitResult> Commit(StreamId stream, const codec::Frame& frame);
   absl::Status Abort(StreamId stream, const codec::Frame& frame);
-  // Brings what is committed into memory; cheap if nothing waits. After the ack went out, or
-  // before.
-  void ApplyCommitted(StreamId stream);
+  // Brings what is committed into memory and to the disks; cheap if nothing waits. After the ack
+  // went out, or before. Errors: Fault::kDiskIo.
+  absl::Status ApplyCommitted(StreamId stream);
   // The primary has released the console stream up to here.
   absl::Status ConsoleReleased(StreamId stream, Term term, uint64_t offset);
   // Another store takes this one's place: no stream may begin here or write any more. Any thread.
@@ -141,14 +162,17 @@ class ReplicaStore {
   // The stream ended: forgets its open epoch.
   void CloseStream(StreamId stream);
 
-  // Hands the newest committed epoch over and seals the store. `new_term`, if known, is the term in
-  // which it will run. Errors: FailedPrecondition "nothing to promote: ..." (the store goes on
-  // unchanged), or because it was promoted already.
+  // Hands the newest committed epoch over and seals the store; the disks are at that epoch and are
+  // let go. `new_term`, if known, is the term in which it will run. Errors: FailedPrecondition
+  // "nothing to promote: ...", the disks' (the store goes on unchanged), or because it was promoted
+  // already.
   absl::StatusOr<PromotableEpoch> TakeForPromotion(Term new_term);
   // Remembers a newer term; frames of older ones are refused from then on.
   void NoteTerm(Term term);
 
   ReplicaStatus status() const;
+  // As of the last full sync, give-up or end of a stream; what is committed may be newer.
+  std::vector<DiskFacts> disk_facts() const;
   Term known_term() const;
   bool sealed() const { return sealed_.load(std::memory_order_acquire); }
   const memory::MemoryLayout& layout() const { return memory_->layout(); }
@@ -160,11 +184,19 @@ class ReplicaStore {
   absl::Status Failed(absl::Status why);
   absl::Status ApplySyncRecords(absl::string_view body);
   absl::Status ApplySyncRecord(const codec::PageRecord& record);
-  void ApplyPendingLocked();
+  absl::Status CheckDiskSync(StreamId stream, Term term, absl::string_view what);
+  absl::Status WriteDiskRecord(const codec::DiskRecord& record);
+  absl::Status ApplyPendingLocked();
+  void ApplyMemoryLocked();
+  // The disks said `why`: the replica is given up.
+  absl::Status DiskFailedLocked(const absl::Status& why);
+  void ForgetReplicaLocked();
   void PublishLocked();
+  void PublishDisksLocked();
 
   const std::shared_ptr<memory::GuestMemory> memory_;
   CommittedConsole* const console_;
+  const codec::DiskLayout disk_layout_;
 
   // Promotion must not starve behind a stream that never pauses: frames wait while it asks.
   std::atomic<int> takers_{0};
@@ -178,6 +210,10 @@ class ReplicaStore {
   bool stream_over_ = true;
   bool sync_begun_ = false;     // on this stream
   bool sync_complete_ = false;  // on this stream
+  DiskReplica* disks_;          // null once retired
+  enum class DiskSync : uint8_t { kNone, kRunning, kDone };
+  DiskSync disk_sync_ = DiskSync::kNone;  // on this stream
+  uint64_t sync_disk_bytes_ = 0;
   ReplicaState state_ = ReplicaState::kEmpty;
   Term known_term_;
   EpochKey newest_;
@@ -190,9 +226,11 @@ class ReplicaStore {
   PageBits synced_;   // named in this full sync
   uint64_t synced_pages_ = 0;
   std::string finished_detail_;
+  std::string disk_failure_;  // why the last replica was given up
 
   mutable std::mutex status_mutex_;
   ReplicaStatus status_;  // without detail
+  std::vector<DiskFacts> disk_facts_;
 };
 
 }  // namespace romulus::replica

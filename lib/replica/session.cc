@@ -25,6 +25,18 @@ absl::Status Parse(const codec::Frame& frame, google::protobuf::MessageLite* int
   return status.ok() ? status : WithFault(Fault::kBody, std::move(status));
 }
 
+// While it lives a frame may be waiting for a disk.
+class DiskWork {
+ public:
+  explicit DiskWork(std::atomic<bool>* flag) : flag_(flag) { flag_->store(true); }
+  ~DiskWork() { flag_->store(false); }
+  DiskWork(const DiskWork&) = delete;
+  DiskWork& operator=(const DiskWork&) = delete;
+
+ private:
+  std::atomic<bool>* const flag_;
+};
+
 absl::Status InRange(absl::Status terms) {
   return terms.ok() ? terms : WithFault(Fault::kBody, std::move(terms));
 }
@@ -73,8 +85,9 @@ void Session::OnMessage(absl::string_view frames) {
     counters_->frames[static_cast<size_t>(frame->kind)].fetch_add(1);
     status = HandleFrame(*frame);
   }
-  // What was committed before a bad frame is committed.
-  AckAndApply();
+  // What was committed before a bad frame is committed; not so if the replica was given up.
+  if (FaultOf(status) == Fault::kDiskIo) ack_.reset();
+  if (absl::Status applied = AckAndApply(); status.ok()) status = std::move(applied);
   if (!status.ok()) return Refuse(status);
   if (stage_ != Stage::kOver) listener_->OnTraffic();
 }
@@ -91,7 +104,13 @@ absl::Status Session::HandleFrame(const codec::Frame& frame) {
     case codec::FrameKind::kSyncPages:
     case codec::FrameKind::kSyncEnd:
       return HandleSync(frame);
+    case codec::FrameKind::kDiskSyncBegin:
+    case codec::FrameKind::kDiskBlocks:
+    case codec::FrameKind::kDiskHashRequest:
+    case codec::FrameKind::kDiskSyncEnd:
+      return HandleDiskSync(frame);
     case codec::FrameKind::kEpochPages:
+    case codec::FrameKind::kEpochDisks:
     case codec::FrameKind::kEpochCommit:
     case codec::FrameKind::kEpochAbort:
       return HandleEpoch(frame);
@@ -101,6 +120,7 @@ absl::Status Session::HandleFrame(const codec::Frame& frame) {
       return Unexpected(frame, "after the first");
     case codec::FrameKind::kHelloReply:
     case codec::FrameKind::kAck:
+    case codec::FrameKind::kDiskHashes:
       return Unexpected(frame, "from a primary");
   }
   return Unexpected(frame, "of a kind without meaning");
@@ -122,6 +142,7 @@ absl::Status Session::HandleHello(const codec::Frame& frame) {
       const bool replaced = FaultOf(stream.status()) == Fault::kSuperseded && !store_->sealed();
       reply.set_accepted(false);
       reply.set_reason(replaced ? v1::REFUSAL_REASON_BUSY : v1::REFUSAL_REASON_TERM);
+      if (FaultOf(stream.status()) == Fault::kDiskIo) reply.set_reason(v1::REFUSAL_REASON_DISKS);
       reply.set_detail(std::string(stream.status().message()));
     }
   }
@@ -166,6 +187,43 @@ absl::Status Session::HandleSync(const codec::Frame& frame) {
   return absl::OkStatus();
 }
 
+absl::Status Session::HandleDiskSync(const codec::Frame& frame) {
+  const DiskWork work(&working_on_disk_);
+  switch (frame.kind) {
+    case codec::FrameKind::kDiskSyncBegin: {
+      v1::DiskSyncBegin begin;
+      ROMULUS_RETURN_IF_ERROR(Parse(frame, &begin));
+      return store_->BeginDiskSync(stream_, frame.term, begin.disk_count());
+    }
+    case codec::FrameKind::kDiskBlocks:
+      return store_->WriteDiskBlocks(stream_, frame.term, frame.body);
+    case codec::FrameKind::kDiskHashRequest:
+      return HandleHashRequest(frame);
+    default: {
+      v1::DiskSyncEnd end;
+      ROMULUS_RETURN_IF_ERROR(Parse(frame, &end));
+      return store_->EndDiskSync(stream_, frame.term);
+    }
+  }
+}
+
+absl::Status Session::HandleHashRequest(const codec::Frame& frame) {
+  v1::DiskHashRequest request;
+  ROMULUS_RETURN_IF_ERROR(Parse(frame, &request));
+  codec::DiskHashes hashes;
+  hashes.disk = request.disk();
+  hashes.first_block = request.first_block();
+  ROMULUS_ASSIGN_OR_RETURN(hashes.hashes, store_->HashDisk(stream_, frame.term, request.disk(),
+                                                           request.first_block(), request.count()));
+  std::string body;
+  codec::AppendDiskHashes(hashes, &body);
+  working_on_disk_.store(false);  // the link is not this node's disk
+  // A link that is gone says so itself.
+  SendBody(codec::FrameKind::kDiskHashes, frame.term, EpochId(), body, absl::InfiniteDuration())
+      .IgnoreError();
+  return absl::OkStatus();
+}
+
 absl::Status Session::HandleEpoch(const codec::Frame& frame) {
   if (frame.kind == codec::FrameKind::kEpochPages) return store_->StagePages(stream_, frame);
   if (frame.kind == codec::FrameKind::kEpochAbort) {
@@ -175,9 +233,13 @@ absl::Status Session::HandleEpoch(const codec::Frame& frame) {
     counters_->epochs_aborted.fetch_add(1);
     return absl::OkStatus();
   }
+  if (frame.kind == codec::FrameKind::kEpochDisks) return store_->StageDisks(stream_, frame);
+  const DiskWork work(&working_on_disk_);
   ROMULUS_ASSIGN_OR_RETURN(const CommitResult commit, store_->Commit(stream_, frame));
   counters_->epochs_committed.fetch_add(1);
   counters_->pages_committed.fetch_add(commit.page_count);
+  counters_->disk_records_committed.fetch_add(commit.disk_records);
+  counters_->disk_bytes_committed.fetch_add(commit.disk_bytes);
   ack_ = PendingAck{commit.key, commit.sent_monotonic_ns};  // acks are cumulative
   return absl::OkStatus();
 }
@@ -193,7 +255,7 @@ absl::Status Session::HandleGoodbye(const codec::Frame& frame) {
   // promoted after it.
   const bool unprotect = goodbye.reason() == v1::Goodbye::REASON_UNPROTECT;
   if (unprotect) ROMULUS_RETURN_IF_ERROR(store_->GiveUp(stream_, frame.term));
-  AckAndApply();
+  ROMULUS_RETURN_IF_ERROR(AckAndApply());
   stage_ = Stage::kOver;
   running_.store(false);
   goodbye_said_.store(true);  // any other needs no answer
@@ -212,8 +274,8 @@ absl::Status Session::HandleGoodbye(const codec::Frame& frame) {
   return absl::OkStatus();
 }
 
-void Session::AckAndApply() {
-  if (!ack_.has_value()) return;
+absl::Status Session::AckAndApply() {
+  if (!ack_.has_value()) return absl::OkStatus();
   const PendingAck ack = *std::exchange(ack_, std::nullopt);
   v1::Ack body;
   body.set_echo_monotonic_ns(ack.echo_monotonic_ns);
@@ -223,15 +285,23 @@ void Session::AckAndApply() {
   if (!store_->sealed() && Send(codec::FrameKind::kAck, ack.key.term, ack.key.epoch, body).ok()) {
     counters_->acks_sent.fetch_add(1);
   }
-  store_->ApplyCommitted(stream_);
+  {
+    const DiskWork work(&working_on_disk_);
+    ROMULUS_RETURN_IF_ERROR(store_->ApplyCommitted(stream_));
+  }
   listener_->OnEpochCommitted(ack.key);
+  return absl::OkStatus();
 }
 
 void Session::Refuse(const absl::Status& why) {
   const Fault fault = FaultOf(why);
-  counters_->faults[static_cast<size_t>(fault)].fetch_add(1);
+  (fault == Fault::kDiskIo ? counters_->disk_failures
+                           : counters_->faults[static_cast<size_t>(fault)])
+      .fetch_add(1);
   stage_ = Stage::kOver;
   v1::Goodbye::Reason reason = v1::Goodbye::REASON_PROTOCOL;
+  // The replica was given up before this: the primary may take its word.
+  if (fault == Fault::kDiskIo) reason = v1::Goodbye::REASON_DISK;
   if (fault == Fault::kCap) reason = v1::Goodbye::REASON_CAP;
   if (fault == Fault::kTerm) reason = v1::Goodbye::REASON_PROMOTED;
   if (store_->sealed()) {
@@ -268,6 +338,13 @@ void Session::OnClosed(const absl::Status& why) {
 
 absl::Status Session::Send(codec::FrameKind kind, Term term, EpochId epoch,
                            const google::protobuf::MessageLite& body, absl::Duration timeout) {
+  std::string bytes;
+  ROMULUS_CHECK(body.AppendToString(&bytes));
+  return SendBody(kind, term, epoch, bytes, timeout);
+}
+
+absl::Status Session::SendBody(codec::FrameKind kind, Term term, EpochId epoch,
+                               absl::string_view body, absl::Duration timeout) {
   const std::shared_ptr<wire::Link> open = link();
   if (open == nullptr) return absl::UnavailableError("the link is closed");
   {

@@ -52,6 +52,10 @@ class Session final : public wire::LinkListener {
   void OnMessage(absl::string_view frames) override;
   void OnClosed(const absl::Status& why) override;
 
+  // A frame is waiting for this node's disks: what the primary says meanwhile lies unread, so its
+  // silence means nothing. Any thread.
+  bool working_on_disk() const { return working_on_disk_.load(); }
+
   // Errors: Unavailable if the link is gone or the stream has not begun.
   absl::Status SendHeartbeat();
   // Says why, waiting at most `timeout` for the link's flow control, and closes the link. Does
@@ -70,14 +74,18 @@ class Session final : public wire::LinkListener {
   absl::Status HandleHello(const codec::Frame& frame);
   absl::Status HandleHeartbeat(const codec::Frame& frame);
   absl::Status HandleSync(const codec::Frame& frame);
+  absl::Status HandleDiskSync(const codec::Frame& frame);
+  absl::Status HandleHashRequest(const codec::Frame& frame);
   absl::Status HandleEpoch(const codec::Frame& frame);
   absl::Status HandleGoodbye(const codec::Frame& frame);
-  void AckAndApply();
+  absl::Status AckAndApply();
   void Refuse(const absl::Status& why);
   void Close(const absl::Status& why);
   absl::Status Send(codec::FrameKind kind, Term term, EpochId epoch,
                     const google::protobuf::MessageLite& body,
                     absl::Duration timeout = absl::InfiniteDuration());
+  absl::Status SendBody(codec::FrameKind kind, Term term, EpochId epoch, absl::string_view body,
+                        absl::Duration timeout);
   std::shared_ptr<wire::Link> link() const;
 
   ReplicaStore* const store_;
@@ -98,6 +106,7 @@ class Session final : public wire::LinkListener {
   std::atomic<uint64_t> echo_monotonic_ns_{0};
   std::atomic<bool> running_{false};
   std::atomic<bool> goodbye_said_{false};
+  std::atomic<bool> working_on_disk_{false};
 
   mutable std::mutex link_mutex_;  // guards the pointer only
   std::shared_ptr<wire::Link> link_;

@@ -19,7 +19,7 @@
 
 namespace romulus::wire {
 
-inline constexpr uint32_t kProtocolVersion = 1;
+inline constexpr uint32_t kProtocolVersion = 2;  // 2: disks
 
 // One CPUID leaf as the guest sees it.
 struct CpuidLeaf {

@@ -44,6 +44,7 @@ int Main(const std::string& fuzzer, const std::string& folder) {
   codec::EncoderOptions options;
   options.page_body_bytes = 4096;
   ModelPrimary primary(4, options);
+  primary.AddDisks({32 << 10});  // a block is a frame of a script
   std::memset(primary.page(Gfn(0)), 0, primary.layout().size_bytes());
   Messages stream = primary.StartStream(kTerm);
   const Messages sync = primary.FullSync(kTerm);
@@ -53,6 +54,7 @@ int Main(const std::string& fuzzer, const std::string& folder) {
     if (epoch == 3) {
       messages = primary.AbortedEpoch(kTerm, EpochId(epoch), primary.MutateSome(2));
     } else {
+      primary.MutateDisks(epoch);
       messages = primary.Epoch(kTerm, EpochId(epoch), primary.MutateSome(3), "console", 0);
     }
     stream.insert(stream.end(), messages.begin(), messages.end());
@@ -80,6 +82,20 @@ int Main(const std::string& fuzzer, const std::string& folder) {
     }
     Write(folder, "records", body);
     Write(folder, "pages", "\x01" + body);
+  }
+  if (fuzzer == "codec_disk_fuzzer") {
+    using codec::DiskRecordKind;
+    const std::vector<std::byte> data(1024, std::byte{'d'});
+    std::string body(1, '\0');
+    codec::AppendDiskRecord(DiskRecordKind::kWrite, 0, 512, data.size(), data, &body);
+    codec::AppendDiskRecord(DiskRecordKind::kZeros, 3, 0, 4096, {}, &body);
+    codec::AppendDiskRecord(DiskRecordKind::kDiscard, 3, 4096, 512, {}, &body);
+    codec::AppendDiskRecord(DiskRecordKind::kFlush, 0, 0, 0, {}, &body);
+    Write(folder, "records", body);
+    codec::DiskHashes hashes{3, 7, {{1, 2}, {3, 4}}};
+    body.assign(1, '\x01');
+    codec::AppendDiskHashes(hashes, &body);
+    Write(folder, "hashes", body);
   }
   return 0;
 }

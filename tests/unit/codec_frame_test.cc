@@ -150,7 +150,7 @@ TEST(FrameTest, OtherVersionsAndKindsAreNamed) {
   EXPECT_EQ(reader.fault(), FrameFault::kVersion);
   EXPECT_NE(frame.status().message().find("version 2"), absl::string_view::npos) << frame.status();
 
-  for (const int kind : {0, 12, 255}) {
+  for (const int kind : {0, static_cast<int>(kFrameKindEnd), 255}) {
     std::string unknown;
     FrameWriter fresh;
     fresh.Append(static_cast<FrameKind>(kind), Term(1), EpochId(), absl::string_view(), &unknown);

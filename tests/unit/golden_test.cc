@@ -22,6 +22,8 @@
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
+#include "base/bytes.h"
+#include "codec/disk_records.h"
 #include "codec/frame.h"
 #include "codec/page_digest.h"
 #include "codec/page_encoding.h"
@@ -41,13 +43,16 @@ struct Golden {
   std::string bytes;
 };
 
-// What the stream makes of the replica's memory.
+constexpr uint64_t kDiskBytes = 3 * kDiskBlockBytes + 512;
+
+// What the stream makes of the replica's memory, and of its disk.
 class Model {
  public:
-  Model() : memory_(kMemoryPages * kPageSize) {}
+  Model() : disk(kDiskBytes), memory_(kMemoryPages * kPageSize) {}
   std::byte* page(uint64_t gfn) { return memory_.data() + gfn * kPageSize; }
   PageBytes bytes(uint64_t gfn) { return PageBytes(page(gfn), kPageSize); }
   const std::vector<std::byte>& memory() const { return memory_; }
+  std::vector<std::byte> disk;
 
  private:
   std::vector<std::byte> memory_;
@@ -59,6 +64,18 @@ state::MachineState Machine() {
   machine.Put("vcpu.regs", 7, 0x01020304, "seven");
   machine.Put("device.none", 0, 2, "");
   return machine;
+}
+
+v1::DiskCopy Disk(v1::DiskCopyRole role) {
+  v1::DiskCopy disk;
+  disk.set_disk(2);
+  disk.set_name("root");
+  disk.set_size_bytes(kDiskBytes);
+  disk.set_role(role);
+  disk.set_term(13);
+  disk.set_epoch(99);
+  disk.set_all_zero(true);
+  return disk;
 }
 
 v1::Hello Hello() {
@@ -86,6 +103,11 @@ v1::Hello Hello() {
   hello.set_machine_digest(0x0123456789abcdef);
   hello.set_max_frame_bytes(4u << 20);
   hello.set_current_term(16);
+  hello.set_promoted_term(15);
+  hello.add_devices("disk root");
+  *hello.add_disks() = Disk(v1::DISK_COPY_ROLE_PRIMARY);
+  hello.set_disk_covers_term(14);
+  hello.set_overwrite_disks(true);
   return hello;
 }
 
@@ -120,6 +142,32 @@ std::string EpochBody(Model* model, PagesDigest* digest) {
   return body;
 }
 
+void Do(DiskRecordKind kind, uint64_t at, uint64_t size, absl::string_view bytes,
+        std::vector<std::byte>* disk, std::string* body) {
+  AppendDiskRecord(kind, 2, at, size, base::AsBytes(bytes), body);
+  if (kind == DiskRecordKind::kFlush) return;
+  std::memset(disk->data() + at, 0, size);
+  std::memcpy(disk->data() + at, bytes.data(), bytes.size());
+}
+
+// Both records of a full sync.
+std::string DiskSyncBody(std::vector<std::byte>* disk) {
+  std::string body;
+  Do(DiskRecordKind::kWrite, kDiskBytes - 512, 512, std::string(512, 's'), disk, &body);
+  Do(DiskRecordKind::kZeros, kDiskBlockBytes, kDiskBlockBytes, "", disk, &body);
+  return body;
+}
+
+// Every record of an epoch.
+std::string DiskEpochBody(std::vector<std::byte>* disk) {
+  std::string body;
+  Do(DiskRecordKind::kWrite, 512, 1024, std::string(1024, 'e'), disk, &body);
+  Do(DiskRecordKind::kZeros, 1024, 512, "", disk, &body);
+  Do(DiskRecordKind::kDiscard, kDiskBytes - 512, 512, "", disk, &body);
+  Do(DiskRecordKind::kFlush, 0, 0, "", disk, &body);
+  return body;
+}
+
 // The stream of a primary and what its secondary answers, frame by frame.
 std::vector<Golden> ThisBuild(Model* model) {
   std::vector<Golden> golden;
@@ -139,6 +187,7 @@ std::vector<Golden> ThisBuild(Model* model) {
   reply.set_term(17);
   reply.set_build("golden");
   reply.set_max_frame_bytes(4u << 20);
+  *reply.add_disks() = Disk(v1::DISK_COPY_ROLE_SYNCING);
   add(&up, FrameKind::kHelloReply, EpochId(), reply);
   v1::Heartbeat heartbeat;
   heartbeat.set_sequence(1);
@@ -150,13 +199,43 @@ std::vector<Golden> ThisBuild(Model* model) {
   begin.set_total_pages(kMemoryPages);
   add(&down, FrameKind::kSyncBegin, EpochId(), begin);
   add(&down, FrameKind::kSyncPages, EpochId(), absl::string_view(SyncBody(model)));
+  v1::DiskSyncBegin disks;
+  disks.set_disk_count(1);
+  add(&down, FrameKind::kDiskSyncBegin, EpochId(), disks);
+  v1::DiskHashRequest request;
+  request.set_disk(2);
+  request.set_first_block(1);
+  request.set_count(3);
+  add(&down, FrameKind::kDiskHashRequest, EpochId(), request);
+  DiskHashes hashes;
+  hashes.disk = 2;
+  hashes.first_block = 1;
+  hashes.hashes = {ZeroDiskBlockHash(kDiskBlockBytes), ZeroDiskBlockHash(kDiskBlockBytes),
+                   ZeroDiskBlockHash(512)};
+  std::string hashes_body;
+  AppendDiskHashes(hashes, &hashes_body);
+  add(&up, FrameKind::kDiskHashes, EpochId(), absl::string_view(hashes_body));
+  add(&down, FrameKind::kDiskBlocks, EpochId(), absl::string_view(DiskSyncBody(&model->disk)));
+  v1::DiskSyncEnd disks_end;
+  disks_end.set_bytes_sent(512);
+  disks_end.set_bytes_equal(kDiskBlockBytes);
+  add(&down, FrameKind::kDiskSyncEnd, EpochId(), disks_end);
   v1::SyncEnd end;
   end.set_pages_sent(kMemoryPages);
   end.set_rounds(1);
   add(&down, FrameKind::kSyncEnd, EpochId(), end);
   PagesDigest digest;
   add(&down, FrameKind::kEpochPages, EpochId(1), absl::string_view(EpochBody(model, &digest)));
+  const std::string disk_body = DiskEpochBody(&model->disk);
+  add(&down, FrameKind::kEpochDisks, EpochId(1), absl::string_view(disk_body));
+  DiskDigest disk_digest;
+  const DiskLayout layout = {{2, kDiskBytes}};
+  DiskRecordReader records(disk_body, layout);
+  while (!records.done()) disk_digest.Add(records.Next()->raw);
   v1::EpochCommit commit;
+  commit.set_disk_record_count(4);
+  commit.set_disk_bytes(2048);
+  commit.set_disk_digest(disk_digest.value());
   commit.set_page_count(3);
   commit.set_pages_digest(digest.value());
   commit.set_machine(Machine().Serialize());
@@ -263,9 +342,14 @@ TEST(GoldenTest, EveryFrameKindHasAFileAndEveryFileAKind) {
 TEST(GoldenTest, AReplicaUnderstandsTheStoredStream) {
   Model model;
   const std::vector<Golden> wanted = ThisBuild(&model);
-  replica::SessionRig rig;
+  replica::FakeDiskReplica disks;
+  disks.Add(2, "root", kDiskBytes);
+  replica::StoreOptions options;
+  options.disks = &disks;
+  replica::SessionRig rig(4, options);
   for (const Golden& golden : wanted) {
-    const bool from_secondary = golden.name == "frame_hello_reply" || golden.name == "frame_ack";
+    const bool from_secondary = golden.name == "frame_hello_reply" || golden.name == "frame_ack" ||
+                                golden.name == "frame_disk_hashes";
     if (from_secondary || golden.name == "machine_state") continue;
     rig.Feed({ReadStored(golden.name).bytes});
     // The goodbye closes the stream, nothing else does.
@@ -275,6 +359,8 @@ TEST(GoldenTest, AReplicaUnderstandsTheStoredStream) {
   EXPECT_EQ(rig.listener.goodbye.detail(), "enough");
   EXPECT_EQ(rig.counters.epochs_aborted, 1u);
   EXPECT_EQ(rig.LastAck(), EpochId(1));
+  EXPECT_EQ(disks.disks[0].bytes, model.disk);
+  EXPECT_EQ(disks.hashed_blocks, 3u);
   EXPECT_EQ(replica::ModelPrimary::DifferenceFrom(model.memory(), *rig.memory), "");
   absl::StatusOr<replica::PromotableEpoch> taken = rig.store.TakeForPromotion(kTerm.Next());
   ASSERT_TRUE(taken.ok()) << taken.status();
@@ -285,7 +371,8 @@ TEST(GoldenTest, AReplicaUnderstandsTheStoredStream) {
 
 TEST(GoldenTest, APrimaryUnderstandsTheStoredAnswers) {
   FrameReader reader;
-  const std::string bytes = ReadStored("frame_hello_reply").bytes + ReadStored("frame_ack").bytes;
+  const std::string bytes = ReadStored("frame_hello_reply").bytes +
+                            ReadStored("frame_disk_hashes").bytes + ReadStored("frame_ack").bytes;
   absl::string_view rest = bytes;
   absl::StatusOr<Frame> frame = reader.Next(&rest);
   ASSERT_TRUE(frame.ok()) << frame.status();
@@ -296,6 +383,16 @@ TEST(GoldenTest, APrimaryUnderstandsTheStoredAnswers) {
   EXPECT_EQ(reply.detail(), "every field has a value");
   EXPECT_EQ(reply.term(), 17u);
   EXPECT_EQ(reply.max_frame_bytes(), 4u << 20);
+  ASSERT_EQ(reply.disks_size(), 1);
+  EXPECT_EQ(reply.disks(0).role(), v1::DISK_COPY_ROLE_SYNCING);
+  EXPECT_EQ(reply.disks(0).term(), 13u);
+  frame = reader.Next(&rest);
+  ASSERT_TRUE(frame.ok()) << frame.status();
+  const absl::StatusOr<DiskHashes> hashes = ParseDiskHashes(frame->body);
+  ASSERT_TRUE(hashes.ok()) << hashes.status();
+  EXPECT_EQ(hashes->first_block, 1u);
+  ASSERT_EQ(hashes->hashes.size(), 3u);
+  EXPECT_EQ(hashes->hashes[2], ZeroDiskBlockHash(512));
   frame = reader.Next(&rest);
   ASSERT_TRUE(frame.ok()) << frame.status();
   EXPECT_EQ(frame->term, kTerm);

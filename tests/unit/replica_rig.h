@@ -1,5 +1,5 @@
-// A primary without a guest: memory that a seeded random hand changes, encoded into messages as the
-// real one would. One thread at a time.
+// A primary without a guest: memory and disks that a seeded random hand changes, encoded into
+// messages as the real one would. One thread at a time.
 #ifndef ROMULUS_TESTS_UNIT_REPLICA_RIG_H_
 #define ROMULUS_TESTS_UNIT_REPLICA_RIG_H_
 
@@ -17,6 +17,7 @@
 #include "codec/frame.h"
 #include "memory/guest_memory.h"
 #include "romulus/v1/replication.pb.h"
+#include "support/fake_disk_replica.h"
 
 namespace romulus::replica {
 
@@ -62,6 +63,44 @@ class ModelPrimary {
     return "";
   }
   const std::vector<std::byte>& memory() const { return memory_; }
+
+  // Disks 0 to sizes.size() - 1.
+  void AddDisks(const std::vector<uint64_t>& sizes) {
+    for (uint64_t size : sizes) disks_.emplace_back(size);
+    for (DiskBytes& disk : disks_) disk[disk.size() / 2] = std::byte{'p'};
+  }
+  const std::vector<DiskBytes>& disks() const { return disks_; }
+  // Something that a guest does to a disk; done, and written down for the next epoch.
+  void MutateDisk() {
+    epoch::DiskWrite write;
+    write.disk = static_cast<uint32_t>(random_() % disks_.size());
+    DiskBytes& disk = disks_[write.disk];
+    const uint64_t sectors = disk.size() / codec::kDiskSectorBytes;
+    const uint64_t first = random_() % sectors;
+    const uint64_t count =
+        1 + random_() % std::min<uint64_t>(sectors - first, random_() % 8 == 0 ? 1000 : 16);
+    write.offset_bytes = first * codec::kDiskSectorBytes;
+    write.size_bytes = std::min(count, sectors - first) * codec::kDiskSectorBytes;
+    write.kind = static_cast<epoch::DiskWrite::Kind>(random_() % 8 < 5 ? 0 : random_() % 4);
+    if (write.kind == epoch::DiskWrite::Kind::kFlush) write.offset_bytes = write.size_bytes = 0;
+    if (write.kind == epoch::DiskWrite::Kind::kWrite) {
+      write.data.assign(write.size_bytes, static_cast<std::byte>(random_()));
+      write.data[0] = static_cast<std::byte>(random_());
+    }
+    DoDiskWrite(write, &disk);
+    disk_writes_.push_back(std::move(write));
+  }
+  void MutateDisks(size_t count) {
+    for (size_t i = 0; i < count; ++i) MutateDisk();
+  }
+  // Empty if the replica's disks are `want`.
+  static std::string DiskDifference(const std::vector<DiskBytes>& want,
+                                    const FakeDiskReplica& replica) {
+    for (size_t i = 0; i < want.size(); ++i) {
+      if (want[i] != replica.disks[i].bytes) return "disk " + std::to_string(i) + " differs";
+    }
+    return "";
+  }
 
   // Changes the page in one of the ways that guests do; may also leave it as it is.
   void Mutate(Gfn gfn) {
@@ -123,6 +162,7 @@ class ModelPrimary {
       if (gfn.value() >= pages) continue;
       ROMULUS_CHECK(encoder_->AddSyncPage(gfn, Bytes(gfn), send).ok());
     }
+    if (!disks_.empty()) SyncDisks(send);
     ROMULUS_CHECK(encoder_->EndSync(2, send).ok());
     return sent;
   }
@@ -207,7 +247,34 @@ class ModelPrimary {
     staged.console.offset = console_end_;
     staged.console.bytes = console;
     console_end_ += console.size();
+    staged.disk_writes = std::exchange(disk_writes_, {});
     return staged;
+  }
+
+  // All of every disk, as it is now, in frames of some blocks.
+  void SyncDisks(codec::EpochEncoder::Send send) {
+    v1::DiskSyncBegin begin;
+    begin.set_disk_count(static_cast<uint32_t>(disks_.size()));
+    ROMULUS_CHECK(
+        encoder_->AddSyncFrame(codec::FrameKind::kDiskSyncBegin, begin.SerializeAsString(), send)
+            .ok());
+    for (uint32_t i = 0; i < disks_.size(); ++i) {
+      for (uint64_t at = 0; at < disks_[i].size(); at += codec::kDiskBlockBytes) {
+        const auto block = std::span(disks_[i]).subspan(
+            at, std::min<uint64_t>(codec::kDiskBlockBytes, disks_[i].size() - at));
+        const bool zero = codec::AllZero(block);
+        std::string body;
+        codec::AppendDiskRecord(
+            zero ? codec::DiskRecordKind::kZeros : codec::DiskRecordKind::kWrite, i, at,
+            block.size(), zero ? std::span<std::byte>() : block, &body);
+        ROMULUS_CHECK(encoder_->AddSyncFrame(codec::FrameKind::kDiskBlocks, body, send).ok());
+      }
+    }
+    ROMULUS_CHECK(encoder_
+                      ->AddSyncFrame(codec::FrameKind::kDiskSyncEnd,
+                                     v1::DiskSyncEnd().SerializeAsString(), send)
+                      .ok());
+    disk_writes_.clear();  // they are over there
   }
 
   std::mt19937_64 random_;
@@ -217,6 +284,8 @@ class ModelPrimary {
   codec::FrameWriter writer_;
   std::unique_ptr<codec::EpochEncoder> encoder_;
   uint64_t console_end_ = 0;
+  std::vector<DiskBytes> disks_;
+  std::vector<epoch::DiskWrite> disk_writes_;  // of the next epoch
 };
 
 }  // namespace romulus::replica

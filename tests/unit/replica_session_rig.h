@@ -3,6 +3,7 @@
 #ifndef ROMULUS_TESTS_UNIT_REPLICA_SESSION_RIG_H_
 #define ROMULUS_TESTS_UNIT_REPLICA_SESSION_RIG_H_
 
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -23,9 +24,12 @@ class RecordingLink final : public wire::Link {
   explicit RecordingLink(wire::LinkListener* listener) : listener_(listener) {}
 
   absl::Status Send(std::string frames) override {
-    std::unique_lock<std::mutex> lock(mutex_);
-    if (closed_) return absl::UnavailableError("closed");
-    sent_.push_back(std::move(frames));
+    {
+      std::unique_lock<std::mutex> lock(mutex_);
+      if (closed_) return absl::UnavailableError("closed");
+      sent_.push_back(std::move(frames));
+    }
+    if (on_send) on_send();
     return absl::OkStatus();
   }
   void Close(const absl::Status& why) override {
@@ -44,6 +48,8 @@ class RecordingLink final : public wire::Link {
     std::unique_lock<std::mutex> lock(mutex_);
     return closed_;
   }
+
+  std::function<void()> on_send;  // after each message
 
  private:
   wire::LinkListener* listener_;
