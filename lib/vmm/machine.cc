@@ -1,7 +1,9 @@
 #include "vmm/machine.h"
 
+#include <set>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "arch/acpi.h"
 #include "arch/memory_map.h"
@@ -30,6 +32,28 @@ class PausedMachine final : public PausedGuest {
   MachineCore* core_;
 };
 
+absl::Status CheckVirtio(const MachineSpec& spec) {
+  if (spec.virtio.size() > arch::kMaxVirtioDevices) {
+    return absl::InvalidArgumentError(absl::StrCat(spec.virtio.size(), " virtio devices, at most ",
+                                                   arch::kMaxVirtioDevices, " are possible"));
+  }
+  if (!spec.virtio.empty() && spec.device_loop == nullptr) {
+    return absl::InvalidArgumentError("virtio devices need a device loop");
+  }
+  std::set<absl::string_view> names;
+  for (const VirtioSpec& device : spec.virtio) {
+    if (!absl::StartsWith(device.name, "virtio.")) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("a virtio device is named '", device.name, "', not 'virtio.SOMETHING'"));
+    }
+    if (!names.insert(device.name).second) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("two virtio devices are named '", device.name, "'"));
+    }
+  }
+  return absl::OkStatus();
+}
+
 absl::Status CheckSpec(const MachineSpec& spec) {
   if (spec.vcpu_count < 1 || spec.vcpu_count > arch::kMaxVcpus) {
     return absl::InvalidArgumentError(
@@ -38,7 +62,7 @@ absl::Status CheckSpec(const MachineSpec& spec) {
   if (spec.memory == nullptr) return absl::InvalidArgumentError("a machine needs memory");
   if (spec.console == nullptr) return absl::InvalidArgumentError("a machine needs a console sink");
   if (spec.listener == nullptr) return absl::InvalidArgumentError("a machine needs a listener");
-  return absl::OkStatus();
+  return CheckVirtio(spec);
 }
 
 }  // namespace
@@ -64,8 +88,9 @@ absl::StatusOr<std::unique_ptr<Machine>> Machine::Prepare(const kvm::System& sys
 absl::StatusOr<std::unique_ptr<Machine>> Machine::Boot(const kvm::System& system,
                                                        const MachineSpec& spec) {
   ROMULUS_ASSIGN_OR_RETURN(std::unique_ptr<Machine> machine, Prepare(system, spec));
-  ROMULUS_RETURN_IF_ERROR(
-      arch::WriteAcpiTables(*spec.memory, {.vcpu_count = spec.vcpu_count, .virtio = {}}));
+  ROMULUS_RETURN_IF_ERROR(arch::WriteAcpiTables(
+      *spec.memory,
+      {.vcpu_count = spec.vcpu_count, .virtio = machine->core_->virtio().AcpiNodes()}));
   ROMULUS_ASSIGN_OR_RETURN(const arch::BootPlan plan, arch::LoadKernel(*spec.memory, spec.boot));
   ROMULUS_RETURN_IF_ERROR(machine->core_->SetBootRegisters(plan.registers));
   return machine;
@@ -109,6 +134,9 @@ memory::GuestMemory& Machine::memory() { return *core_->spec().memory; }
 
 const std::vector<arch::CpuidEntry>& Machine::cpuid() const { return core_->cpuid(); }
 uint32_t Machine::tsc_khz() const { return core_->tsc_khz(); }
+
+std::vector<VirtioFacts> Machine::virtio_facts() const { return core_->virtio().Facts(); }
+devices::VirtioMmio& Machine::virtio(int index) { return core_->virtio().transport(index); }
 
 devices::Serial& Machine::serial() { return core_->platform().serial(); }
 devices::PowerManagement& Machine::pm() { return core_->platform().pm(); }

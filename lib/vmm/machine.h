@@ -6,8 +6,9 @@
 //
 // Threads: one per vCPU, owned here. Pause(), and what it returns, from one checkpoint thread at a
 // time; Start(), Stop(), RestoreState() and SetDirtyLogging() from one controlling thread, never
-// from a vCPU thread; WakeThrottled(), exit_counts() and the constant getters from any thread. Owns
-// everything but what MachineSpec points to, which must outlive it.
+// from a vCPU thread or the device loop; WakeThrottled(), exit_counts() and the constant getters
+// from any thread. Owns everything but what MachineSpec points to, which must outlive it. What was
+// posted to the device loop and has not run when the machine goes does nothing.
 #ifndef ROMULUS_VMM_MACHINE_H_
 #define ROMULUS_VMM_MACHINE_H_
 
@@ -29,6 +30,8 @@
 #include "devices/platform.h"
 #include "devices/sinks.h"
 #include "devices/virtio/device.h"
+#include "devices/virtio/fault.h"
+#include "devices/virtio/mmio.h"
 #include "kvm/system.h"
 #include "kvm/vcpu.h"
 #include "kvm/vm.h"
@@ -45,8 +48,16 @@ enum class DirtyLogMode : uint8_t { kNone, kRing, kBitmap };
 
 // A virtio device of the machine. `make` is called once, when the machine is made.
 struct VirtioSpec {
-  std::string name;  // unique; the prefix of its state's section: "virtio.block.root"
+  std::string
+      name;  // unique, begins with "virtio."; names its state's section: "virtio.block.root"
   std::function<std::unique_ptr<devices::VirtioDevice>()> make;
+};
+
+// What one virtio device has been through, for metrics and status.
+struct VirtioFacts {
+  std::string name;
+  bool needs_reset = false;  // the driver broke a rule and has not reset the device since
+  std::array<uint64_t, devices::kVirtioFaults> faults{};  // by devices::VirtioFault
 };
 
 struct MachineSpec {
@@ -61,9 +72,10 @@ struct MachineSpec {
 
   arch::BootSpec boot;  // Boot() only
 
-  // At most arch::kMaxVirtioDevices, in this order in windows and interrupts; the same on both
-  // nodes. `device_loop` is the one thread that they work on; must be set if there are any, and
-  // runs until the machine is gone.
+  // At most arch::kMaxVirtioDevices: device i has window i and interrupt i (arch/memory_map.h). The
+  // same on both nodes. `device_loop` is the one thread that they work on; must be set if there are
+  // any, and outlives the machine. They are quiet until Start(), in every pause, and from Stop()
+  // on.
   std::vector<VirtioSpec> virtio;
   base::Executor* device_loop = nullptr;
 
@@ -120,6 +132,11 @@ class Machine final : public Guest {
   // For the handshake: what vCPU 0's guest sees, and the frequency of its TSC.
   const std::vector<arch::CpuidEntry>& cpuid() const;
   uint32_t tsc_khz() const;
+
+  // In the order of the spec. Any thread; waits at most for a device's turn.
+  std::vector<VirtioFacts> virtio_facts() const;
+  // As the guest finds the devices on its bus, for tests: device `index` of the spec.
+  devices::VirtioMmio& virtio(int index);
 
   devices::Serial& serial();
   devices::PowerManagement& pm();

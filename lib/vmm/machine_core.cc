@@ -36,9 +36,6 @@ std::chrono::nanoseconds SpinFor(int vcpu_count) {
 
 }  // namespace
 
-// A line that cannot be set is a GSI that does not exist: the machine's own mistake.
-void GsiLine::Set(bool high) { ROMULUS_CHECK(vm_.SetIrqLine(gsi_, high).ok()); }
-
 MachineCore::MachineCore(const kvm::System& system, const MachineSpec& spec,
                          std::unique_ptr<kvm::Vm> vm)
     : system_(system),
@@ -62,12 +59,17 @@ absl::Status MachineCore::CreateDevices() {
   const devices::WallClock& clock = spec_.clock != nullptr ? *spec_.clock : system_clock_;
   platform_ = std::make_unique<devices::Platform>(
       devices::PlatformParts{*spec_.console, *this, clock, serial_irq_, sci_});
-  return platform_->MapPorts(pio_, {.serial = arch::kSerialPorts.start,
-                                    .cmos = arch::kCmosPorts.start,
-                                    .keyboard_data = arch::kKeyboardDataPort.start,
-                                    .keyboard_command = arch::kKeyboardCommandPort.start,
-                                    .pm = arch::kPmPorts.start,
-                                    .reset = arch::kResetPort.start});
+  ROMULUS_RETURN_IF_ERROR(
+      platform_->MapPorts(pio_, {.serial = arch::kSerialPorts.start,
+                                 .cmos = arch::kCmosPorts.start,
+                                 .keyboard_data = arch::kKeyboardDataPort.start,
+                                 .keyboard_command = arch::kKeyboardCommandPort.start,
+                                 .pm = arch::kPmPorts.start,
+                                 .reset = arch::kResetPort.start}));
+  ROMULUS_RETURN_IF_ERROR(virtio_.Create(spec_, *vm_, mmio_));
+  devices_ = platform_->devices();
+  for (devices::Device* device : virtio_.devices()) devices_.push_back(device);
+  return absl::OkStatus();
 }
 
 absl::Status MachineCore::EnableDirtyTracking() {
@@ -128,7 +130,9 @@ absl::Status MachineCore::Start() {
     return absl::FailedPreconditionError("the machine has run already");
   }
   life_ = Life::kStarted;
-  if (!paused_) ResumeThreads();
+  if (paused_) return absl::OkStatus();
+  virtio_.Resume();
+  ResumeThreads();
   return absl::OkStatus();
 }
 
@@ -143,6 +147,9 @@ void MachineCore::Stop() {
   }
   for (const std::unique_ptr<VcpuThread>& thread : threads_) thread->End();
   for (const std::unique_ptr<VcpuThread>& thread : threads_) thread->Join();
+  // For ever: nobody resumes a dead machine's devices. Whoever lost the guest must not write its
+  // disks or take its frames any more (P3).
+  virtio_.Quiesce();
 }
 
 // --- exits ---------------------------------------------------------------------------------------
@@ -243,14 +250,18 @@ void MachineCore::WakeThrottled() {
 
 absl::Status MachineCore::BeginPause(const PauseOptions& options) {
   ROMULUS_RETURN_IF_ERROR(AskToStop(options));
-  stopping_.Wait(stop_spin_);
-
+  // While the vCPUs are on their way out. One that still touches a device's register changes the
+  // device, but has no turn run: those wait. No vCPU's local APIC is read before this is done
+  // (AwaitAllStopped): an interrupt that a device raised between the reading of a LAPIC and that of
+  // the IOAPIC would be in neither.
   size_t quiet = 0;
   absl::Status status;
-  for (devices::Device* device : platform_->devices()) {
+  for (devices::Device* device : devices_) {
     if (status = device->Quiesce(); !status.ok()) break;
     ++quiet;
   }
+  quieting_.CountDown();
+  stopping_.Wait(stop_spin_);
   if (!status.ok()) LetRun(quiet);
   return status;
 }
@@ -264,6 +275,7 @@ absl::Status MachineCore::AskToStop(const PauseOptions& options) {
   state_taken_ = false;
   const uint32_t count = static_cast<uint32_t>(threads_.size());
   stopping_.Set(count);
+  quieting_.Set(1);
   capturing_.Set(options.capture_state ? count : 0);
   const VcpuCommand command =
       options.capture_state ? VcpuCommand::kParkAndCapture : VcpuCommand::kPark;
@@ -289,7 +301,7 @@ absl::StatusOr<state::MachineState> MachineCore::TakeState() {
   // The vCPUs' own threads read theirs meanwhile.
   ROMULUS_RETURN_IF_ERROR(vm_state_.Capture(*vm_));
   vm_state_.Put(out);
-  for (const devices::Device* device : platform_->devices()) {
+  for (const devices::Device* device : devices_) {
     ROMULUS_RETURN_IF_ERROR(device->Save(out));
   }
   capturing_.Wait(stop_spin_);
@@ -300,16 +312,16 @@ absl::StatusOr<state::MachineState> MachineCore::TakeState() {
   return out;
 }
 
-void MachineCore::EndPause() { LetRun(platform_->devices().size()); }
+void MachineCore::EndPause() { LetRun(devices_.size()); }
 
 void MachineCore::LetRun(size_t quiet_devices) {
   capturing_.Wait(stop_spin_);
-  const std::vector<devices::Device*> devices = platform_->devices();
-  for (size_t i = 0; i < quiet_devices; ++i) devices[i]->Resume();
   absl::MutexLock lock(&mutex_);
   ROMULUS_CHECK(paused_);
   paused_ = false;
-  if (life_ == Life::kStarted) ResumeThreads();
+  if (life_ != Life::kStarted) return;  // the devices wait for Start(), or stay quiet for ever
+  for (size_t i = 0; i < quiet_devices; ++i) devices_[i]->Resume();
+  ResumeThreads();
 }
 
 absl::Status MachineCore::SetDirtyLogging(bool enabled) {
@@ -362,7 +374,7 @@ absl::Status MachineCore::DoRestoreState(state::MachineState state) {
     threads_[i]->ForgetSyncRegs();
   }
   ROMULUS_RETURN_IF_ERROR(base::Annotate(vm_state_.Restore(*vm_), "restoring the VM"));
-  for (devices::Device* device : platform_->devices()) {
+  for (devices::Device* device : devices_) {
     ROMULUS_RETURN_IF_ERROR(device->Restore(state));
   }
   return state.ExpectEmpty();

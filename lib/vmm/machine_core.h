@@ -20,25 +20,16 @@
 #include "kvm/vcpu.h"
 #include "kvm/vm.h"
 #include "vmm/exit_counters.h"
+#include "vmm/gsi_line.h"
 #include "vmm/guest.h"
 #include "vmm/machine.h"
 #include "vmm/vcpu_state.h"
 #include "vmm/vcpu_thread.h"
+#include "vmm/virtio_devices.h"
 #include "vmm/vm_state.h"
 #include "vmm/wait.h"
 
 namespace romulus::vmm {
-
-// One GSI of the VM as a device's interrupt line.
-class GsiLine final : public devices::IrqLine {
- public:
-  GsiLine(kvm::Vm& vm, uint32_t gsi) : vm_(vm), gsi_(gsi) {}
-  void Set(bool high) override;
-
- private:
-  kvm::Vm& vm_;
-  const uint32_t gsi_;
-};
 
 class MachineCore final : private VcpuHost, private devices::PlatformEvents {
  public:
@@ -72,6 +63,7 @@ class MachineCore final : private VcpuHost, private devices::PlatformEvents {
   kvm::Vm& vm() { return *vm_; }
   kvm::Vcpu& vcpu(int index) { return *vcpus_[static_cast<size_t>(index)]; }
   devices::Platform& platform() { return *platform_; }
+  VirtioDevices& virtio() { return virtio_; }
   const std::vector<arch::CpuidEntry>& cpuid() const { return cpuid_; }
   uint32_t tsc_khz() const { return tsc_khz_; }
   const std::vector<std::string>& restore_notes() const { return notes_; }
@@ -87,7 +79,10 @@ class MachineCore final : private VcpuHost, private devices::PlatformEvents {
   bool GuestStopped() const override { return guest_stopped_.load(std::memory_order_seq_cst); }
   bool MustThrottle() const override;
   void OnStopped() override { stopping_.CountDown(); }
-  void AwaitAllStopped() override { stopping_.Wait(stop_spin_); }
+  void AwaitAllStopped() override {
+    stopping_.Wait(stop_spin_);
+    quieting_.Wait(stop_spin_);
+  }
   void OnCaptured() override { capturing_.CountDown(); }
 
   // devices::PlatformEvents, with a device's lock held: only noted, HandleExit acts.
@@ -115,6 +110,8 @@ class MachineCore final : private VcpuHost, private devices::PlatformEvents {
   devices::Bus pio_{"pio"};
   devices::Bus mmio_{"mmio"};
   std::unique_ptr<devices::Platform> platform_;
+  VirtioDevices virtio_;
+  std::vector<devices::Device*> devices_;  // in the order in which they are saved and restored
 
   std::vector<arch::CpuidEntry> cpuid_;
   uint32_t tsc_khz_ = 0;
@@ -136,6 +133,7 @@ class MachineCore final : private VcpuHost, private devices::PlatformEvents {
   std::chrono::nanoseconds stop_spin_;
   std::chrono::nanoseconds resume_spin_;
   CountdownLatch stopping_;
+  CountdownLatch quieting_;
   CountdownLatch capturing_;
   VmState vm_state_;
   // Destroyed in reverse: threads end before what they use.

@@ -53,8 +53,9 @@ VcpuState::VcpuState(std::span<const uint32_t> msrs, size_t xsave_bytes, bool ha
 //  3. xsave, xcrs, debugregs, MSRs: nobody but this vCPU changes them, so they are read at once,
 //     while other vCPUs are still stopping. TSC_DEADLINE comes with the MSRs and so before the
 //     LAPIC: a timer that fires in between is then saved as armed and as pending, never as neither.
-//  4. Wait until every vCPU has stopped: until then another one may send this one an interrupt, an
-//     NMI, an INIT. What can come from outside is read only after this point:
+//  4. Wait until every vCPU has stopped and the devices are quiet: until then another one may send
+//     this one an interrupt, an NMI, an INIT, and a device an interrupt. What can come from outside
+//     is read only after this point:
 //  5. events: GET_VCPU_EVENTS moves queued NMIs to where it reports them.
 //  6. mp_state: GET_MP_STATE accepts a pending INIT or SIPI, which rewrites registers. When one may
 //     have been pending (a latched INIT, or a vCPU at the reset vector, where it waits for a SIPI),

@@ -17,7 +17,7 @@
 namespace romulus::vmm {
 
 struct VcpuCaptureHooks {
-  // Returns when every vCPU of the machine has stopped.
+  // Returns when every vCPU of the machine has stopped and its devices are quiet.
   virtual void AwaitAllStopped() = 0;
 
  protected:

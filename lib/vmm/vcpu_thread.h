@@ -45,6 +45,7 @@ class VcpuHost {
   virtual bool MustThrottle() const = 0;
   // This vCPU is out of the guest, its I/O complete (or its thread ends).
   virtual void OnStopped() = 0;
+  // And until the devices are quiet.
   virtual void AwaitAllStopped() = 0;
   // After OnStopped(), if a capture was asked for.
   virtual void OnCaptured() = 0;

@@ -1,4 +1,4 @@
-foreach(name vmm_machine_test vmm_state_test vmm_vcpu_thread_test)
+foreach(name vmm_machine_test vmm_state_test vmm_vcpu_thread_test vmm_virtio_test)
   romulus_test(${name} LABEL kvm TIMEOUT 240
     SOURCES ${CMAKE_CURRENT_LIST_DIR}/${name}.cc
     DEPS romulus_vmm)

@@ -155,6 +155,9 @@ class VirtioMmio final : public Device, public IoHandler, private VirtioHost {
 
   std::atomic<uint64_t> pending_{0};      // queues to run, a bit each
   std::atomic<bool> turn_posted_{false};  // or quiet: Resume() posts it
+  // Set before the lock is taken, so that a device with turn after turn to do does not keep the
+  // pause waiting for the lock; cleared under it.
+  std::atomic<bool> quiet_{false};
 
   mutable absl::Mutex mutex_;
   const std::unique_ptr<VirtioDevice> device_;  // its methods under mutex_
@@ -166,7 +169,6 @@ class VirtioMmio final : public Device, public IoHandler, private VirtioHost {
   uint32_t driver_features_sel_ ABSL_GUARDED_BY(mutex_) = 0;
   uint32_t queue_sel_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t driver_features_ ABSL_GUARDED_BY(mutex_) = 0;
-  bool quiet_ ABSL_GUARDED_BY(mutex_) = false;
   bool restored_ ABSL_GUARDED_BY(mutex_) = false;  // and not resumed since
   int chains_left_ ABSL_GUARDED_BY(mutex_) = 0;
   std::vector<std::function<void()>> held_ ABSL_GUARDED_BY(mutex_);  // completions in a pause

@@ -111,7 +111,7 @@ absl::Status VirtioMmio::Restore(state::MachineState& in) {
   driver_features_ = saved.driver_features;
   held_.clear();
   pending_.store(0);
-  quiet_ = true;
+  quiet_.store(true);
   restored_ = true;
   interrupt_.Restore(saved.interrupt_status);
   return absl::OkStatus();

@@ -87,9 +87,13 @@ void VirtioMmio::TakeTurn() {
   absl::MutexLock lock(&mutex_);
   // Before pending_ is taken: who kicks later posts a turn of its own.
   turn_posted_.store(false);
-  if (quiet_) return;
+  if (quiet_.load()) return;
   for (const std::function<void()>& work : std::exchange(held_, {})) work();
   for (uint64_t queues = pending_.exchange(0); queues != 0; queues &= queues - 1) {
+    if (quiet_.load()) {  // since this turn began: the rest is for Resume()
+      pending_.fetch_or(queues);
+      break;
+    }
     RunQueue(std::countr_zero(queues));
   }
   SignalUsed();
@@ -113,7 +117,7 @@ void VirtioMmio::RunQueue(int index) {
 
 void VirtioMmio::RunBound(std::function<void()> work) {
   absl::MutexLock lock(&mutex_);
-  if (quiet_) {
+  if (quiet_.load()) {
     held_.push_back(std::move(work));
     return;
   }
@@ -131,15 +135,15 @@ void VirtioMmio::SignalUsed() {
 // --- pause ---------------------------------------------------------------------------------------
 
 absl::Status VirtioMmio::Quiesce() {
-  // A turn that has begun ends first.
+  quiet_.store(true);
+  // What has begun ends first: the work on one queue, at most kChainsPerTurn chains.
   absl::MutexLock lock(&mutex_);
-  quiet_ = true;
   return absl::OkStatus();
 }
 
 void VirtioMmio::Resume() {
   absl::MutexLock lock(&mutex_);
-  quiet_ = false;
+  quiet_.store(false);
   if (std::exchange(restored_, false) && Running()) KickAll();
   if (!held_.empty() || pending_.load() != 0) PostTurn();
 }
