@@ -20,11 +20,20 @@ absl::Status CheckTerm(absl::string_view field, uint64_t term) {
 absl::Status CheckTerms(const romulus::v1::Hello& hello) {
   ROMULUS_RETURN_IF_ERROR(CheckTerm("hello.term", hello.term()));
   ROMULUS_RETURN_IF_ERROR(CheckTerm("hello.current_term", hello.current_term()));
-  return CheckTerm("hello.promoted_term", hello.promoted_term());
+  ROMULUS_RETURN_IF_ERROR(CheckTerm("hello.promoted_term", hello.promoted_term()));
+  ROMULUS_RETURN_IF_ERROR(CheckTerm("hello.disk_covers_term", hello.disk_covers_term()));
+  for (const auto& disk : hello.disks()) {
+    ROMULUS_RETURN_IF_ERROR(CheckTerm("hello.disks.term", disk.term()));
+  }
+  return absl::OkStatus();
 }
 
 absl::Status CheckTerms(const romulus::v1::HelloReply& reply) {
-  return CheckTerm("hello_reply.term", reply.term());
+  ROMULUS_RETURN_IF_ERROR(CheckTerm("hello_reply.term", reply.term()));
+  for (const auto& disk : reply.disks()) {
+    ROMULUS_RETURN_IF_ERROR(CheckTerm("hello_reply.disks.term", disk.term()));
+  }
+  return absl::OkStatus();
 }
 
 absl::Status CheckTerms(const romulus::v1::Goodbye& goodbye) {

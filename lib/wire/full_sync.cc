@@ -19,8 +19,26 @@ constexpr uint64_t kPagesPerTurn = 256;  // 1 MiB
 }  // namespace
 
 FullSync::FullSync(const FullSyncOptions& options, const memory::GuestMemory* guest_memory,
-                   SyncSource* source, FrameSender* sender)
-    : options_(options), guest_memory_(guest_memory), source_(source), sender_(sender) {}
+                   SyncSource* source, FrameSender* sender, DiskSyncSource* disks,
+                   std::vector<uint32_t> disks_all_zero, size_t max_body_bytes)
+    : options_(options), guest_memory_(guest_memory), source_(source), sender_(sender) {
+  if (disks == nullptr || disks->disks().empty()) return;
+  disks_.emplace(options_.disks, options_.term, std::move(disks_all_zero), max_body_bytes, disks,
+                 sender_, [this] {
+                   progress_.disks = disks_->progress();
+                   if (options_.on_progress) options_.on_progress(progress_);
+                 });
+}
+
+void FullSync::Cancel() {
+  cancelled_.store(true, std::memory_order_relaxed);
+  if (disks_) disks_->Cancel();
+}
+
+absl::Status FullSync::OnDiskHashes(absl::string_view body) {
+  if (!disks_) return absl::InvalidArgumentError("disk hashes, for which nobody asked");
+  return disks_->OnHashes(body);
+}
 
 absl::StatusOr<SyncProgress> FullSync::Run() {
   const uint64_t total = guest_memory_->layout().page_count();
@@ -28,18 +46,18 @@ absl::StatusOr<SyncProgress> FullSync::Run() {
       sender_->WithEncoder(0, [&](codec::EpochEncoder& encoder, FrameSender::Send send) {
         return encoder.BeginSync(options_.term, total, send);
       }));
+  // Disks first: they take the longest, and memory changes faster.
+  if (disks_) ROMULUS_RETURN_IF_ERROR(disks_->Copy());
+  ROMULUS_RETURN_IF_ERROR(source_->BeginTracking());
   ROMULUS_RETURN_IF_ERROR(PassOverMemory());
-  uint64_t sent_before = total;
-  while (true) {
-    ROMULUS_ASSIGN_OR_RETURN(memory::PageSet dirty, source_->TakeDirty());
-    dirty.Sort();
-    ++progress_.round;
-    ROMULUS_RETURN_IF_ERROR(Round(dirty));
-    const bool little_left = dirty.size() <= options_.target_dirty_pages;
-    const bool converges = static_cast<double>(dirty.size()) <=
-                           options_.give_up_ratio * static_cast<double>(sent_before);
-    if (little_left || !converges || progress_.round >= options_.max_rounds) break;
-    sent_before = dirty.size();
+  ROMULUS_RETURN_IF_ERROR(MemoryRounds());
+  if (disks_) {
+    ROMULUS_RETURN_IF_ERROR(disks_->Rounds());
+    // From here on the log fills: only what is quick may follow.
+    ROMULUS_RETURN_IF_ERROR(disks_->Finish());
+    progress_.disks = disks_->progress();
+    uint64_t pages = 0;
+    ROMULUS_RETURN_IF_ERROR(DirtyRound(&pages));
   }
   ROMULUS_RETURN_IF_ERROR(
       sender_->WithEncoder(0, [&](codec::EpochEncoder& encoder, FrameSender::Send send) {
@@ -49,6 +67,28 @@ absl::StatusOr<SyncProgress> FullSync::Run() {
       }));
   if (options_.on_progress) options_.on_progress(progress_);
   return progress_;
+}
+
+absl::Status FullSync::MemoryRounds() {
+  uint64_t sent_before = guest_memory_->layout().page_count();
+  while (true) {
+    uint64_t dirty = 0;
+    ROMULUS_RETURN_IF_ERROR(DirtyRound(&dirty));
+    const bool little_left = dirty <= options_.target_dirty_pages;
+    const bool converges =
+        static_cast<double>(dirty) <= options_.give_up_ratio * static_cast<double>(sent_before);
+    if (little_left || !converges || progress_.round >= options_.max_rounds) break;
+    sent_before = dirty;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status FullSync::DirtyRound(uint64_t* pages) {
+  ROMULUS_ASSIGN_OR_RETURN(memory::PageSet dirty, source_->TakeDirty());
+  dirty.Sort();
+  *pages = dirty.size();
+  ++progress_.round;
+  return Round(dirty);
 }
 
 absl::Status FullSync::PassOverMemory() {

@@ -1,7 +1,7 @@
-// Copies all guest memory to the secondary while the guest runs: one pass over every page, then
-// rounds over what was dirtied meanwhile, until little is left. Zero pages travel as names only,
-// and are named again whenever they turn zero. A page torn by the running guest is harmless: it is
-// dirty, so a later round or epoch 1 sends it again.
+// Copies all guest memory, and the disks before and beside it, to the secondary while the guest
+// runs: one pass over every page, then rounds over what was dirtied meanwhile, until little is
+// left. Zero pages travel as names only, and are named again whenever they turn zero. A page torn
+// by the running guest is harmless: it is dirty, so a later round or epoch 1 sends it again.
 //
 // Run() on one thread of the caller's choice; Cancel() from any. Owns nothing it is given.
 #ifndef ROMULUS_WIRE_FULL_SYNC_H_
@@ -11,7 +11,9 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <span>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -19,6 +21,7 @@
 #include "codec/epoch_encoder.h"
 #include "memory/guest_memory.h"
 #include "memory/page_set.h"
+#include "wire/disk_sync.h"
 
 namespace romulus::wire {
 
@@ -28,8 +31,11 @@ class FrameSender;
 class SyncSource {
  public:
   virtual ~SyncSource() = default;
+  // Called once, before the first page is read: from then on dirty pages are tracked. (Not sooner:
+  // the disks come first and take long, and tracking costs the guest time.)
+  virtual absl::Status BeginTracking() { return absl::OkStatus(); }
   // All pages written since the last call (the first call: since tracking began), harvested in a
-  // short pause. Tracking must be on before Run() is called.
+  // short pause.
   virtual absl::StatusOr<memory::PageSet> TakeDirty() = 0;
 };
 
@@ -40,6 +46,7 @@ struct SyncProgress {
   uint64_t pages_sent = 0;   // all rounds, with their bytes
   uint64_t pages_zero = 0;   // all rounds, named only
   uint64_t bytes_sent = 0;   // frames, all rounds
+  std::vector<DiskProgress> disks;
 };
 
 struct FullSyncOptions {
@@ -50,21 +57,29 @@ struct FullSyncOptions {
   double give_up_ratio = 0.9;
   uint64_t progress_every_pages = 4096;
   std::function<void(const SyncProgress&)> on_progress{};  // on Run()'s thread; may be empty
+  DiskSyncOptions disks{};
 };
 
 class FullSync {
  public:
-  // All outlive this object.
+  // All outlive this object. `disks` may be null: none is replicated. `disks_all_zero`,
+  // `max_body_bytes`: see DiskSync.
   FullSync(const FullSyncOptions& options, const memory::GuestMemory* guest_memory,
-           SyncSource* source, FrameSender* sender);
+           SyncSource* source, FrameSender* sender, DiskSyncSource* disks = nullptr,
+           std::vector<uint32_t> disks_all_zero = {},
+           size_t max_body_bytes = codec::kDefaultMaxBodyBytes);
 
-  // SyncBegin, pages, SyncEnd. What is dirtied after the last TakeDirty belongs to epoch 1.
-  // Errors: Cancelled; the source's; the link's.
+  // SyncBegin, disks, pages, SyncEnd. What is dirtied after the last TakeDirty belongs to epoch 1,
+  // as do the disk writes after SwitchToLogging. Errors: Cancelled; the sources'; the link's.
   absl::StatusOr<SyncProgress> Run();
-  void Cancel() { cancelled_.store(true, std::memory_order_relaxed); }
+  void Cancel();
+  // The body of a DiskHashes frame; any thread. Errors: InvalidArgument, if nobody asked for it.
+  absl::Status OnDiskHashes(absl::string_view body);
 
  private:
   absl::Status PassOverMemory();
+  absl::Status MemoryRounds();
+  absl::Status DirtyRound(uint64_t* pages);
   absl::Status Round(const memory::PageSet& dirty);
   absl::Status SendPages(std::span<const Gfn> pages);
   absl::Status SendRange(Gfn first, uint64_t count);
@@ -76,6 +91,7 @@ class FullSync {
   const memory::GuestMemory* guest_memory_;
   SyncSource* source_;
   FrameSender* sender_;
+  std::optional<DiskSync> disks_;
   SyncProgress progress_;
   uint64_t told_at_pages_ = 0;  // of the round, when on_progress was last called
   std::atomic<bool> cancelled_{false};

@@ -15,6 +15,8 @@ using romulus::v1::HelloReply;
 constexpr int kMaxCpuidLeaves = 1024;
 constexpr int kMaxCapabilities = 256;
 constexpr int kMaxMemoryRegions = 64;
+constexpr int kMaxDisks = 16;
+constexpr int kMaxDevices = 64;
 constexpr size_t kMaxQuotedBytes = 64;
 
 // A peer's text, fit for a log line.
@@ -56,6 +58,28 @@ struct Refusal {
   std::string detail;
 };
 
+Term NewestDiskTerm(const HelloJudge& judge) {
+  Term newest;
+  for (const DiskCopy& disk : judge.disks) newest = std::max(newest, disk.term);
+  return newest;
+}
+
+std::string DifferentDevices(const Hello& hello, const MachineIdentity& own) {
+  constexpr absl::string_view kNone = "nothing";
+  const size_t theirs = static_cast<size_t>(std::min(hello.devices_size(), kMaxDevices));
+  for (size_t i = 0; i < std::max(theirs, own.devices.size()); ++i) {
+    const absl::string_view a =
+        i < theirs ? absl::string_view(hello.devices(static_cast<int>(i))) : kNone;
+    const absl::string_view b = i < own.devices.size() ? absl::string_view(own.devices[i]) : kNone;
+    if (a != b) {
+      return absl::StrCat("devices: ", Quoted(a), " on the primary, ", Quoted(b), " here");
+    }
+  }
+  return absl::StrCat("devices: digest ", absl::Hex(hello.machine_digest(), absl::kZeroPad16),
+                      " on the primary, ", absl::Hex(own.machine_digest, absl::kZeroPad16),
+                      " here; compare the guest sections of both configurations");
+}
+
 Refusal JudgeMachine(const Hello& hello, const MachineIdentity& own) {
   if (hello.vm_name() != own.vm_name) {
     return {romulus::v1::REFUSAL_REASON_VM,
@@ -81,10 +105,66 @@ Refusal JudgeMachine(const Hello& hello, const MachineIdentity& own) {
                          " on the primary, ", Named(own.memory), " here")};
   }
   if (hello.machine_digest() != own.machine_digest) {
-    return {romulus::v1::REFUSAL_REASON_DEVICES,
-            absl::StrCat("devices: digest ", absl::Hex(hello.machine_digest(), absl::kZeroPad16),
-                         " on the primary, ", absl::Hex(own.machine_digest, absl::kZeroPad16),
-                         " here; compare the device sections of both configurations")};
+    return {romulus::v1::REFUSAL_REASON_DEVICES, DifferentDevices(hello, own)};
+  }
+  return {};
+}
+
+absl::string_view RoleWords(romulus::v1::DiskCopyRole role) {
+  return role == romulus::v1::DISK_COPY_ROLE_PRIMARY ? "a primary's copy" : "a replica";
+}
+
+std::string Called(const DiskCopy& disk) {
+  return disk.path.empty() ? Quoted(disk.name)
+                           : absl::StrCat(Quoted(disk.name), " (", disk.path, ")");
+}
+
+Refusal JudgeDisk(const Hello& hello, const romulus::v1::DiskCopy& theirs, const DiskCopy& own) {
+  const auto refuse = [&](auto... why) {
+    return Refusal{romulus::v1::REFUSAL_REASON_DISKS,
+                   absl::StrCat("disk ", Called(own), ": ", why..., "; nothing was overwritten")};
+  };
+  if (theirs.disk() != own.disk || theirs.name() != own.name) {
+    return refuse("disk ", theirs.disk(), " of the primary is ", Quoted(theirs.name()),
+                  ", and this is disk ", own.disk,
+                  " here: make both configurations name the same "
+                  "disks in the same order");
+  }
+  if (theirs.size_bytes() != own.size_bytes) {
+    return refuse(theirs.size_bytes(), " bytes on the primary, ", own.size_bytes,
+                  " here: give this node an image of the same size (`truncate -s ",
+                  theirs.size_bytes(), "` of a new file will do: its content is copied)");
+  }
+  // Nothing is known of it, or it is known to be worth nothing.
+  if (own.role == romulus::v1::DISK_COPY_ROLE_UNSPECIFIED ||
+      own.role == romulus::v1::DISK_COPY_ROLE_SYNCING) {
+    return {};
+  }
+  if (own.term <= Term(hello.disk_covers_term()) || hello.overwrite_disks()) return {};
+  return refuse("this node's copy is newer: it is ", RoleWords(own.role), " of term ",
+                own.term.value(), ", and the primary's disks hold what this node had in term ",
+                hello.disk_covers_term(),
+                " at most. Start this node as the primary (`romulusd run --role primary`) and the "
+                "other as the secondary, or, if this copy is not wanted, start the primary with "
+                "`--overwrite-peer`");
+}
+
+Refusal JudgeDisks(const Hello& hello, const HelloJudge& judge) {
+  if (hello.disks_size() > kMaxDisks ||
+      static_cast<size_t>(hello.disks_size()) != judge.disks.size()) {
+    return {romulus::v1::REFUSAL_REASON_DISKS,
+            absl::StrCat("disks: the primary replicates ", hello.disks_size(), ", this node ",
+                         judge.disks.size(), ": make both configurations name the same disks")};
+  }
+  for (size_t i = 0; i < judge.disks.size(); ++i) {
+    Refusal refusal = JudgeDisk(hello, hello.disks(static_cast<int>(i)), judge.disks[i]);
+    if (!refusal.detail.empty()) return refusal;
+  }
+  // The copies' terms rise too; the primary hears ours with the refusal, and comes again.
+  if (const Term newest = NewestDiskTerm(judge); Term(hello.term()) <= newest) {
+    return {romulus::v1::REFUSAL_REASON_DISKS,
+            absl::StrCat("disks: the stream would be of term ", hello.term(),
+                         ", and the copies here are of term ", newest.value(), " already")};
   }
   return {};
 }
@@ -173,7 +253,18 @@ Refusal Judge(const Hello& hello, const HelloJudge& judge) {
             absl::StrCat("term: the stream would be of term ", hello.term(), ", term ",
                          judge.newest_term.value(), " has begun")};
   }
+  if (Refusal refusal = JudgeDisks(hello, judge); !refusal.detail.empty()) return refusal;
   return JudgeHost(hello, judge);
+}
+
+void PutDisk(const DiskCopy& disk, romulus::v1::DiskCopy* into) {
+  into->set_disk(disk.disk);
+  into->set_name(disk.name);
+  into->set_size_bytes(disk.size_bytes);
+  into->set_role(disk.role);
+  into->set_term(disk.term.value());
+  into->set_epoch(disk.epoch.value());
+  into->set_all_zero(disk.all_zero);
 }
 
 }  // namespace
@@ -210,6 +301,10 @@ romulus::v1::Hello BuildHello(const HelloInput& input) {
   hello.set_build(input.build);
   hello.set_machine_digest(input.machine.machine_digest);
   hello.set_max_frame_bytes(input.max_frame_bytes);
+  for (const std::string& device : input.machine.devices) hello.add_devices(device);
+  for (const DiskCopy& disk : input.disks) PutDisk(disk, hello.add_disks());
+  hello.set_disk_covers_term(input.disk_covers_term.value());
+  hello.set_overwrite_disks(input.overwrite_disks);
   return hello;
 }
 
@@ -223,6 +318,10 @@ romulus::v1::HelloReply EvaluateHello(const Hello& hello, const HelloJudge& judg
   reply.set_max_frame_bytes(judge.max_frame_bytes);
   reply.set_accepted(refusal.detail.empty());
   reply.set_reason(refusal.reason);
+  if (reply.accepted() || refusal.reason == romulus::v1::REFUSAL_REASON_DISKS) {
+    for (const DiskCopy& disk : judge.disks) PutDisk(disk, reply.add_disks());
+    reply.set_term(std::max(judge.newest_term, NewestDiskTerm(judge)).value());
+  }
   reply.set_detail(std::move(refusal.detail));
   return reply;
 }
@@ -254,6 +353,8 @@ absl::string_view RefusalReasonName(romulus::v1::RefusalReason reason) {
       return "role";
     case romulus::v1::REFUSAL_REASON_DEVICES:
       return "devices";
+    case romulus::v1::REFUSAL_REASON_DISKS:
+      return "disks";
     case romulus::v1::REFUSAL_REASON_TWO_PRIMARIES:
       return "two_primaries";
     default:

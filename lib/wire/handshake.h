@@ -34,6 +34,18 @@ struct CpuidLeaf {
   friend bool operator==(const CpuidLeaf&, const CpuidLeaf&) = default;
 };
 
+// One replicated disk as a node has it.
+struct DiskCopy {
+  uint32_t disk = 0;  // index in the configuration
+  std::string name;
+  std::string path;  // here, for people; does not travel
+  uint64_t size_bytes = 0;
+  romulus::v1::DiskCopyRole role = romulus::v1::DISK_COPY_ROLE_UNSPECIFIED;
+  Term term;  // of the epoch that the copy is known to be at
+  EpochId epoch;
+  bool all_zero = false;  // holds nothing but zeros
+};
+
 // What must be equal on both nodes; from the configuration.
 struct MachineIdentity {
   std::string vm_name;
@@ -42,6 +54,8 @@ struct MachineIdentity {
   std::vector<memory::Region> memory;
   // Over all else that must be equal: devices, their order, command line.
   uint64_t machine_digest = 0;
+  // The devices, a line each, so that a refusal can name what differs.
+  std::vector<std::string> devices{};
 };
 
 struct HelloInput {
@@ -56,6 +70,10 @@ struct HelloInput {
   uint32_t tsc_khz = 0;
   std::vector<std::string> required_capabilities;
   uint64_t max_frame_bytes = 0;
+  std::vector<DiskCopy> disks{};
+  // What another node's disks hold of this term and of older ones is in the disks here too.
+  Term disk_covers_term{};
+  bool overwrite_disks = false;  // by an operator's word: even if the secondary's may be newer
 };
 
 romulus::v1::Hello BuildHello(const HelloInput& input);
@@ -75,6 +93,7 @@ struct HelloJudge {
   bool runs_guest = false;
   Term own_term;
   Term promoted_term;
+  std::vector<DiskCopy> disks;
   // Names of the CPU features that the guest sees and this host cannot give ("avx512f"); empty:
   // fits. Null: not checked.
   std::function<std::vector<std::string>(const std::vector<CpuidLeaf>&, uint32_t tsc_khz)>
@@ -84,6 +103,11 @@ struct HelloJudge {
 };
 
 // Total on any input: a hostile Hello gets a refusal. Never accepts with a reason set.
+//
+// A secondary's disks are overwritten only if the primary's are known to hold all that they hold,
+// by term (disk_covers_term): a node that was started again from an old disk raises its own term
+// each time, which proves nothing. On doubt both are left as they are, and people are told which is
+// newer.
 romulus::v1::HelloReply EvaluateHello(const romulus::v1::Hello& hello, const HelloJudge& judge);
 
 // OK if accepted; else FailedPrecondition "node B refused (cpu): ...".

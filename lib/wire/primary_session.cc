@@ -71,19 +71,26 @@ class Session final : public PrimarySession, public LinkListener {
   }
 
   absl::StatusOr<SyncProgress> RunFullSync(const memory::GuestMemory* guest_memory,
-                                           SyncSource* source) override {
-    FullSync sync(options_.sync, guest_memory, source, frames_.get());
+                                           SyncSource* source, DiskSyncSource* disks) override {
+    std::optional<FullSync> sync;
     {
       absl::MutexLock lock(&mutex_);
       if (closed_) return *closed_;
       if (!reply_ || !reply_->accepted()) {
         return absl::FailedPreconditionError("no accepted handshake");
       }
-      sync_ = &sync;
+      std::vector<uint32_t> all_zero;
+      for (const v1::DiskCopy& disk : reply_->disks()) {
+        if (disk.all_zero()) all_zero.push_back(disk.disk());
+      }
+      sync.emplace(options_.sync, guest_memory, source, frames_.get(), disks, std::move(all_zero),
+                   MaxBodyBytes(*reply_));
+      sync_ = &*sync;
     }
-    absl::StatusOr<SyncProgress> done = sync.Run();
+    absl::StatusOr<SyncProgress> done = sync->Run();
     absl::MutexLock lock(&mutex_);
     sync_ = nullptr;
+    sync_failed_ = !done.ok();
     if (!done.ok() && closed_) return *closed_;  // says more than the failed send
     return done;
   }
@@ -182,6 +189,8 @@ class Session final : public PrimarySession, public LinkListener {
         if (echo_ns != 0 && echo_ns <= now_ns) *rtt_ns = now_ns - echo_ns;
         return absl::OkStatus();
       }
+      case codec::FrameKind::kDiskHashes:
+        return HandleHashes(frame);
       case codec::FrameKind::kGoodbye:
         return HandleGoodbye(frame);
       default:
@@ -201,16 +210,27 @@ class Session final : public PrimarySession, public LinkListener {
                          reply.protocol_version(), " instead of ", kProtocolVersion));
       }
       accepted_ = true;
-      const size_t own_limit = options_.encoder.max_body_bytes;
-      frames_->StartPages(reply.max_frame_bytes() == 0
-                              ? own_limit
-                              : std::min<size_t>(own_limit, reply.max_frame_bytes()));
+      frames_->StartPages(MaxBodyBytes(reply));
       sender_.StartHeartbeats();
     }
     absl::MutexLock lock(&mutex_);
     reply_ = std::move(reply);
     answered_or_closed_.SignalAll();
     return absl::OkStatus();
+  }
+
+  size_t MaxBodyBytes(const v1::HelloReply& reply) const {
+    const size_t own_limit = options_.encoder.max_body_bytes;
+    return reply.max_frame_bytes() == 0 ? own_limit
+                                        : std::min<size_t>(own_limit, reply.max_frame_bytes());
+  }
+
+  absl::Status HandleHashes(const codec::Frame& frame) {
+    absl::MutexLock lock(&mutex_);
+    if (sync_ != nullptr) return sync_->OnDiskHashes(frame.body);
+    // What was asked for may come when the sync that asked has failed, which is no lie.
+    if (sync_failed_) return absl::CancelledError("the full sync has failed");
+    return Unexpected(frame);
   }
 
   absl::Status HandleGoodbye(const codec::Frame& frame) {
@@ -252,6 +272,7 @@ class Session final : public PrimarySession, public LinkListener {
   std::optional<absl::Status> closed_ ABSL_GUARDED_BY(mutex_);
   std::optional<v1::HelloReply> reply_ ABSL_GUARDED_BY(mutex_);
   FullSync* sync_ ABSL_GUARDED_BY(mutex_) = nullptr;
+  bool sync_failed_ ABSL_GUARDED_BY(mutex_) = false;
 
   std::unique_ptr<Link> link_;  // last: destroyed first
 };

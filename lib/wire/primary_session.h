@@ -66,9 +66,11 @@ class PrimarySession {
   // Sends Hello and waits for the reply: accepted or refused (see StatusOf()). Heartbeats run from
   // acceptance on. Errors: DeadlineExceeded; why the session closed.
   virtual absl::StatusOr<romulus::v1::HelloReply> Handshake(absl::Duration timeout) = 0;
-  // After an accepting handshake. Errors: FullSync's. Cancelled by CancelFullSync() and Close().
+  // After an accepting handshake. `disks` may be null: none is replicated. Errors: FullSync's.
+  // Cancelled by CancelFullSync() and Close().
   virtual absl::StatusOr<SyncProgress> RunFullSync(const memory::GuestMemory* guest_memory,
-                                                   SyncSource* source) = 0;
+                                                   SyncSource* source,
+                                                   DiskSyncSource* disks = nullptr) = 0;
   virtual void CancelFullSync() = 0;
   // Where the checkpoint puts epochs, from the end of the full sync on.
   virtual EpochSender& epochs() = 0;

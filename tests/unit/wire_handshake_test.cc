@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "wire/handshake.h"
 
 namespace romulus::wire {
@@ -221,6 +222,108 @@ TEST(HandshakeTest, CountsAreBounded) {
   v1::Hello names = BuildHello(Primary());
   for (int i = 0; i < 300; ++i) names.add_required_capabilities("x");
   EXPECT_EQ(EvaluateHello(names, Secondary()).reason(), v1::REFUSAL_REASON_CAPABILITY);
+}
+
+// --- disks
+
+DiskCopy Root(v1::DiskCopyRole role, uint64_t term) {
+  DiskCopy disk;
+  disk.name = "root";
+  disk.path = "/images/root.img";
+  disk.size_bytes = 10u << 20;
+  disk.role = role;
+  disk.term = Term(term);
+  return disk;
+}
+
+class DiskHandshakeTest : public testing::Test {
+ protected:
+  // The primary is in term 16, and its disks hold what the secondary had up to `covers`.
+  v1::HelloReply Answer(const DiskCopy& theirs, uint64_t covers, bool overwrite = false) {
+    HelloInput primary = Primary();
+    primary.disks = {Root(v1::DISK_COPY_ROLE_PRIMARY, 16)};
+    primary.disk_covers_term = Term(covers);
+    primary.overwrite_disks = overwrite;
+    HelloJudge judge = Secondary();
+    judge.disks = {theirs};
+    return EvaluateHello(BuildHello(primary), judge);
+  }
+};
+
+TEST_F(DiskHandshakeTest, CopiesOfWhichNothingIsKnownAreTaken) {
+  EXPECT_TRUE(Answer(Root(v1::DISK_COPY_ROLE_UNSPECIFIED, 0), 0).accepted());
+  // An interrupted sync left it: worth nothing to anybody.
+  EXPECT_TRUE(Answer(Root(v1::DISK_COPY_ROLE_SYNCING, 17), 0).accepted());
+}
+
+TEST_F(DiskHandshakeTest, CopiesThatThePrimaryContainsAreTaken) {
+  EXPECT_TRUE(Answer(Root(v1::DISK_COPY_ROLE_SECONDARY, 16), 16).accepted());
+  EXPECT_TRUE(Answer(Root(v1::DISK_COPY_ROLE_PRIMARY, 15), 16).accepted());
+  const v1::HelloReply reply = Answer(Root(v1::DISK_COPY_ROLE_SECONDARY, 16), 16);
+  ASSERT_EQ(reply.disks_size(), 1);
+  EXPECT_EQ(reply.disks(0).role(), v1::DISK_COPY_ROLE_SECONDARY);
+  EXPECT_EQ(reply.disks(0).term(), 16u);
+}
+
+TEST_F(DiskHandshakeTest, ANewerCopyIsNotOverwritten) {
+  // That the primary is in term 16 proves nothing: it was started again and again from an old disk.
+  for (const auto role : {v1::DISK_COPY_ROLE_PRIMARY, v1::DISK_COPY_ROLE_SECONDARY}) {
+    for (const uint64_t term : {3, 16, 500}) {
+      const v1::HelloReply reply = Answer(Root(role, term), 2);
+      EXPECT_EQ(reply.reason(), v1::REFUSAL_REASON_DISKS);
+      for (const char* said : {"'root' (/images/root.img)", "newer", "nothing was overwritten",
+                               "--role primary", "--overwrite-peer"}) {
+        EXPECT_THAT(reply.detail(), HasSubstr(said));
+      }
+      EXPECT_THAT(reply.detail(), HasSubstr(absl::StrCat("of term ", term)));
+      EXPECT_EQ(reply.disks_size(), 1);
+    }
+  }
+  EXPECT_TRUE(Answer(Root(v1::DISK_COPY_ROLE_PRIMARY, 3), 2, /*overwrite=*/true).accepted());
+}
+
+// Terms on disks go on rising: what is written over a copy is of a newer term than the copy.
+TEST_F(DiskHandshakeTest, TheStreamsTermIsBeyondTheCopys) {
+  const v1::HelloReply reply = Answer(Root(v1::DISK_COPY_ROLE_PRIMARY, 500), 2, true);
+  EXPECT_EQ(reply.reason(), v1::REFUSAL_REASON_DISKS);
+  EXPECT_EQ(reply.term(), 500u) << "the primary comes again in a term beyond it";
+  EXPECT_FALSE(Answer(Root(v1::DISK_COPY_ROLE_SYNCING, 32), 0).accepted());
+}
+
+TEST_F(DiskHandshakeTest, OtherSizesNamesAndCountsAreNamed) {
+  DiskCopy disk = Root(v1::DISK_COPY_ROLE_UNSPECIFIED, 0);
+  for (const uint64_t size : {uint64_t{5} << 20, uint64_t{20} << 20}) {
+    disk.size_bytes = size;
+    const v1::HelloReply reply = Answer(disk, 0);
+    EXPECT_EQ(reply.reason(), v1::REFUSAL_REASON_DISKS);
+    EXPECT_THAT(reply.detail(), HasSubstr(absl::StrCat("10485760 bytes on the primary, ", size)));
+    EXPECT_THAT(reply.detail(), HasSubstr("/images/root.img"));
+  }
+  disk = Root(v1::DISK_COPY_ROLE_UNSPECIFIED, 0);
+  disk.name = "data";
+  EXPECT_THAT(Answer(disk, 0).detail(), HasSubstr("disk 0 of the primary is 'root'"));
+  disk = Root(v1::DISK_COPY_ROLE_UNSPECIFIED, 0);
+  disk.disk = 1;
+  EXPECT_THAT(Answer(disk, 0).detail(), HasSubstr("this is disk 1 here"));
+  HelloInput primary = Primary();
+  HelloJudge judge = Secondary();
+  judge.disks = {disk};
+  EXPECT_THAT(EvaluateHello(BuildHello(primary), judge).detail(),
+              HasSubstr("the primary replicates 0, this node 1"));
+  v1::Hello many = BuildHello(primary);
+  for (int i = 0; i < 100'000; ++i) many.add_disks();
+  EXPECT_EQ(EvaluateHello(many, Secondary()).reason(), v1::REFUSAL_REASON_DISKS);
+}
+
+TEST(HandshakeTest, TheDeviceThatDiffersIsNamed) {
+  HelloInput primary = Primary();
+  primary.machine.devices = {"disk root", "nic 52:54:00:00:00:01"};
+  primary.machine.machine_digest = 1;
+  HelloJudge judge = Secondary();
+  judge.machine.devices = {"disk root"};
+  const v1::HelloReply reply = EvaluateHello(BuildHello(primary), judge);
+  EXPECT_EQ(reply.reason(), v1::REFUSAL_REASON_DEVICES);
+  EXPECT_THAT(reply.detail(), HasSubstr("'nic 52:54:00:00:00:01' on the primary, 'nothing' here"));
 }
 
 TEST(HandshakeTest, AnEmptyHelloIsRefused) {

@@ -3,11 +3,16 @@
 #ifndef ROMULUS_TESTS_UNIT_WIRE_PAIR_H_
 #define ROMULUS_TESTS_UNIT_WIRE_PAIR_H_
 
+#include <gtest/gtest.h>
+
+#include <atomic>
 #include <cstring>
+#include <functional>
 #include <memory>
 #include <random>
 #include <set>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -15,6 +20,7 @@
 #include "base/clock.h"
 #include "replica/session.h"
 #include "unit/wire_support.h"
+#include "wire/loopback_link.h"
 #include "wire/primary_session.h"
 
 namespace romulus::wire {
@@ -30,9 +36,9 @@ inline MachineIdentity TestMachine(uint64_t memory_mib) {
 // The secondary's node: policy, store, what it was told. A new Session per stream.
 class TestSecondary final : public replica::HelloPolicy, public replica::SessionListener {
  public:
-  explicit TestSecondary(uint64_t memory_mib)
+  explicit TestSecondary(uint64_t memory_mib, const replica::StoreOptions& options = {})
       : memory(*memory::GuestMemory::Create(*memory::MemoryLayout::ForMib(memory_mib))),
-        store(memory, {}, nullptr) {
+        store(memory, options, nullptr) {
     judge.machine = TestMachine(memory_mib);
     judge.node_name = "beta";
     judge.max_frame_bytes = codec::kDefaultMaxBodyBytes;
@@ -155,11 +161,13 @@ class TestPrimary final : public SyncSource {
     session = *std::move(opened);
     return absl::OkStatus();
   }
-  absl::Status HandshakeAndSync() {
+  absl::Status HandshakeAndSync(DiskSyncSource* disks = nullptr) {
     const absl::StatusOr<v1::HelloReply> reply = session->Handshake(kPatience);
     if (!reply.ok()) return reply.status();
     if (absl::Status accepted = StatusOf(*reply); !accepted.ok()) return accepted;
-    return session->RunFullSync(memory.get(), this).status();
+    const absl::StatusOr<SyncProgress> done = session->RunFullSync(memory.get(), this, disks);
+    if (done.ok()) synced = *done;
+    return done.status();
   }
   void Scribble(size_t pages) {
     for (size_t i = 0; i < pages; ++i) {
@@ -186,8 +194,9 @@ class TestPrimary final : public SyncSource {
     return taken;
   }
   // Everything written since the last epoch or sync round.
-  void CutEpoch() {
+  void CutEpoch(std::vector<epoch::DiskWrite> disk_writes = {}) {
     epoch::StagedEpoch epoch = Epoch(options.hello.stream_term, ++last_epoch, dirty_.size());
+    epoch.disk_writes = std::move(disk_writes);
     std::vector<Gfn> gfns(dirty_.begin(), dirty_.end());
     dirty_.clear();
     for (size_t at = 0; at < gfns.size(); at += epoch::StagingChunk::kPages) {
@@ -219,11 +228,55 @@ class TestPrimary final : public SyncSource {
   RecordingAcks acks;
   int rounds = 0;
   uint64_t last_epoch = 0;
+  SyncProgress synced;
   std::unique_ptr<PrimarySession> session;
 
  private:
   std::mt19937_64 random_;
   std::set<Gfn> dirty_;
+};
+
+inline constexpr LoopbackEnd kPrimary = LoopbackEnd::kPrimary;
+inline constexpr LoopbackEnd kSecondary = LoopbackEnd::kSecondary;
+
+// The two, joined in memory.
+class PairTest : public testing::Test {
+ protected:
+  explicit PairTest(const replica::StoreOptions& options = {}) : secondary_(8, options) {}
+  ~PairTest() override { StopPump(); }
+
+  absl::Status Connect() {
+    network_ = std::make_unique<LoopbackNetwork>();
+    network_->SetListener(kSecondary, secondary_.Connect(network_->TakeLink(kSecondary)));
+    return OpenOn(*network_);
+  }
+  absl::Status OpenOn(LoopbackNetwork& network) {
+    return primary_.Open([&network](LinkListener* listener) {
+      network.SetListener(kPrimary, listener);
+      return network.TakeLink(kPrimary);
+    });
+  }
+  // The network's own thread: delivers whatever there is, after `fault` had a look at it.
+  void StartPump() {
+    pumping_ = true;
+    pump_ = std::thread([this] {
+      while (pumping_) {
+        if (fault_) fault_();
+        if (network_->Pump(1) == 0) std::this_thread::yield();
+      }
+    });
+  }
+  void StopPump() {
+    pumping_ = false;
+    if (pump_.joinable()) pump_.join();
+  }
+
+  TestSecondary secondary_;
+  TestPrimary primary_{8};
+  std::unique_ptr<LoopbackNetwork> network_;
+  std::function<void()> fault_;
+  std::atomic<bool> pumping_{false};
+  std::thread pump_;
 };
 
 }  // namespace romulus::wire

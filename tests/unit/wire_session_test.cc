@@ -1,8 +1,6 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <atomic>
-#include <functional>
 #include <thread>
 
 #include "unit/wire_pair.h"
@@ -14,46 +12,7 @@ namespace {
 
 using testing::HasSubstr;
 
-constexpr LoopbackEnd kPrimary = LoopbackEnd::kPrimary;
-constexpr LoopbackEnd kSecondary = LoopbackEnd::kSecondary;
-
-class PrimarySessionTest : public testing::Test {
- protected:
-  ~PrimarySessionTest() override { StopPump(); }
-
-  absl::Status Connect() {
-    network_ = std::make_unique<LoopbackNetwork>();
-    network_->SetListener(kSecondary, secondary_.Connect(network_->TakeLink(kSecondary)));
-    return OpenOn(*network_);
-  }
-  absl::Status OpenOn(LoopbackNetwork& network) {
-    return primary_.Open([&network](LinkListener* listener) {
-      network.SetListener(kPrimary, listener);
-      return network.TakeLink(kPrimary);
-    });
-  }
-  // The network's own thread: delivers whatever there is, after `fault` had a look at it.
-  void StartPump() {
-    pumping_ = true;
-    pump_ = std::thread([this] {
-      while (pumping_) {
-        if (fault_) fault_();
-        if (network_->Pump(1) == 0) std::this_thread::yield();
-      }
-    });
-  }
-  void StopPump() {
-    pumping_ = false;
-    if (pump_.joinable()) pump_.join();
-  }
-
-  TestSecondary secondary_{8};
-  TestPrimary primary_{8};
-  std::unique_ptr<LoopbackNetwork> network_;
-  std::function<void()> fault_;
-  std::atomic<bool> pumping_{false};
-  std::thread pump_;
-};
+using PrimarySessionTest = PairTest;
 
 TEST_F(PrimarySessionTest, SyncsAndReplicatesByteForByte) {
   primary_.Scribble(900);
