@@ -90,6 +90,8 @@ romulus::v1::Goodbye::Reason GoodbyeToProto(failover::GoodbyeReason reason) {
       return Goodbye::REASON_UNPROTECT;
     case failover::GoodbyeReason::kCap:
       return Goodbye::REASON_CAP;
+    case failover::GoodbyeReason::kDisk:
+      return Goodbye::REASON_DISK;
   }
   return Goodbye::REASON_UNSPECIFIED;
 }

@@ -41,6 +41,9 @@ Event GoodbyeEvent(const romulus::v1::Goodbye& goodbye) {
     case v1::REASON_CAP:
       event.goodbye = failover::GoodbyeReason::kCap;
       break;
+    case v1::REASON_DISK:
+      event.goodbye = failover::GoodbyeReason::kDisk;
+      break;
     default:
       event.goodbye = failover::GoodbyeReason::kProtocol;
       break;
@@ -223,6 +226,10 @@ void Node::OnInboundClosed(const absl::Status& why) {
   metrics_.SetPeerConnected(false);
   sync_.set_active(false);
   log_.Warning("stream_closed", {{"why", why}});
+  if (replica::FaultOf(why) == replica::Fault::kDiskIo) {
+    log_.Error("replica_given_up", {{"why", why}});
+    return Handle(EventOf(EventKind::kReplicaLost, peer_detail_)).IgnoreError();
+  }
   // Frames that were refused here say that the primary lives: the stream starts over.
   const bool refused = replica::FaultOf(why) != replica::Fault::kNone;
   Handle(EventOf(refused ? EventKind::kStreamBroken : EventKind::kLinkClosed, peer_detail_))

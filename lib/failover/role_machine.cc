@@ -282,6 +282,15 @@ class Step {
       if (state_.protect_wanted) Do(ActionKind::kConnect);
       return;
     }
+    if (event_.goodbye == GoodbyeReason::kDisk) {
+      // It cannot promote what it has given up; nor will it take epochs until somebody made room.
+      state_.peer_connected = false;
+      GoSolo(Because("the secondary gave its replica up"));
+      if (!state_.protect_wanted) return;
+      Do(ActionKind::kConnect);
+      actions_.back().later = true;
+      return;
+    }
     LoseSecondary(Because("the secondary ended the stream"));
   }
 
@@ -363,6 +372,11 @@ class Step {
         return StreamReset(Because("this node reset the stream"));
       case EventKind::kHigherTerm:
         return Heard(event_.term);
+      case EventKind::kReplicaLost:
+        // A promotion that is under way hears so from the replica itself.
+        if (state_.mode == Mode::kPromoting || Ended()) return;
+        DropReplica();
+        return Enter(Mode::kStandby, Because("the replica was given up"));
       case EventKind::kPromotionDone:
         return PromotionDone();
       case EventKind::kPromotionFailed:

@@ -119,7 +119,9 @@ enum class EventKind : uint8_t {
                      // last words, was acked (or could not be)
   kProtectionFailed,  // primary: a checkpoint failed beyond repair; the stream must start over.
                       // detail
-  kOpFailover,        // force
+  kReplicaLost,  // secondary: its disks cannot take what comes; it has given its replica up, and
+                 // told the primary. detail
+  kOpFailover,   // force
   kOpPause,
   kOpResume,
   kOpUnprotect,  // force
@@ -136,7 +138,8 @@ enum class GoodbyeReason : uint8_t {
   kProtocol,
   kPromoted,
   kUnprotect,
-  kCap
+  kCap,
+  kDisk,  // the secondary has given its replica up, because its disks cannot take what comes
 };
 
 struct Event {
@@ -153,7 +156,8 @@ struct Event {
 };
 
 enum class ActionKind : uint8_t {
-  kConnect,  // primary: look for the secondary (at once, then with back-off) until connected
+  kConnect,  // primary: look for the secondary (at once unless `later`, then with back-off) until
+             // connected
   kStopConnecting,
   kStartSync,   // primary: begin a full sync on the standing stream; epochs will be of `term`
   kOpenOutput,  // let out what is held, from now on at once
@@ -181,6 +185,7 @@ struct Action {
   GoodbyeReason goodbye = GoodbyeReason::kShutdown;
   std::string detail{};
   absl::Status status{};  // kRefuse
+  bool later = false;     // kConnect: what went wrong over there is not mended at once
 };
 
 struct Transition {

@@ -355,6 +355,40 @@ TEST(PrimaryTest, AGuestThatEndsWhileOutputIsHeldLeavesNothing) {
               ElementsAre(A::kStopConnecting, A::kStopEpochs, A::kDiscardOutput, A::kExit));
 }
 
+// Whatever the policy: who gave its replica up cannot promote it.
+TEST(PrimaryTest, GoesOnAloneWhenTheSecondarysDiskIsFull) {
+  for (const bool is_protected : {true, false}) {
+    Driver node(Automatic());
+    is_protected ? node.Protected() : node.Syncing();
+    const Term term = node.state().term;
+    Event goodbye{};
+    goodbye.kind = K::kGoodbye;
+    goodbye.goodbye = GoodbyeReason::kDisk;
+    goodbye.detail = "/images/root.journal: no space left on device";
+    EXPECT_THAT(node.On(goodbye),
+                ElementsAre(A::kCloseLink, A::kStopEpochs, A::kOpenOutput, A::kConnect));
+    EXPECT_TRUE(node.action(A::kConnect).later);
+    EXPECT_EQ(node.mode(), Mode::kSolo);
+    EXPECT_GT(node.state().term, term);
+    EXPECT_TRUE(node.state().output_open);
+    EXPECT_THAT(node.state().reason, HasSubstr("/images/root.journal"));
+    EXPECT_THAT(node.On(K::kLinkClosed), IsEmpty());
+  }
+}
+
+// Output that was held for the lost replica's sake is let out: the secondary has a new one, and
+// lost that too.
+TEST(PrimaryTest, ADegradedGuestGoesOnAloneWhenTheSecondaryHasNothingAnyMore) {
+  Driver node(Automatic());
+  node.Protected().On(K::kLinkClosed);
+  EXPECT_EQ(node.mode(), Mode::kDegraded);
+  node.On(K::kPeerConnected, node.machine().ProposedTerm());
+  EXPECT_FALSE(node.state().output_open);
+  node.Goodbye(GoodbyeReason::kDisk);
+  EXPECT_EQ(node.mode(), Mode::kSolo);
+  EXPECT_TRUE(node.state().output_open);
+}
+
 TEST(PrimaryTest, Shutdown) {
   Driver node(Manual());
   node.Protected();

@@ -204,6 +204,29 @@ TEST(SecondaryTest, AStreamOfAnOlderTermIsNotBegun) {
   EXPECT_EQ(node.mode(), Mode::kStandby);
 }
 
+TEST(SecondaryTest, AReplicaThatItsDisksLostIsNotPromoted) {
+  Driver node(Automatic());
+  node.Holding();
+  Event lost{};
+  lost.kind = K::kReplicaLost;
+  lost.detail = "/images/root.journal: no space left on device";
+  EXPECT_THAT(node.On(lost), ElementsAre(A::kDropReplica));
+  EXPECT_EQ(node.mode(), Mode::kStandby);
+  EXPECT_THAT(node.state().reason, HasSubstr("/images/root.journal"));
+  EXPECT_THAT(node.On(K::kPeerSilent), IsEmpty());
+  EXPECT_EQ(node.mode(), Mode::kStandby);
+  EXPECT_THAT(node.Failover(true), ElementsAre(A::kRefuse));
+  // The primary comes again, and there is room.
+  node.On(K::kPeerConnected, Term(64));
+  node.On(K::kEpochCommitted, Term(64), EpochId(1));
+  EXPECT_EQ(node.mode(), Mode::kProtected);
+  // Under way already: the replica itself says what becomes of it.
+  Driver promoting(Automatic());
+  promoting.Holding().On(K::kPeerSilent);
+  EXPECT_EQ(promoting.mode(), Mode::kPromoting);
+  EXPECT_THAT(promoting.On(lost), IsEmpty());
+}
+
 TEST(SecondaryTest, Shutdown) {
   Driver node(Manual());
   node.Holding();
