@@ -1,10 +1,11 @@
-// One guest with everything around it that makes it protectable: machine, tracker, staging, output
-// gate, checkpoint loop, plugged together. Two ways to get one: Boot a kernel, or Prepare an empty
-// machine on a replica's memory and later Restore it.
+// One guest with everything around it that makes it protectable: machine, virtio devices, tracker,
+// staging, output gate, checkpoint loop, plugged together. Two ways to get one: Boot a kernel, or
+// Prepare an empty machine on a replica's memory and later Restore it.
 //
 // The control loop's worker threads call it, one at a time; the callbacks it implements come from
-// vCPU threads and the checkpoint thread. Destruction order: vCPUs and checkpoints end before
-// anything that they use. Owns all but the console and the listener.
+// vCPU threads, the device loop and the checkpoint thread. Destruction order: vCPUs and checkpoints
+// end before anything that they use, devices before what is behind them. Owns all but the console
+// and the listener.
 #ifndef ROMULUS_DAEMON_GUEST_HOST_H_
 #define ROMULUS_DAEMON_GUEST_HOST_H_
 
@@ -19,6 +20,7 @@
 #include "arch/cpuid.h"
 #include "base/clock.h"
 #include "daemon/console.h"
+#include "daemon/guest_devices.h"
 #include "daemon/serial_guest.h"
 #include "devices/sinks.h"
 #include "epoch/checkpoint_loop.h"
@@ -52,6 +54,7 @@ struct GuestHostOptions {
 };
 
 class GuestHost final : public devices::ConsoleSink,
+                        public devices::VirtioConsoleSink,
                         public vmm::GuestListener,
                         public vmm::ThrottleGate,
                         public epoch::CheckpointListener {
@@ -92,11 +95,12 @@ class GuestHost final : public devices::ConsoleSink,
 
  private:
   explicit GuestHost(const GuestHostOptions& options) : options_(options) {}
-  vmm::MachineSpec Spec();
+  absl::StatusOr<vmm::MachineSpec> Spec();
   // Everything behind the machine.
   absl::Status Assemble(uint64_t console_offset);
 
   void WriteConsole(std::span<const std::byte> bytes) override;
+  size_t TakeConsole(std::span<const std::byte> bytes) override;
   void OnDirtyRingFull() override;
   void OnGuestStopped(vmm::GuestStop reason, const absl::Status& detail) override;
   bool MustWait() const override;
@@ -108,6 +112,7 @@ class GuestHost final : public devices::ConsoleSink,
   std::unique_ptr<epoch::OutputGate> gate_;
   std::atomic<bool> operator_paused_{false};
   vmm::DirtyLogMode dirty_log_ = vmm::DirtyLogMode::kNone;
+  std::unique_ptr<GuestDevices> devices_;
   std::unique_ptr<vmm::Machine> machine_;
   std::unique_ptr<SerialGuest> guest_;
   std::unique_ptr<tracker::Tracker> tracker_;

@@ -58,8 +58,9 @@ absl::StatusOr<wire::MachineIdentity> IdentityOf(const romulus::v1::Config& conf
   identity.memory = layout.regions();
   // Devices are the same for every guest so far; what a guest was booted with is not compared,
   // because the secondary never boots it.
-  const std::string machine = absl::StrCat("x86_64;devices=platform-1;cpu=host;command_line=",
-                                           config.guest().command_line());
+  const std::string machine =
+      absl::StrCat("x86_64;devices=platform-1;cpu=", config.guest().cpu_model(),
+                   ";command_line=", config.guest().command_line());
   identity.machine_digest = XXH3_64bits(machine.data(), machine.size());
   return identity;
 }

@@ -7,7 +7,9 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
 #include "arch/cpuid_features.h"
+#include "arch/cpuid_models.h"
 #include "arch/memory_map.h"
 #include "base/bytes.h"
 
@@ -245,7 +247,10 @@ const CpuidEntry* FindCpuid(std::span<const CpuidEntry> entries, uint32_t functi
 
 absl::StatusOr<CpuModel> ParseCpuModel(absl::string_view name) {
   if (name == "host" || name.empty()) return CpuModel::kHost;
-  return absl::InvalidArgumentError(absl::StrCat("unknown CPU model \"", name, "\"; known: host"));
+  if (name == "x86-64-v2") return CpuModel::kX86_64V2;
+  if (name == "x86-64-v3") return CpuModel::kX86_64V3;
+  return absl::InvalidArgumentError(
+      absl::StrCat("unknown CPU model '", name, "'; known: host, x86-64-v2, x86-64-v3"));
 }
 
 absl::StatusOr<std::vector<CpuidEntry>> BuildGuestCpuid(std::span<const CpuidEntry> supported,
@@ -257,8 +262,15 @@ absl::StatusOr<std::vector<CpuidEntry>> BuildGuestCpuid(std::span<const CpuidEnt
   if (FindCpuid(supported, 0, 0) == nullptr || FindCpuid(supported, 1, 0) == nullptr) {
     return absl::FailedPreconditionError("KVM's list of CPUID leaves lacks leaf 0 or 1");
   }
+  if (const std::vector<std::string> missing = MissingForModel(spec.model, supported);
+      !missing.empty()) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("this host's CPU, or its KVM, lacks for the guest's CPU model: ",
+                     absl::StrJoin(missing, ", ")));
+  }
   std::vector<CpuidEntry> entries(supported.begin(), supported.end());
   std::erase_if(entries, IsDropped);
+  ApplyModel(spec.model, entries);
   ApplyMasks(entries);
 
   CpuidEntry& features = *Find(entries, 1, 0);
@@ -289,6 +301,12 @@ bool ShowsTscDeadlineTimer(std::span<const CpuidEntry> guest) {
 uint32_t ShownTscKhz(std::span<const CpuidEntry> guest) {
   const CpuidEntry* timing = FindCpuid(guest, kTimingLeaf, 0);
   return timing != nullptr ? timing->eax : 0;
+}
+
+uint64_t ShownXcr0(std::span<const CpuidEntry> guest) {
+  constexpr uint64_t kX87AndSse = 3;
+  const CpuidEntry* xsave = FindCpuid(guest, 0xd, 0);
+  return kX87AndSse | (xsave != nullptr ? uint64_t{xsave->edx} << 32 | xsave->eax : 0);
 }
 
 std::vector<std::string> MissingCpuFeatures(std::span<const CpuidEntry> guest,

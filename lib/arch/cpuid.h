@@ -36,9 +36,11 @@ inline constexpr uint32_t kCpuidIndexSignificant = 1;
 
 enum class CpuModel {
   kHost,  // all that the host's KVM supports and a checkpoint can carry
-  // Baselines that unequal hosts share (x86-64-v2, v3) come here.
+  // What unequal hosts share (cpuid_models.h).
+  kX86_64V2,
+  kX86_64V3,
 };
-// "host". Errors: InvalidArgument naming the known models.
+// "host" (or nothing), "x86-64-v2", "x86-64-v3". Errors: InvalidArgument naming the known models.
 absl::StatusOr<CpuModel> ParseCpuModel(absl::string_view name);
 
 struct CpuidSpec {
@@ -50,7 +52,8 @@ struct CpuidSpec {
 
 // The list for vCPU `vcpu` (its APIC id is `vcpu`). `supported` may also be what this function gave
 // for another vCPU, here or on the primary: masking twice changes nothing. Errors: InvalidArgument
-// for a vCPU count out of range; FailedPrecondition if the host's list lacks leaf 0 or 1.
+// for a vCPU count out of range; FailedPrecondition if the host's list lacks leaf 0 or 1, or a
+// feature of the model, which is named.
 absl::StatusOr<std::vector<CpuidEntry>> BuildGuestCpuid(std::span<const CpuidEntry> supported,
                                                         const CpuidSpec& spec, int vcpu);
 
@@ -58,6 +61,8 @@ absl::StatusOr<std::vector<CpuidEntry>> BuildGuestCpuid(std::span<const CpuidEnt
 // be made with the same list on a host with another TSC or KVM.
 bool ShowsTscDeadlineTimer(std::span<const CpuidEntry> guest);
 uint32_t ShownTscKhz(std::span<const CpuidEntry> guest);  // 0: leaf 0x40000010 is not there
+// The state components that its guest may enable: bits of XCR0, x87 and SSE at least.
+uint64_t ShownXcr0(std::span<const CpuidEntry> guest);
 
 // What a host whose KVM supports `supported` lacks to run a guest that was given `guest` (the list
 // of any of its vCPUs): names such as "avx512f (cpuid 0x7.0 ebx bit 16)". Empty: nothing.

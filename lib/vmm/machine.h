@@ -48,8 +48,8 @@ enum class DirtyLogMode : uint8_t { kNone, kRing, kBitmap };
 
 // A virtio device of the machine. `make` is called once, when the machine is made.
 struct VirtioSpec {
-  std::string
-      name;  // unique, begins with "virtio."; names its state's section: "virtio.block.root"
+  // Unique, begins with "virtio."; also names its state's section: "virtio.block.root".
+  std::string name;
   std::function<std::unique_ptr<devices::VirtioDevice>()> make;
 };
 

@@ -108,10 +108,11 @@ absl::Status MachineCore::CreateVcpus() {
     ROMULUS_RETURN_IF_ERROR(vcpu(i).SetCpuid(ToKvm(entries)));
     if (i == 0) cpuid_ = std::move(entries);
   }
-  ROMULUS_ASSIGN_OR_RETURN(const std::vector<uint32_t> msrs, FindStateMsrs(system_, *vcpus_[0]));
+  ROMULUS_ASSIGN_OR_RETURN(const std::vector<uint32_t> msrs,
+                           FindStateMsrs(system_, *vcpus_[0], spec_.cpu_model));
   for (const std::unique_ptr<kvm::Vcpu>& vcpu : vcpus_) {
-    states_.push_back(
-        std::make_unique<VcpuState>(msrs, vcpu->xsave_bytes(), system_.capabilities().sregs2));
+    states_.push_back(std::make_unique<VcpuState>(
+        msrs, vcpu->xsave_bytes(), arch::ShownXcr0(cpuid_), system_.capabilities().sregs2));
   }
   return absl::OkStatus();
 }

@@ -1,6 +1,7 @@
 #include "vmm/msr_list.h"
 
 #include <algorithm>
+#include <array>
 #include <utility>
 
 #include "base/status.h"
@@ -21,11 +22,41 @@ std::vector<uint32_t> UnlistedMsrs() {
 // https://learn.microsoft.com/virtualization/hyper-v-on-windows/tlfs : synthetic MSRs.
 bool IsHyperV(uint32_t msr) { return msr >= 0x40000000 && msr <= 0x400001ff; }
 
+// Those that KVM has for every guest and that a kernel without features beyond x86-64-v3 uses:
+// time, system calls, memory types, machine checks, kvmclock. FS, GS and EFER are in sregs.
+bool IsOfEveryHost(uint32_t msr) {
+  static constexpr std::array kMsrs{
+      kMsrTsc,
+      uint32_t{0x174},  // SYSENTER_CS, _ESP, _EIP
+      uint32_t{0x175},
+      uint32_t{0x176},
+      uint32_t{0x17a},  // MCG_STATUS, MCG_CTL
+      uint32_t{0x17b},
+      uint32_t{0x1a0},  // MISC_ENABLE
+      uint32_t{0x277},  // PAT
+      kMsrTscDeadline,
+      uint32_t{0xc0000081},  // STAR, LSTAR, CSTAR, SFMASK
+      uint32_t{0xc0000082},
+      uint32_t{0xc0000083},
+      uint32_t{0xc0000084},
+      uint32_t{0xc0000102},  // KERNEL_GS_BASE
+      uint32_t{0xc0010015},  // AMD's HWCR
+      uint32_t{0x11},        // KVM's wall clock and system time, old and new numbers
+      uint32_t{0x12},
+      uint32_t{0x4b564d00},
+      uint32_t{0x4b564d01},
+  };
+  if (std::find(kMsrs.begin(), kMsrs.end(), msr) != kMsrs.end()) return true;
+  const std::vector<uint32_t> unlisted = UnlistedMsrs();
+  return std::find(unlisted.begin(), unlisted.end(), msr) != unlisted.end();
+}
+
 int Rank(uint32_t msr) { return msr == kMsrTsc ? 0 : msr == kMsrTscDeadline ? 2 : 1; }
 
 }  // namespace
 
-absl::StatusOr<std::vector<uint32_t>> FindStateMsrs(const kvm::System& system, kvm::Vcpu& vcpu) {
+absl::StatusOr<std::vector<uint32_t>> FindStateMsrs(const kvm::System& system, kvm::Vcpu& vcpu,
+                                                    arch::CpuModel model) {
   ROMULUS_ASSIGN_OR_RETURN(std::vector<uint32_t> candidates, system.MsrIndexList());
   const std::vector<uint32_t> unlisted = UnlistedMsrs();
   candidates.insert(candidates.end(), unlisted.begin(), unlisted.end());
@@ -37,6 +68,7 @@ absl::StatusOr<std::vector<uint32_t>> FindStateMsrs(const kvm::System& system, k
   std::vector<uint32_t> found;
   for (const uint32_t msr : candidates) {
     if (IsHyperV(msr)) continue;
+    if (model != arch::CpuModel::kHost && !IsOfEveryHost(msr)) continue;
     absl::StatusOr<uint64_t> value = vcpu.GetMsr(msr);
     if (absl::IsNotFound(value.status())) continue;
     if (!value.ok()) return value.status();

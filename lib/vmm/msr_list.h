@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "arch/cpuid.h"
 #include "kvm/system.h"
 #include "kvm/vcpu.h"
 
@@ -20,9 +21,12 @@ inline constexpr size_t kMaxMsrs = 1024;
 // machine check banks' control). Leaves out
 //   - what does not read on `vcpu`, whose CPUID is set and which has not run yet;
 //   - Hyper-V's synthetic MSRs: our guests' CPUID never offers them;
-//   - counters of the host: a value that cannot be written back and changes by itself.
+//   - counters of the host: a value that cannot be written back and changes by itself;
+//   - for a guest of a model that unequal hosts share: all that not every host has. KVM lists what
+//     the host's CPU has, whatever the guest's CPUID says, and another host could not take it.
 // The TSC comes first and TSC_DEADLINE last, as a restore needs them. Errors: errno of the ioctls.
-absl::StatusOr<std::vector<uint32_t>> FindStateMsrs(const kvm::System& system, kvm::Vcpu& vcpu);
+absl::StatusOr<std::vector<uint32_t>> FindStateMsrs(const kvm::System& system, kvm::Vcpu& vcpu,
+                                                    arch::CpuModel model);
 
 }  // namespace romulus::vmm
 

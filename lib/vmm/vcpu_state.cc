@@ -15,6 +15,10 @@ namespace {
 
 constexpr uint32_t kVersion = 1;
 
+// XSTATE_BV, which says of what components the area has state: the first word behind the legacy
+// region of 512 bytes (Intel SDM vol. 1, 13.4.2).
+constexpr size_t kXstateBv = 512 / sizeof(uint64_t);
+
 constexpr uint64_t kCr0Pg = 1ull << 31;
 constexpr uint64_t kCr4Pae = 1ull << 5;
 constexpr uint64_t kEferLma = 1ull << 10;
@@ -37,8 +41,10 @@ bool AtResetVector(const kvm_regs& regs, const kvm_sregs& sregs) {
 
 }  // namespace
 
-VcpuState::VcpuState(std::span<const uint32_t> msrs, size_t xsave_bytes, bool has_sregs2)
+VcpuState::VcpuState(std::span<const uint32_t> msrs, size_t xsave_bytes, uint64_t xcr0,
+                     bool has_sregs2)
     : known_msrs_(msrs.begin(), msrs.end()),
+      xcr0_(xcr0),
       has_sregs2_(has_sregs2),
       msrs_(msrs.size()),
       xsave_((xsave_bytes + 7) / 8) {
@@ -94,6 +100,9 @@ absl::Status VcpuState::ReadRegisters(const kvm::Vcpu& vcpu) {
 
 absl::Status VcpuState::ReadPrivate(const kvm::Vcpu& vcpu) {
   ROMULUS_RETURN_IF_ERROR(vcpu.GetXsave(std::as_writable_bytes(std::span<uint64_t>(xsave_))));
+  // A CPU that has more than the guest may enable is in its initial state there, which some kernels
+  // say all the same; a CPU that has less would refuse it.
+  xsave_[kXstateBv] &= xcr0_;
   ROMULUS_RETURN_IF_ERROR(ReadInto(vcpu.GetXcrs(), xcrs_));
   ROMULUS_RETURN_IF_ERROR(ReadInto(vcpu.GetDebugRegs(), debugregs_));
   ROMULUS_ASSIGN_OR_RETURN(const size_t read, vcpu.GetMsrs(msrs_));

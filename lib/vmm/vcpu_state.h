@@ -26,8 +26,9 @@ struct VcpuCaptureHooks {
 
 class VcpuState {
  public:
-  // For a vCPU whose state MSRs are `msrs` (FindStateMsrs) and whose xsave area has this size.
-  VcpuState(std::span<const uint32_t> msrs, size_t xsave_bytes, bool has_sregs2);
+  // For a vCPU whose state MSRs are `msrs` (FindStateMsrs), whose xsave area has this size and
+  // whose guest may enable these bits of XCR0 (arch::ShownXcr0).
+  VcpuState(std::span<const uint32_t> msrs, size_t xsave_bytes, uint64_t xcr0, bool has_sregs2);
 
   // Reads everything from `vcpu`, whose I/O is complete. `fresh_sync_regs`: kvm_run holds the state
   // of the last exit. `alone`: the machine has no other vCPU. See the .cc for the order and its
@@ -56,6 +57,7 @@ class VcpuState {
   absl::Status TakeMsrs(state::MachineState& in, uint32_t vcpu_id);
 
   std::vector<uint32_t> known_msrs_;
+  uint64_t xcr0_;
   bool has_sregs2_;
 
   kvm_regs regs_{};

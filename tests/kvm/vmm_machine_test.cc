@@ -263,6 +263,46 @@ TEST_F(VmmTest, AClosedGateHoldsTheGuestAndNotThePause) {
   machine->Stop();  // must not hang
 }
 
+// A baseline CPU, where the host has it: the guest works with it, and its state has no MSR that
+// another host with no more than the baseline could lack.
+TEST_F(VmmTest, ABaselineCpuMovesWithTheGuest) {
+  for (const arch::CpuModel model : {arch::CpuModel::kX86_64V2, arch::CpuModel::kX86_64V3}) {
+    auto witness = std::make_unique<Witness>();
+    vmm::MachineSpec spec = Spec(*witness, 2, "steps=60 report_ms=4 pages=100");
+    spec.cpu_model = model;
+    absl::StatusOr<std::unique_ptr<Machine>> booted = Machine::Boot(*system_, spec);
+    if (absl::IsFailedPrecondition(booted.status())) {
+      EXPECT_THAT(std::string(booted.status().message()), ::testing::HasSubstr("CPU model"));
+      GTEST_LOG_(INFO) << "not here: " << booted.status();
+      continue;
+    }
+    ASSERT_OK(booted.status());
+    std::unique_ptr<Machine> machine = *std::move(booted);
+    ASSERT_OK(machine->Start());
+    ASSERT_TRUE(witness->AwaitLines(20)) << witness->text() << witness->detail();
+    ASSERT_OK_AND_ASSIGN(auto paused, machine->Pause({}));
+    ASSERT_OK_AND_ASSIGN(state::MachineState state, paused->TakeState());
+    std::string console = witness->text();
+    auto next = std::make_unique<Witness>();
+    spec.memory = CopyOf(machine->memory());
+    spec.console = next.get();
+    spec.listener = next.get();
+    spec.cpuid = machine->cpuid();
+    paused.reset();
+    machine.reset();
+    witness = std::move(next);
+    // Fewer MSRs than a guest of this host's own CPU has, or at least no more.
+    state::MachineState copy = *state::MachineState::Parse(state.Serialize());
+    ASSERT_OK_AND_ASSIGN(const state::Section msrs, copy.Take("vcpu.msrs", 0, 1));
+    EXPECT_LE(msrs.payload.size() / sizeof(kvm_msr_entry), 19u + 12 + 16 + 32);
+    ASSERT_OK_AND_ASSIGN(machine, Machine::Restore(*system_, spec, std::move(state)));
+    ASSERT_OK(machine->Start());
+    ASSERT_TRUE(witness->AwaitStop());
+    EXPECT_TRUE(LedgerIsIntact(console + witness->text(), 60));
+    machine->Stop();
+  }
+}
+
 TEST_F(VmmTest, RefusesBadSpecsByName) {
   Witness witness;
   auto refusal = [&](auto change) {

@@ -44,8 +44,9 @@ class VcpuThreadTest : public VmmTest, private vmm::VcpuHost {
     regs.rip = kCode;
     regs.rflags = 2;
     ASSERT_OK(vcpu_->SetRegs(regs));
-    ASSERT_OK_AND_ASSIGN(const std::vector<uint32_t> msrs, vmm::FindStateMsrs(*system_, *vcpu_));
-    state_ = std::make_unique<vmm::VcpuState>(msrs, vcpu_->xsave_bytes(), true);
+    ASSERT_OK_AND_ASSIGN(const std::vector<uint32_t> msrs,
+                         vmm::FindStateMsrs(*system_, *vcpu_, arch::CpuModel::kHost));
+    state_ = std::make_unique<vmm::VcpuState>(msrs, vcpu_->xsave_bytes(), 3, true);
     thread_ = std::make_unique<VcpuThread>(*vcpu_, *state_, static_cast<vmm::VcpuHost&>(*this),
                                            true, std::chrono::nanoseconds(0));
   }

@@ -261,6 +261,131 @@ TEST(GuestCpuid, OfAGuestsOwnListIsThatList) {
   EXPECT_EQ(ShownTscKhz({}), 0u);
 }
 
+// --- models --------------------------------------------------------------------------------------
+
+std::vector<CpuidEntry> ModelGuest(std::span<const CpuidEntry> host, CpuModel model) {
+  return BuildGuestCpuid(host, {.model = model, .vcpu_count = 2, .tsc_deadline_timer = true}, 0)
+      .value();
+}
+
+// A host of the level and nothing beyond it, as the psABI names the level's features.
+std::vector<CpuidEntry> BareHost(const char* vendor, bool v3) {
+  std::vector<CpuidEntry> host{Vendor(vendor, 0xd)};
+  CpuidEntry basic{.function = 1};
+  for (const int bit : {0, 9, 13, 19, 20, 23}) basic.ecx |= 1u << bit;
+  for (const int bit : {0, 8, 15, 23, 24, 25, 26}) basic.edx |= 1u << bit;
+  CpuidEntry extended{.function = 0x80000001, .ecx = 1, .edx = 1u << 29 | 1u << 11};
+  if (v3) {
+    for (const int bit : {12, 22, 26, 28, 29}) basic.ecx |= 1u << bit;
+    extended.ecx |= 1u << 5;
+    host.push_back({.function = 7, .flags = 1, .ebx = 1u << 3 | 1u << 5 | 1u << 8});
+    host.push_back({.function = 0xd, .flags = 1, .eax = 7, .ebx = 832, .ecx = 832});
+    host.push_back({.function = 0xd, .index = 2, .flags = 1, .eax = 256, .ebx = 576});
+  }
+  host.push_back(basic);
+  host.push_back({.function = 0x80000000, .eax = 0x80000008});
+  host.push_back(extended);
+  host.push_back({.function = 0x80000008, .eax = 0x3028});
+  return host;
+}
+
+// What every kernel needs of a CPU and any host of these decades has; not of the psABI.
+void AddWhatKernelsNeed(std::vector<CpuidEntry>& host) {
+  for (CpuidEntry& entry : host) {
+    if (entry.function == 1) {
+      entry.ecx |= 1u << 21 | 1u << 31;
+      entry.edx |= 0x178bfbff;
+    }
+    if (entry.function == 0x80000001) {
+      entry.ecx |= 1u << 1;
+      entry.edx |= 0x0193fbff | 1u << 20;
+    }
+  }
+  host.push_back({.function = 6, .eax = 1u << 2});
+  CpuidEntry kvm = Vendor("KVMKMKVM\0\0\0V", 0x40000001);
+  kvm.function = 0x40000000;
+  host.push_back(kvm);
+  host.push_back({.function = 0x40000001, .eax = 1u << 0 | 1u << 1 | 1u << 3 | 1u << 7 | 1u << 24});
+}
+
+TEST(CpuModels, NamesAreKnown) {
+  EXPECT_EQ(ParseCpuModel("x86-64-v2").value(), CpuModel::kX86_64V2);
+  EXPECT_EQ(ParseCpuModel("x86-64-v3").value(), CpuModel::kX86_64V3);
+  EXPECT_THAT(std::string(ParseCpuModel("x86-64-v4").status().message()),
+              HasSubstr("known: host, x86-64-v2, x86-64-v3"));
+}
+
+TEST(CpuModels, MaskWhatIsBeyondThem) {
+  for (const char* vendor : {"GenuineIntel", "AuthenticAMD"}) {
+    const auto v2 = ModelGuest(GenerousHost(vendor), CpuModel::kX86_64V2);
+    EXPECT_TRUE(Has(Leaf(v2, 1).ecx, 20)) << "sse4_2";
+    EXPECT_TRUE(Has(Leaf(v2, 1).ecx, 21)) << "x2apic";
+    EXPECT_FALSE(Has(Leaf(v2, 1).ecx, 28)) << "avx";
+    EXPECT_FALSE(Has(Leaf(v2, 1).ecx, 26)) << "xsave";
+    EXPECT_EQ(FindCpuid(v2, 7, 0), nullptr);
+    EXPECT_EQ(FindCpuid(v2, 0xd, 0), nullptr);
+    EXPECT_EQ(FindCpuid(v2, 0x80000007, 0), nullptr) << "invtsc";
+    EXPECT_EQ(Leaf(v2, 0x80000008).eax & 0xff, 40u);
+
+    const auto v3 = ModelGuest(GenerousHost(vendor), CpuModel::kX86_64V3);
+    EXPECT_TRUE(Has(Leaf(v3, 1).ecx, 28)) << "avx";
+    EXPECT_FALSE(Has(Leaf(v3, 1).ecx, 30)) << "rdrand";
+    EXPECT_EQ(Leaf(v3, 7).ebx, 1u << 3 | 1u << 5 | 1u << 8) << "bmi1, avx2, bmi2";
+    EXPECT_EQ(Leaf(v3, 7).ecx | Leaf(v3, 7).edx | Leaf(v3, 7).eax, 0u);
+    EXPECT_EQ(Leaf(v3, 0xd).eax, 7u);
+    EXPECT_EQ(Leaf(v3, 0xd).ecx, 832u);
+    EXPECT_EQ(FindCpuid(v3, 0xd, 1), nullptr) << "no compacted format";
+    EXPECT_TRUE(Has(Leaf(v3, 0x80000001).ecx, 5)) << "lzcnt";
+  }
+}
+
+TEST(CpuModels, MaskingTwiceChangesNothing) {
+  for (const CpuModel model : {CpuModel::kX86_64V2, CpuModel::kX86_64V3}) {
+    const auto guest = ModelGuest(GenerousHost("AuthenticAMD"), model);
+    EXPECT_EQ(ModelGuest(guest, model), guest);
+  }
+}
+
+// The point of a model: the richest host's guest runs on a host that has the level and no more.
+TEST(CpuModels, TheGuestOfARichHostFitsABareOne) {
+  for (const char* vendor : {"GenuineIntel", "AuthenticAMD"}) {
+    for (const bool v3 : {false, true}) {
+      auto poor = BareHost(vendor, v3);
+      AddWhatKernelsNeed(poor);
+      const CpuModel model = v3 ? CpuModel::kX86_64V3 : CpuModel::kX86_64V2;
+      EXPECT_THAT(MissingCpuFeatures(ModelGuest(GenerousHost(vendor), model), poor, true),
+                  IsEmpty())
+          << vendor << v3;
+      EXPECT_THAT(MissingCpuFeatures(Guest(GenerousHost(vendor), 1, 0), poor, true),
+                  ::testing::Not(IsEmpty()));
+      // And the other way round, and by itself.
+      EXPECT_THAT(MissingCpuFeatures(ModelGuest(poor, model), GenerousHost(vendor), true),
+                  IsEmpty());
+    }
+  }
+}
+
+TEST(CpuModels, NeedExactlyTheirLevel) {
+  EXPECT_TRUE(
+      BuildGuestCpuid(BareHost("GenuineIntel", false), {.model = CpuModel::kX86_64V2}, 0).ok());
+  EXPECT_TRUE(
+      BuildGuestCpuid(BareHost("GenuineIntel", true), {.model = CpuModel::kX86_64V3}, 0).ok());
+  const absl::Status lacking =
+      BuildGuestCpuid(BareHost("GenuineIntel", false), {.model = CpuModel::kX86_64V3}, 0).status();
+  EXPECT_EQ(lacking.code(), absl::StatusCode::kFailedPrecondition);
+  for (const char* name :
+       {"avx (", "avx2 (", "bmi1 (", "bmi2 (", "f16c (", "fma (", "abm (", "movbe (", "xsave ("}) {
+    EXPECT_THAT(std::string(lacking.message()), HasSubstr(name));
+  }
+  auto without = BareHost("AuthenticAMD", false);
+  for (CpuidEntry& entry : without) {
+    if (entry.function == 1) entry.ecx &= ~(1u << 13);
+  }
+  EXPECT_THAT(
+      std::string(BuildGuestCpuid(without, {.model = CpuModel::kX86_64V2}, 0).status().message()),
+      ::testing::EndsWith(": cx16 (cpuid 0x1.0 ecx bit 13)"));
+}
+
 TEST(CpuidBytes, RoundTripAndMalformed) {
   const auto guest = Guest(GenerousHost("AuthenticAMD"), 2, 1);
   const std::string bytes = SerializeCpuid(guest);
