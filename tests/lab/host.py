@@ -97,16 +97,18 @@ class Host:
     """Owns one QEMU at a time. Call it from one thread at a time; its Jobs from any.
 
     `nics` maps the name of another host to (our end of the cable, our MAC, its IP address);
-    Lab fills it in before start().
+    Lab fills it in before start(). `disk` is an image file that is its /dev/vda, or None.
     """
 
-    def __init__(self, name, address, memory_mib, cpus, scratch, initramfs, slowness=1.0):
+    def __init__(self, name, address, memory_mib, cpus, scratch, initramfs, slowness=1.0,
+                 disk=None):
         self.name = name
         self.address = address
         self.scratch = scratch
         self.slowness = slowness  # factor on every timeout
         self.nics = {}
         self.console = Lines()
+        self.disk = disk
         self._memory_mib = memory_mib
         self._cpus = cpus
         self._initramfs = initramfs
@@ -179,6 +181,11 @@ class Host:
         for tag, options in ("root", "path=/,readonly=on"), ("scratch", f"path={self.scratch}"):
             command += ["-fsdev", f"local,id={tag},security_model=none,multidevs=remap,{options}",
                         "-device", f"virtio-9p-pci,fsdev={tag},mount_tag={tag}"]
+        if self.disk:
+            # QEMU has what its guest flushed, and perhaps more, when it is killed: as a disk with
+            # a cache of its own. What only the host's kernel had is gone.
+            command += ["-drive", f"if=none,id=disk,file={self.disk},format=raw,discard=unmap",
+                        "-device", "virtio-blk-pci,drive=disk"]
         for peer, (end, mac, _) in self.nics.items():
             command += ["-netdev", f"dgram,id=to-{peer},local.type=fd,local.str={end.fileno()}",
                         "-device",
@@ -197,6 +204,11 @@ class Host:
                        f"ip route add {peer_address}/32 dev $d; done\n")
         self.run(script, inside="init")
 
+    def interface_to(self, peer):
+        """Name of the network interface at the cable to another host."""
+        mac = self.nics[peer.name][1]
+        return self.run(f"grep -l {mac} /sys/class/net/*/address").out.split("/")[4]
+
     def tsc_khz(self):
         """The speed of its TSC, as its KVM believes it to be."""
         out = self.run(["/usr/bin/python3", images.HERE / "kvm_check.py"], timeout=30).out
@@ -207,6 +219,9 @@ class Host:
         if self._qemu:
             process.end(self._qemu)
         self._close()
+
+    def frozen(self):
+        return self._frozen
 
     def freeze(self):
         """Stops the whole host between two instructions."""

@@ -10,7 +10,8 @@ HERE = pathlib.Path(__file__).resolve().parent
 
 # What a lab host needs; what these depend on is found in modules.dep.
 HOST_MODULES = (
-    "9p", "9pnet_virtio", "virtio_pci", "virtio_console", "kvm-amd", "virtio_net", "tun")
+    "9p", "9pnet_virtio", "virtio_pci", "virtio_console", "kvm-amd", "virtio_net", "tun", "bridge",
+    "virtio_blk", "crc32c_generic", "ext4")
 
 
 class ImageError(Exception):

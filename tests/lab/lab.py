@@ -40,12 +40,15 @@ class Lab:
     scratch is a folder that all hosts and this machine see at the same path; it goes away at the
     end, except after an exception (then the consoles are in it) or with keep=True. All ends with
     the `with`; on SIGTERM too (from the main thread), and the hosts also when this process is killed.
+
+    disk_mib gives each host a disk of its own, empty, that outlives it: /dev/vda.
     """
 
-    def __init__(self, hosts=2, memory_mib=1024, cpus=2, keep=False):
+    def __init__(self, hosts=2, memory_mib=1024, cpus=2, keep=False, disk_mib=0):
         self._count = hosts
         self._memory_mib = memory_mib
         self._cpus = cpus
+        self._disk_mib = disk_mib
         self.keep = keep
         self._cables = {}
         self._unplugged = set()  # (host, peer)
@@ -61,7 +64,8 @@ class Lab:
             initramfs = images.build_host_initramfs(self.scratch / "host.cpio")
             self.hosts = [
                 Host(f"host{n}", f"10.99.0.{n}", self._memory_mib, self._cpus, self.scratch,
-                     initramfs, self.slowness) for n in range(1, self._count + 1)]
+                     initramfs, self.slowness, self._make_disk(f"host{n}"))
+                for n in range(1, self._count + 1)]
             for (i, a), (j, b) in itertools.combinations(enumerate(self.hosts, 1), 2):
                 cable = self._cables[a, b] = Cable()
                 undo.callback(cable.close)
@@ -87,27 +91,28 @@ class Lab:
         self._unplugged = {(h, peer) for h, peer in self._unplugged if h is not host}
         host.start()
         host.ready()
-        self._agree_on_time()
+        self._agree_on_time([host])
 
-    def _agree_on_time(self):
-        """Reboots hosts until all believe their TSC to run at the same speed.
+    def _agree_on_time(self, fresh=None):
+        """Reboots hosts (of these, if given) until all believe their TSC to run at the same speed.
 
         Each measures it while it boots, against an emulated timer that comes late on a busy
         machine; and a guest cannot go on where the TSC's speed differs (KVM takes 250 ppm).
         """
         for _ in range(_TIME_ATTEMPTS):
-            alive = [host for host in self.hosts if host.alive()]
+            alive = [host for host in self.hosts if host.alive() and not host.frozen()]
             khz = {}
             with contextlib.suppress(LabError):  # now and then a host hangs right after its boot
                 khz = {host.name: host.tsc_khz() for host in alive}
             speeds = khz.values()
             if speeds and max(speeds) - min(speeds) <= min(speeds) * _TSC_TOLERANCE:
                 return
-            for host in alive:
+            again = fresh or alive
+            for host in again:
                 host.kill()
-            for host in alive:
+            for host in again:
                 host.start()
-            for host in alive:
+            for host in again:
                 host.ready()
         raise LabError(f"the hosts do not agree on the speed of their TSC: {khz}")
 
@@ -137,6 +142,14 @@ class Lab:
             if host.alive():
                 host.carrier(peer.name, False)
                 self._unplugged.add((host, peer))
+
+    def _make_disk(self, name):
+        if self._disk_mib == 0:
+            return None
+        disk = self.scratch / f"{name}.disk"
+        with open(disk, "wb") as file:
+            file.truncate(self._disk_mib << 20)
+        return disk
 
     def _catch_sigterm(self, undo):
         if threading.current_thread() is not threading.main_thread():

@@ -44,8 +44,9 @@ class Address:
     control: str
 
 
-def config_of(nodes, console, kernel, initrd, command_line, memory_mib, vcpus=1):
-    """A textproto for any one or two nodes; console is the content of the field of that name."""
+def config_of(nodes, console, kernel, initrd, command_line, memory_mib, vcpus=1, devices=""):
+    """A textproto for any one or two nodes; console is the content of the field of that name, devices
+    are further lines of the field guest."""
     names = "".join(f"""\
 nodes {{
   name: "{node.name}"
@@ -62,7 +63,7 @@ uuid: "{_UUID}"
 {ramdisk}  command_line: "{command_line}"
   memory_mib: {memory_mib}
   vcpus: {vcpus}
-}}
+{devices}}}
 console {{ {console} }}
 failover {{ heartbeat_interval_ms: 500 heartbeat_timeout_ms: 5000 }}
 """
