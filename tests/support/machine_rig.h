@@ -218,8 +218,7 @@ class InProcessReplica {
         return store_.Abort(stream_, frame);
       case codec::FrameKind::kEpochCommit: {
         ROMULUS_RETURN_IF_ERROR(store_.Commit(stream_, frame).status());
-        store_.ApplyCommitted(stream_);
-        return absl::OkStatus();
+        return store_.ApplyCommitted(stream_);
       }
       default:
         return absl::InternalError("a frame that no encoder writes");
