@@ -18,6 +18,7 @@
 #include <cerrno>
 #include <cstring>
 #include <fstream>
+#include <optional>
 #include <string>
 
 #include "absl/strings/str_cat.h"
@@ -113,15 +114,22 @@ class TapPeer {
                   static_cast<ssize_t>(frame.size()));
   }
   // Waits for the next one.
-  std::string Receive() {
+  std::string Receive() { return *Receive(0); }
+  // Nothing if there is none now.
+  std::optional<std::string> TryReceive() { return Receive(MSG_DONTWAIT); }
+
+ private:
+  std::optional<std::string> Receive(int flags) {
     std::string frame(1 << 17, '\0');
-    const ssize_t size = ::recv(fd_.get(), frame.data(), frame.size(), 0);
-    ROMULUS_CHECK(size >= 0);
+    const ssize_t size = ::recv(fd_.get(), frame.data(), frame.size(), flags);
+    if (size < 0) {
+      ROMULUS_CHECK(errno == EAGAIN);
+      return std::nullopt;
+    }
     frame.resize(static_cast<size_t>(size));
     return frame;
   }
 
- private:
   const base::UniqueFd fd_;
 };
 
