@@ -74,8 +74,8 @@ class DiskReplica {
   // Applies what is journaled up to and including `epoch` to the disks, and stamps them.
   virtual absl::Status Apply(const EpochKey& epoch) = 0;
   // The guest will run here, in `term`, from `epoch`: applies what is journaled up to it, forgets
-  // the rest, stamps the disks as a primary's, durably. Then files and locks are let go: nothing
-  // but facts() may be called any more.
+  // the rest, stamps the disks as a primary's, durably. Nothing but facts() may be called any more;
+  // the guest's disks share the files, whose locks nobody lets go in between.
   virtual absl::Status Promote(const EpochKey& epoch, Term term) = 0;
   // The replica is given up (unprotect, a new full sync elsewhere): the copies stay at the last
   // applied epoch.

@@ -198,8 +198,7 @@ TEST(PosixFilesTest, ReplacesTextAtOnce) {
   EXPECT_FALSE(files.boot_id().empty());
 }
 
-// --- the guest's disk
-// ------------------------------------------------------------------------------
+// --- the guest's disk ---------------------------------------------------------------------------
 
 struct DiskRig {
   explicit DiskRig(uint64_t size = kMib) {
