@@ -136,6 +136,15 @@ LoadedConfig ParseConfig(absl::string_view text, const std::string& path,
   romulus::v1::Guest& guest = *config.mutable_guest();
   if (guest.has_kernel()) guest.set_kernel(Absolute(guest.kernel(), path));
   if (guest.has_initrd()) guest.set_initrd(Absolute(guest.initrd(), path));
+  for (romulus::v1::Disk& disk : *guest.mutable_disks()) {
+    if (disk.has_path()) disk.set_path(Absolute(ForNode(disk.path(), config.node_name()), path));
+    if (disk.has_state_dir()) {
+      disk.set_state_dir(Absolute(ForNode(disk.state_dir(), config.node_name()), path));
+    }
+  }
+  for (romulus::v1::Nic& nic : *guest.mutable_nics()) {
+    if (nic.has_tap()) nic.set_tap(ForNode(nic.tap(), config.node_name()));
+  }
   romulus::v1::Console& console = *config.mutable_console();
   if (console.has_file()) {
     console.set_file(Absolute(ForNode(console.file(), config.node_name()), path));

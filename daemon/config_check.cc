@@ -18,6 +18,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
+#include "daemon/config_devices.h"
 
 namespace romulus::daemon {
 namespace {
@@ -46,6 +47,8 @@ constexpr Range kRanges[] = {
     {"checkpoint", "max_unacked_epochs", 1, 4'096},
     {"checkpoint", "held_output_kib", 4, 1'024},
     {"checkpoint", "previous_cache_mib", 0, 65'536},
+    {"checkpoint", "held_frames_kib", 128, 1'048'576},
+    {"checkpoint", "disk_log_mib", 16, 65'536},
     {"failover", "heartbeat_interval_ms", 1, 60'000},
     {"failover", "heartbeat_timeout_ms", 3, 600'000},
     {"limits", "replica_staging_mib", 0, 1'048'576},
@@ -58,16 +61,6 @@ std::string RangeError(const Range& range, uint64_t value) {
   if (value >= range.min && value <= range.max) return "";
   return absl::StrCat(value, " is out of range: ", range.min, " to ", range.max);
 }
-
-bool ValidName(absl::string_view name) {
-  if (name.empty() || name.size() > 64 || !absl::ascii_isalnum(name[0])) return false;
-  for (const char c : name) {
-    if (!absl::ascii_isalnum(c) && c != '.' && c != '_' && c != '-') return false;
-  }
-  return true;
-}
-constexpr char kNameRule[] =
-    "must be a letter or digit, then letters, digits, '.', '_' and '-', at most 64 characters";
 
 bool ValidUuid(absl::string_view uuid) {
   if (uuid.size() != 36) return false;
@@ -248,6 +241,7 @@ void CheckGuest(const Config& config, const ConfigOptions& options, const Config
     at.Error("command_line", absl::StrCat(command_line.size(), " bytes, at most 2047"));
   }
   if (command_line.find('\0') != std::string::npos) at.Error("command_line", "has a zero byte");
+  CheckDevices(config, options, at);
 }
 
 void CheckConsole(const Config& config, const ConfigOptions& options, const ConfigPlace& root) {
@@ -305,6 +299,14 @@ void CheckFailover(const Config& config, const ConfigPlace& root) {
 }
 
 }  // namespace
+
+bool ValidName(absl::string_view name) {
+  if (name.empty() || name.size() > 64 || !absl::ascii_isalnum(name[0])) return false;
+  for (const char c : name) {
+    if (!absl::ascii_isalnum(c) && c != '.' && c != '_' && c != '-') return false;
+  }
+  return true;
+}
 
 std::string CheckRange(absl::string_view field, uint64_t value) {
   for (const Range& range : kRanges) {

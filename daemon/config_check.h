@@ -2,6 +2,7 @@
 #ifndef ROMULUS_DAEMON_CONFIG_CHECK_H_
 #define ROMULUS_DAEMON_CONFIG_CHECK_H_
 
+#include "absl/strings/string_view.h"
 #include "daemon/config.h"
 #include "daemon/config_place.h"
 
@@ -10,6 +11,11 @@ namespace romulus::daemon {
 // `config` is what `root` points to, with its file names made absolute already.
 void CheckConfig(const romulus::v1::Config& config, const ConfigOptions& options,
                  const ConfigPlace& root);
+
+// What Config.name says of names.
+bool ValidName(absl::string_view name);
+inline constexpr char kNameRule[] =
+    "must be a letter or digit, then letters, digits, '.', '_' and '-', at most 64 characters";
 
 }  // namespace romulus::daemon
 

@@ -1,11 +1,13 @@
 // The virtio devices of the guest on this host: what is behind them, and the one loop that they
 // work on. GuestHost owns it and plugs it into machine and checkpoint.
 //
-// Create(), AddTo(), Begin() and destruction from whoever controls the GuestHost, one thread at a
-// time; the rest from any thread. The machine is destroyed before it.
+// Create(), AddTo(), Activate() and destruction from whoever controls the GuestHost, one thread at
+// a time; the rest from any thread. The machine is destroyed before it.
 #ifndef ROMULUS_DAEMON_GUEST_DEVICES_H_
 #define ROMULUS_DAEMON_GUEST_DEVICES_H_
 
+#include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -13,41 +15,91 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "daemon/asio_executor.h"
+#include "daemon/guest_disks.h"
+#include "daemon/nic.h"
 #include "devices/virtio/console.h"
 #include "devices/virtio/rng.h"
+#include "disk/file_disk.h"
+#include "epoch/disk_log.h"
+#include "epoch/held_output.h"
+#include "epoch/logged_disk.h"
 #include "romulus/v1/config.pb.h"
 #include "vmm/machine.h"
 
 namespace romulus::daemon {
 
-// The devices of a guest as (index in MachineSpec.virtio) -> name: "virtio.block.root",
+// The names of the devices in MachineSpec.virtio, in that order: "virtio.block.root",
 // "virtio.net.0", "virtio.console", "virtio.rng". The same on both nodes.
 std::vector<std::string> VirtioDeviceNames(const romulus::v1::Guest& guest);
 
+// Told on the device loop or a vCPU thread, seldom; must not block. `device` as in
+// VirtioDeviceNames().
+struct GuestDeviceEvents {
+  std::function<void(const std::string& device)> on_mac_clash;
+  std::function<void(const std::string& device, const absl::Status&)> on_tap_failure;
+};
+
+// What one device did so far, by name: "reads", "frames_in", ...
+struct DeviceCounters {
+  std::string name;  // as in VirtioDeviceNames()
+  std::vector<std::pair<std::string, uint64_t>> counters;
+};
+
 class GuestDevices {
  public:
-  // `console` takes what the fast console says; it outlives the devices.
+  // Opens taps; nothing is read from or written to disks or network before Activate(). `disks` are
+  // those of the configuration (OpenDiskCopies); `console` takes what the fast console says and
+  // outlives the devices, as the configuration does. Errors: Nic::Open's.
   static absl::StatusOr<std::unique_ptr<GuestDevices>> Create(const romulus::v1::Config& config,
-                                                              devices::VirtioConsoleSink& console);
+                                                              const DiskCopies& disks,
+                                                              devices::VirtioConsoleSink& console,
+                                                              GuestDeviceEvents events);
   ~GuestDevices();
 
   // Fills in virtio and device_loop. Once.
   void AddTo(vmm::MachineSpec& spec);
 
+  // The guest is about to run here.
+  void Activate();
+  // Nothing runs on the loop any more. The machine has been stopped.
+  void StopLoop() { loop_.Stop(); }
+  // After a promotion: tells the network where the cards are now.
+  void Announce();
   // The console's sink takes bytes again.
   void OnConsoleRoom();
 
-  base::Executor& loop() { return loop_; }
+  // What the cards hold back until its epoch is acked.
+  const std::vector<epoch::HeldOutput*>& outputs() const { return outputs_; }
+  // Told when frames begin to wait for a cut, or the disks for room in the log. Before Activate().
+  void SetOutputWaiting(const std::function<void()>& callback);
+  // Of the disks that are replicated; null if there is none.
+  epoch::DiskLog* disk_log() { return disk_log_.get(); }
+
+  // Of all devices that count anything.
+  std::vector<DeviceCounters> counters() const;
 
  private:
-  explicit GuestDevices(const romulus::v1::Config& config, devices::VirtioConsoleSink& console)
+  struct Disk {
+    std::string name;
+    std::unique_ptr<disk::FileDisk> file;
+    std::unique_ptr<epoch::LoggedDisk> logged;  // null: read-only
+  };
+
+  GuestDevices(const romulus::v1::Config& config, devices::VirtioConsoleSink& console)
       : config_(config), console_sink_(console) {}
+  void OpenDisks(const DiskCopies& copies);
+  absl::Status OpenNics(const GuestDeviceEvents& events);
 
   const romulus::v1::Config& config_;
   devices::VirtioConsoleSink& console_sink_;
   devices::HostEntropy entropy_;
   devices::VirtioConsole* console_ = nullptr;  // the machine's
-  AsioExecutor loop_{/*own_thread=*/true};  // first to go: nothing runs on it while the rest goes
+  // Stopped before the rest goes, so that nothing runs on it meanwhile, and destroyed after it.
+  AsioExecutor loop_{/*own_thread=*/true};
+  std::unique_ptr<epoch::DiskLog> disk_log_;
+  std::vector<Disk> disks_;
+  std::vector<std::unique_ptr<Nic>> nics_;
+  std::vector<epoch::HeldOutput*> outputs_;
 };
 
 }  // namespace romulus::daemon

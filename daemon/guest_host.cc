@@ -54,7 +54,18 @@ absl::StatusOr<vmm::MachineSpec> GuestHost::Spec() {
   spec.listener = this;
   spec.throttle = this;
   ROMULUS_ASSIGN_OR_RETURN(spec.cpu_model, arch::ParseCpuModel(config.guest().cpu_model()));
-  ROMULUS_ASSIGN_OR_RETURN(devices_, GuestDevices::Create(config, *this));
+  GuestDeviceEvents events;
+  events.on_mac_clash = [to = options_.listener](const std::string& device) {
+    to->OnMacClash(device);
+  };
+  events.on_tap_failure = [to = options_.listener](const std::string& device,
+                                                   const absl::Status& why) {
+    to->OnTapFailure(device, why);
+  };
+  ROMULUS_ASSIGN_OR_RETURN(
+      devices_,
+      GuestDevices::Create(config, options_.disks != nullptr ? *options_.disks : DiskCopies(),
+                           *this, std::move(events)));
   devices_->AddTo(spec);
   return spec;
 }
@@ -87,15 +98,17 @@ absl::StatusOr<std::unique_ptr<GuestHost>> GuestHost::Prepare(
 
 GuestHost::~GuestHost() {
   Stop();
+  // A disk that still has writes to do would tell the checkpoint loop that the log is full.
+  if (devices_ != nullptr) devices_->StopLoop();
   loop_.reset();
   tracker_.reset();
   guest_.reset();
   machine_.reset();
 }
 
-absl::Status GuestHost::Restore(state::MachineState state, uint64_t console_offset,
-                                const std::string& tail) {
-  ROMULUS_RETURN_IF_ERROR(machine_->RestoreState(std::move(state)));
+absl::Status GuestHost::Restore(state::MachineState state, uint64_t outage_ns,
+                                uint64_t console_offset, const std::string& tail) {
+  ROMULUS_RETURN_IF_ERROR(machine_->RestoreState(std::move(state), outage_ns));
   ROMULUS_RETURN_IF_ERROR(Assemble(console_offset));
   gate_->WriteConsole(base::AsBytes(tail));  // the gate is open: it is said at once
   return absl::OkStatus();
@@ -120,18 +133,22 @@ absl::Status GuestHost::Assemble(uint64_t console_offset) {
   parts.staging = staging_.get();
   parts.gate = gate_.get();
   parts.clock = options_.clock;
+  parts.disk_log = devices_->disk_log();
+  parts.outputs = devices_->outputs();
   epoch::CheckpointLoopOptions loop;
   loop.governor = GovernorFrom(checkpoint);
   loop.max_unacked_epochs = checkpoint.max_unacked_epochs();
   loop_ = std::make_unique<epoch::CheckpointLoop>(parts, loop, this);
   gate_->SetOutputWaiting([this] { loop_->OnOutputWaiting(); });
   gate_->SetRoom([this] { OnConsoleRoom(); });
+  devices_->SetOutputWaiting([this] { loop_->OnOutputWaiting(); });
   return absl::OkStatus();
 }
 
 absl::Status GuestHost::Start() {
   loop_->Start();
   ROMULUS_RETURN_IF_ERROR(guest_->SetDirtyLogging(false));
+  devices_->Activate();
   return guest_->Start();
 }
 
@@ -161,6 +178,21 @@ absl::Status GuestHost::SetPausedByOperator(bool paused) {
 void GuestHost::OnConsoleRoom() {
   if (machine_ != nullptr) machine_->WakeThrottled();
   devices_->OnConsoleRoom();
+}
+
+void GuestHost::OpenOutput() {
+  gate_->Open();
+  for (epoch::HeldOutput* output : devices_->outputs()) output->Open();
+}
+
+void GuestHost::HoldOutput() {
+  gate_->Hold();
+  for (epoch::HeldOutput* output : devices_->outputs()) output->Hold();
+}
+
+void GuestHost::DiscardOutput() {
+  gate_->Discard();
+  for (epoch::HeldOutput* output : devices_->outputs()) output->Discard();
 }
 
 std::string GuestHost::tracker_name() const {

@@ -36,13 +36,18 @@
 
 namespace romulus::daemon {
 
-// Told by vCPU threads and the checkpoint thread; must not block (posts to the control loop).
+// Told by vCPU threads, the device loop and the checkpoint thread; must not block (posts to the
+// control loop).
 class GuestHostListener {
  public:
   virtual ~GuestHostListener() = default;
   virtual void OnGuestStopped(vmm::GuestStop reason, const absl::Status& detail) = 0;
   virtual void OnCheckpointFailed(EpochId epoch, const absl::Status& why) = 0;
   virtual void OnProtectionGaveUp(const absl::Status& why) = 0;
+  // Of the network card that the machine calls `device`: frames come in that say they are from it;
+  // its tap gives or takes no frames, or, with an OK status, does again.
+  virtual void OnMacClash(const std::string& device) = 0;
+  virtual void OnTapFailure(const std::string& device, const absl::Status& why) = 0;
 };
 
 struct GuestHostOptions {
@@ -51,6 +56,7 @@ struct GuestHostOptions {
   Console* console = nullptr;
   const base::Clock* clock = nullptr;
   GuestHostListener* listener = nullptr;
+  const DiskCopies* disks = nullptr;  // those of the configuration; null: it has none
 };
 
 class GuestHost final : public devices::ConsoleSink,
@@ -59,17 +65,21 @@ class GuestHost final : public devices::ConsoleSink,
                         public vmm::ThrottleGate,
                         public epoch::CheckpointListener {
  public:
-  // A new guest, ready to Start(). Errors: of memory, Machine::Boot, the staging pool.
+  // A new guest, ready to Start(). Errors: of memory, GuestDevices::Create, Machine::Boot, the
+  // staging pool.
   static absl::StatusOr<std::unique_ptr<GuestHost>> Boot(const GuestHostOptions& options);
-  // A machine on `memory` with the primary's CPUID, waiting for Restore().
+  // A machine on `memory` with the primary's CPUID, waiting for Restore(). Of disks and network
+  // nothing is touched before Start().
   static absl::StatusOr<std::unique_ptr<GuestHost>> Prepare(
       const GuestHostOptions& options, std::shared_ptr<memory::GuestMemory> memory,
       std::vector<arch::CpuidEntry> cpuid);
   ~GuestHost() override;
 
   // After Prepare(), once: the guest's state, and where its console stream goes on. `tail` is said
-  // again, from `console_offset` on. Errors: Machine::RestoreState.
-  absl::Status Restore(state::MachineState state, uint64_t console_offset, const std::string& tail);
+  // again, from `console_offset` on. The state is of `outage_ns` ago. Errors:
+  // Machine::RestoreState.
+  absl::Status Restore(state::MachineState state, uint64_t outage_ns, uint64_t console_offset,
+                       const std::string& tail);
 
   absl::Status Start();
   // Ends vCPUs and checkpoints. Idempotent.
@@ -83,12 +93,23 @@ class GuestHost final : public devices::ConsoleSink,
   // The console can take bytes again.
   void OnConsoleRoom();
 
+  // All that the guest says to the outside, console and network cards, at once: as
+  // epoch::HeldOutput says. Exists from Boot() or Restore() on.
+  void OpenOutput();
+  void HoldOutput();
+  void DiscardOutput();
+  // After a promotion: the network learns where the guest's cards are now.
+  void AnnounceNics() { devices_->Announce(); }
+
   vmm::Machine& machine() { return *machine_; }
   memory::GuestMemory& memory() { return *memory_; }
   // Exist from Boot() or Restore() on.
   epoch::OutputGate& gate() { return *gate_; }
   epoch::CheckpointLoop& loop() { return *loop_; }
   const epoch::StagingPool& staging() const { return *staging_; }
+  const GuestDevices& devices() const { return *devices_; }
+  // Null: no disk of the guest is replicated.
+  epoch::DiskLog* disk_log() { return devices_->disk_log(); }
   bool assembled() const { return loop_ != nullptr; }
   std::string tracker_name() const;
   uint32_t ring_entries() const;

@@ -119,11 +119,14 @@ absl::Status Node::Open() {
   options.cap_bytes = uint64_t{config_.checkpoint().held_output_kib()} << 10;
   ROMULUS_ASSIGN_OR_RETURN(console_, Console::Open(config_.console(), options, std::move(events)));
 
+  ROMULUS_ASSIGN_OR_RETURN(disks_, OpenDiskCopies(config_));
+
   const GuestHostOptions guest{.system = system_.get(),
                                .config = &config_,
                                .console = console_.get(),
                                .clock = &clock_,
-                               .listener = this};
+                               .listener = this,
+                               .disks = &disks_};
   if (peer != nullptr) {
     HelloFacts facts = Facts();
     facts.plays_secondary = !options_.start_as_primary;
@@ -234,13 +237,13 @@ void Node::Execute(const failover::Action& action) {
       if (primary_ != nullptr && host_ != nullptr) primary_->StartSync(host_, action.term);
       return;
     case ActionKind::kOpenOutput:
-      if (host_ != nullptr) host_->gate().Open();
+      if (host_ != nullptr) host_->OpenOutput();
       return;
     case ActionKind::kHoldOutput:
-      if (host_ != nullptr) host_->gate().Hold();
+      if (host_ != nullptr) host_->HoldOutput();
       return;
     case ActionKind::kDiscardOutput:
-      if (host_ != nullptr) host_->gate().Discard();
+      if (host_ != nullptr) host_->DiscardOutput();
       return;
     case ActionKind::kStopGuest:
       if (host_ != nullptr) host_->Stop();

@@ -23,6 +23,7 @@
 #include "daemon/console.h"
 #include "daemon/control_service.h"
 #include "daemon/epoch_records.h"
+#include "daemon/guest_disks.h"
 #include "daemon/guest_host.h"
 #include "daemon/log.h"
 #include "daemon/primary.h"
@@ -101,6 +102,8 @@ class Node final : private GuestHostListener,
   void OnGuestStopped(vmm::GuestStop reason, const absl::Status& detail) override;
   void OnCheckpointFailed(EpochId epoch, const absl::Status& why) override;
   void OnProtectionGaveUp(const absl::Status& why) override;
+  void OnMacClash(const std::string& device) override;
+  void OnTapFailure(const std::string& device, const absl::Status& why) override;
 
   // PrimaryListener:
   void OnStreamAccepted(Term stream_term) override;
@@ -143,6 +146,7 @@ class Node final : private GuestHostListener,
   failover::RoleMachine role_;
   failover::FailureDetector detector_;
 
+  DiskCopies disks_;  // used by the guest and by the replica
   std::unique_ptr<Console> console_;
   std::unique_ptr<metrics::Exposer> exposer_;
   std::shared_ptr<GuestHost> host_;  // the guest that runs here, if one does

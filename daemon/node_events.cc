@@ -100,6 +100,19 @@ void Node::OnProtectionGaveUp(const absl::Status& why) {
   });
 }
 
+void Node::OnMacClash(const std::string& device) {
+  log_.Error("mac_clash", {{"device", device},
+                           {"what", "another card on this network has the same MAC address"}});
+}
+
+void Node::OnTapFailure(const std::string& device, const absl::Status& why) {
+  if (why.ok()) {
+    log_.Info("tap_goes_on", {{"device", device}});
+  } else {
+    log_.Error("tap_failed", {{"device", device}, {"why", why}});
+  }
+}
+
 // --- as a primary
 
 void Node::OnStreamAccepted(Term stream_term) {
@@ -268,6 +281,9 @@ void Node::OnPromotion(absl::StatusOr<PromotedGuest> promoted, bool replica_inta
   for (const std::string& note : host_->machine().restore_notes()) {
     log_.Warning("restore_note", {{"what", note}});
   }
+  host_->AnnounceNics();
+  // The console may have made room while nobody knew whose it was.
+  host_->OnConsoleRoom();
   Handle(WithTerm(EventKind::kPromotionDone, role_.state().newest_term)).IgnoreError();
   AnswerFailovers(absl::OkStatus());
 }

@@ -64,6 +64,7 @@ class Secondary::Inbound final : public replica::HelloPolicy,
     Tell([=](SecondaryListener& to) { to.OnReplicaSync(done, total, complete); });
   }
   void OnEpochCommitted(const replica::EpochKey& newest) override {
+    owner_->committed_at_ns_.store(owner_->parts_.guest.clock->NowNs(), std::memory_order_relaxed);
     {
       std::lock_guard lock(newest_mutex_);
       newest_ = newest;
@@ -117,15 +118,21 @@ class Secondary::Inbound final : public replica::HelloPolicy,
 // What failover::Promote() needs of the machine made ahead.
 class Secondary::Prepared final : public failover::PreparedGuest {
  public:
-  Prepared(GuestHost* host, const replica::PromotableEpoch* taken) : host_(host), taken_(taken) {}
+  Prepared(GuestHost* host, const replica::PromotableEpoch* taken, const base::Clock* clock,
+           uint64_t committed_at_ns)
+      : host_(host), taken_(taken), clock_(clock), committed_at_ns_(committed_at_ns) {}
   absl::Status Restore(state::MachineState machine) override {
-    return host_->Restore(std::move(machine), taken_->console_offset, taken_->console_tail);
+    const uint64_t outage_ns = clock_->NowNs() - committed_at_ns_;
+    return host_->Restore(std::move(machine), outage_ns, taken_->console_offset,
+                          taken_->console_tail);
   }
   absl::Status Start() override { return host_->Start(); }
 
  private:
   GuestHost* host_;
   const replica::PromotableEpoch* taken_;
+  const base::Clock* clock_;
+  const uint64_t committed_at_ns_;
 };
 
 Secondary::Secondary(const SecondaryParts& parts, HelloFacts facts, HostFacts host)
@@ -309,7 +316,7 @@ absl::StatusOr<PromotedGuest> Secondary::PromoteOnWorker(Term term, uint64_t dec
     ROMULUS_ASSIGN_OR_RETURN(taken, from->TakeForPromotion(term));
     return failover::SealedEpoch{taken.key.term, taken.key.epoch, std::move(taken.machine)};
   };
-  Prepared guest(prepared_.get(), &taken);
+  Prepared guest(prepared_.get(), &taken, parts_.guest.clock, committed_at_ns_);
   PromotedGuest promoted;
   ROMULUS_ASSIGN_OR_RETURN(promoted.promotion,
                            failover::Promote(*parts_.guest.clock, decided_ns, seal, guest));

@@ -7,6 +7,7 @@
 #ifndef ROMULUS_DAEMON_SECONDARY_H_
 #define ROMULUS_DAEMON_SECONDARY_H_
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <mutex>
@@ -108,6 +109,10 @@ class Secondary final : private wire::LinkAcceptor {
   bool shut_down_ = false;
   const HostFacts host_;
   replica::ReplicaCounters counters_;
+
+  // When the newest epoch was committed: how long the guest has stood still, but for the time that
+  // the epoch took to get here.
+  std::atomic<uint64_t> committed_at_ns_{0};
 
   mutable std::mutex mutex_;
   HelloFacts facts_;

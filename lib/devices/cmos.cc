@@ -232,6 +232,14 @@ absl::Status Cmos::Restore(state::MachineState& in) {
   control_b_ = saved.control_b;
   offset_ns_ = saved.offset_ns;
   last_ns_ = saved.last_ns;
+  // A host whose own clock is behind would make the guest's stand still until it has caught up: the
+  // guest's goes on from where it was, ahead of this host's by a little more than it was.
+  int64_t resumed_ns = 0;
+  const int64_t host_ns = clock_.NowUnixNs();
+  if (!__builtin_add_overflow(host_ns, offset_ns_, &resumed_ns) && resumed_ns < last_ns_ &&
+      host_ns >= 0) {
+    offset_ns_ = last_ns_ - host_ns;
+  }
   bytes_ = saved.bytes;
   return absl::OkStatus();
 }

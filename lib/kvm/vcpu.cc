@@ -248,6 +248,10 @@ absl::Status Vcpu::SetTscOffset(uint64_t offset) {
                        "KVM_SET_DEVICE_ATTR(KVM_VCPU_TSC_OFFSET)");
 }
 
+absl::Status Vcpu::NoteGuestPaused() {
+  return internal::Set(fd_.get(), KVM_KVMCLOCK_CTRL, 0ul, "KVM_KVMCLOCK_CTRL");
+}
+
 absl::Status Vcpu::SetTscKhz(uint32_t tsc_khz) {
   return internal::Set(fd_.get(), KVM_SET_TSC_KHZ, static_cast<unsigned long>(tsc_khz),
                        "KVM_SET_TSC_KHZ");

@@ -79,6 +79,9 @@ class Vcpu {
   // than 5.16.
   absl::StatusOr<uint64_t> GetTscOffset() const;
   absl::Status SetTscOffset(uint64_t offset);
+  // Tells the guest, if it uses kvmclock, that it stood still: its watchdogs then forgive the time
+  // that went by. Errors: InvalidArgument if it does not use it.
+  absl::Status NoteGuestPaused();
 
   // nullptr if the VM has no ring.
   DirtyRing* dirty_ring() { return ring_.has_value() ? &*ring_ : nullptr; }

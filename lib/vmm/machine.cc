@@ -107,8 +107,8 @@ absl::StatusOr<std::unique_ptr<Machine>> Machine::Restore(const kvm::System& sys
 Machine::Machine(std::unique_ptr<MachineCore> core) : core_(std::move(core)) {}
 Machine::~Machine() = default;
 
-absl::Status Machine::RestoreState(state::MachineState state) {
-  return core_->RestoreState(std::move(state));
+absl::Status Machine::RestoreState(state::MachineState state, uint64_t outage_ns) {
+  return core_->RestoreState(std::move(state), outage_ns);
 }
 
 const std::vector<std::string>& Machine::restore_notes() const { return core_->restore_notes(); }

@@ -108,7 +108,13 @@ class Machine final : public Guest {
   // error the machine can only be destroyed. Errors: FailedPrecondition if it ran or was restored
   // already, or if this host cannot continue that guest (TSC frequency, an MSR); InvalidArgument,
   // NotFound for a malformed state.
-  absl::Status RestoreState(state::MachineState state);
+  //
+  // The state is of `outage_ns` ago, by a clock of this host that no difference between two hosts'
+  // clocks can mislead. The guest's TSC and kvmclock go forward by that, as they would have if it
+  // had run: its wall clock is right then, and its timers expire. By kMaxOutageNs at most, since
+  // Linux may miscount a clock source that jumps further; what is missing is in restore_notes().
+  static constexpr uint64_t kMaxOutageNs = 300'000'000'000;
+  absl::Status RestoreState(state::MachineState state, uint64_t outage_ns = 0);
   // What could not be restored as it was, and is worth a line in the log: a guest that lives on
   // with it is better than one that does not.
   const std::vector<std::string>& restore_notes() const;

@@ -341,7 +341,7 @@ absl::Status MachineCore::SetDirtyLogging(bool enabled) {
 // The order: first all sections are taken and checked, so that a malformed state changes nothing;
 // then vCPUs, VM, devices. vCPUs before the VM's chips: see VmState::Restore. Devices after the
 // chips, since they raise their interrupt lines anew.
-absl::Status MachineCore::RestoreState(state::MachineState state) {
+absl::Status MachineCore::RestoreState(state::MachineState state, uint64_t outage_ns) {
   {
     absl::MutexLock lock(&mutex_);
     if (life_ != Life::kNew || paused_) {
@@ -349,13 +349,20 @@ absl::Status MachineCore::RestoreState(state::MachineState state) {
     }
     life_ = Life::kDead;  // until all of it has succeeded
   }
-  ROMULUS_RETURN_IF_ERROR(DoRestoreState(std::move(state)));
+  if (outage_ns > Machine::kMaxOutageNs) {
+    notes_.push_back(absl::StrCat("the guest stood still for ", outage_ns / 1'000'000'000,
+                                  " s; its clocks go forward by ",
+                                  Machine::kMaxOutageNs / 1'000'000'000, " s only"));
+    outage_ns = Machine::kMaxOutageNs;
+  }
+  outage_ns -= outage_ns % 1'000'000;  // kvmclock and TSC by the same, which counts in kHz
+  ROMULUS_RETURN_IF_ERROR(DoRestoreState(std::move(state), outage_ns));
   absl::MutexLock lock(&mutex_);
   life_ = Life::kRestored;
   return absl::OkStatus();
 }
 
-absl::Status MachineCore::DoRestoreState(state::MachineState state) {
+absl::Status MachineCore::DoRestoreState(state::MachineState state, uint64_t outage_ns) {
   ROMULUS_ASSIGN_OR_RETURN(const uint32_t vcpu_count,
                            state.TakeStruct<uint32_t>("vm.vcpus", 0, kVersion));
   if (vcpu_count != vcpus_.size()) {
@@ -368,13 +375,18 @@ absl::Status MachineCore::DoRestoreState(state::MachineState state) {
   for (uint32_t i = 0; i < vcpu_count; ++i) ROMULUS_RETURN_IF_ERROR(states_[i]->Take(state, i));
 
   ROMULUS_RETURN_IF_ERROR(CheckTscFrequency(saved_khz));
-  ROMULUS_RETURN_IF_ERROR(RestoreTscs());
+  ROMULUS_RETURN_IF_ERROR(RestoreTscs(outage_ns));
   for (size_t i = 0; i < vcpus_.size(); ++i) {
     ROMULUS_RETURN_IF_ERROR(
         base::Annotate(states_[i]->Restore(*vcpus_[i]), absl::StrCat("restoring vCPU ", i)));
     threads_[i]->ForgetSyncRegs();
   }
-  ROMULUS_RETURN_IF_ERROR(base::Annotate(vm_state_.Restore(*vm_), "restoring the VM"));
+  ROMULUS_RETURN_IF_ERROR(base::Annotate(vm_state_.Restore(*vm_, outage_ns), "restoring the VM"));
+  if (outage_ns > 0) {
+    for (const std::unique_ptr<kvm::Vcpu>& vcpu : vcpus_) {
+      vcpu->NoteGuestPaused().IgnoreError();  // a guest without kvmclock has no place to note it
+    }
+  }
   for (devices::Device* device : devices_) {
     ROMULUS_RETURN_IF_ERROR(device->Restore(state));
   }
@@ -389,12 +401,14 @@ absl::Status MachineCore::DoRestoreState(state::MachineState state) {
 // attempt to make vCPUs agree, and KVM then keeps its own value (kvm_synchronize_tsc). A machine
 // made shortly before its guest booted elsewhere would fall back in time. So the offsets are set,
 // where KVM lets us, from one and the same reading.
-absl::Status MachineCore::RestoreTscs() {
+absl::Status MachineCore::RestoreTscs(uint64_t outage_ns) {
+  const uint64_t outage_ticks = outage_ns / 1'000'000 * tsc_khz_;  // both bounded: no overflow
   uint64_t latest = 0;
   for (const std::unique_ptr<VcpuState>& vcpu : states_) latest = std::max(latest, vcpu->tsc());
   const uint64_t together = kTscSyncSeconds * 1000 * tsc_khz_;
   for (size_t i = 0; i < vcpus_.size(); ++i) {
     if (latest - states_[i]->tsc() <= together) states_[i]->set_tsc(latest);
+    states_[i]->set_tsc(states_[i]->tsc() + outage_ticks);
     ROMULUS_RETURN_IF_ERROR(vcpus_[i]->SetMsr(kMsrTsc, states_[i]->tsc()));
   }
   if (absl::StatusOr<uint64_t> offset = vcpus_[0]->GetTscOffset(); offset.ok()) {

@@ -46,7 +46,7 @@ class MachineCore final : private VcpuHost, private devices::PlatformEvents {
   absl::Status SetBootRegisters(const arch::BootRegisters& registers);
   void StartThreads();
 
-  absl::Status RestoreState(state::MachineState state);
+  absl::Status RestoreState(state::MachineState state, uint64_t outage_ns);
 
   absl::Status Start();
   void Stop();
@@ -96,9 +96,9 @@ class MachineCore final : private VcpuHost, private devices::PlatformEvents {
   absl::Status AskToStop(const PauseOptions& options);
   void LetRun(size_t quiet_devices);
   void ResumeThreads() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  absl::Status DoRestoreState(state::MachineState state);
+  absl::Status DoRestoreState(state::MachineState state, uint64_t outage_ns);
   absl::Status CheckTscFrequency(uint32_t saved_khz);
-  absl::Status RestoreTscs();
+  absl::Status RestoreTscs(uint64_t outage_ns);
 
   const kvm::System& system_;
   const MachineSpec spec_;

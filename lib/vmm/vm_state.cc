@@ -41,11 +41,11 @@ absl::Status VmState::Take(state::MachineState& in) {
   return absl::OkStatus();
 }
 
-absl::Status VmState::Restore(kvm::Vm& vm) const {
+absl::Status VmState::Restore(kvm::Vm& vm, uint64_t outage_ns) const {
   for (const kvm_irqchip& chip : chips_) ROMULUS_RETURN_IF_ERROR(vm.SetIrqChip(chip));
   ROMULUS_RETURN_IF_ERROR(vm.SetPit(pit_));
   kvm_clock_data clock{};
-  clock.clock = clock_ns_;
+  clock.clock = clock_ns_ + outage_ns;
   return vm.SetClock(clock);
 }
 

@@ -26,9 +26,9 @@ class VmState {
   absl::Status Take(state::MachineState& in);
 
   // After the vCPUs: an IOAPIC with a pending line delivers it at once, and setting a LAPIC later
-  // would wipe that out. The clock last, so that it starts as late as possible; guest time goes on
-  // from where it was captured, without the time of the outage. Errors: the ioctl that failed.
-  absl::Status Restore(kvm::Vm& vm) const;
+  // would wipe that out. The clock last, so that it starts as late as possible; it goes on from
+  // where it was captured, plus `outage_ns`. Errors: the ioctl that failed.
+  absl::Status Restore(kvm::Vm& vm, uint64_t outage_ns) const;
 
  private:
   std::array<kvm_irqchip, 3> chips_{};  // PIC master, PIC slave, IOAPIC

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "daemon/config.h"
 
 namespace romulus::daemon {
@@ -151,6 +152,122 @@ TEST_F(ConfigTest, PathsMayNameTheNode) {
   EXPECT_EQ(loaded.config.console().file(), folder_ + "/beta.console");
 }
 
+// What stands in guest { } besides the kernel, from line 3 on.
+std::string WithDevices(const std::string& more) {
+  return absl::StrCat(
+      "name: \"vm1\" uuid: \"8f3c2f4e-7f0b-4d52-9a57-0d5f3a9d4c11\"\n"
+      "nodes { name: \"alpha\" control_address: \"unix:///run/a.sock\" }\n"
+      "guest { kernel: \"kernel\"\n",
+      more, "\n}\n");
+}
+
+class DeviceConfigTest : public ConfigTest {
+ protected:
+  void MakeFile(const std::string& name, uint64_t bytes) {
+    std::ofstream(folder_ + "/" + name).close();
+    std::filesystem::resize_file(folder_ + "/" + name, bytes);
+  }
+};
+
+TEST_F(DeviceConfigTest, DisksAndCardsAreTaken) {
+  MakeFile("alpha.img", 1u << 20);
+  MakeFile("data.img", 512);
+  std::filesystem::create_directory(folder_ + "/state-alpha");
+  const LoadedConfig loaded = Parse(WithDevices(
+      "disks { name: \"root\" path: \"{node}.img\" state_dir: \"state-{node}\" }\n"
+      "disks { name: \"data\" path: \"data.img\" read_only: true }\n"
+      "nics { tap: \"tap-{node}\" mac: \"52:54:00:12:34:56\" announce_ip: \"10.0.0.7\"\n"
+      "  announce_ip: \"fd00::7\" mtu: 9000 }\n"
+      "cpu_model: \"x86-64-v2\" virtio_console: true"));
+  ASSERT_TRUE(loaded.ok()) << loaded.ErrorText();
+  EXPECT_EQ(loaded.config.guest().disks(0).path(), folder_ + "/alpha.img");
+  EXPECT_EQ(loaded.config.guest().disks(0).state_dir(), folder_ + "/state-alpha");
+  EXPECT_EQ(loaded.config.guest().nics(0).tap(), "tap-alpha");
+  EXPECT_TRUE(loaded.config.guest().rng());
+}
+
+TEST_F(DeviceConfigTest, BadDisksAreNamed) {
+  MakeFile("a.img", 1024);
+  MakeFile("odd.img", 1000);
+  MakeFile("empty.img", 0);
+  std::filesystem::create_directory(folder_ + "/folder");
+  std::filesystem::create_symlink("a.img", folder_ + "/link.img");
+  const auto error = [this](const std::string& disks) {
+    const std::vector<std::string> errors = Errors(WithDevices(disks));
+    return absl::StrJoin(errors, "\n");
+  };
+  EXPECT_EQ(error("disks { name: \"a\" path: \"a.img\" }"), "");
+  EXPECT_THAT(error("disks { path: \"a.img\" }"), HasSubstr("4:1: guest.disks[0].name: must be"));
+  EXPECT_THAT(error("disks { name: \"a\" }"), HasSubstr("guest.disks[0].path: must be set"));
+  EXPECT_THAT(error("disks { name: \"abcdefghijklmnopqrstu\" path: \"a.img\" }"),
+              HasSubstr("guest.disks[0].name: 'abcdefghijklmnopqrstu' has 21 characters"));
+  EXPECT_THAT(error("disks { name: \"a\" path: \"b.img\" }"),
+              AllOf(HasSubstr("4:21: guest.disks[0].path: "), HasSubstr("No such file"),
+                    HasSubstr("truncate -s SIZE")));
+  EXPECT_THAT(error("disks { name: \"a\" path: \"folder\" }"), HasSubstr("neither a file nor"));
+  EXPECT_THAT(error("disks { name: \"a\" path: \"odd.img\" }"),
+              HasSubstr("has 1000 bytes, which is no multiple of 512"));
+  EXPECT_THAT(error("disks { name: \"a\" path: \"empty.img\" }"), HasSubstr("is empty"));
+  EXPECT_THAT(error("disks { name: \"a\" path: \"a.img\" state_dir: \"none\" }"),
+              HasSubstr("guest.disks[0].state_dir: there is no folder"));
+  EXPECT_THAT(error("disks { name: \"a\" path: \"a.img\" }\n"
+                    "disks { name: \"a\" path: \"./folder/../a.img\" }"),
+              AllOf(HasSubstr("5:9: guest.disks[1].name: 'a' names another disk already"),
+                    HasSubstr("5:19: guest.disks[1].path: "), HasSubstr("is disk 'a' already")));
+  EXPECT_THAT(error("disks { name: \"a\" path: \"a.img\" }\n"
+                    "disks { name: \"b\" path: \"link.img\" }"),
+              HasSubstr("is disk 'a' already"));
+  EXPECT_THAT(Errors(WithDevices("disks { name: \"a\" path: \"b.img\" }"), {.check_files = false}),
+              IsEmpty());
+}
+
+TEST_F(DeviceConfigTest, BadCardsAreNamed) {
+  const auto error = [this](const std::string& nics) {
+    const std::vector<std::string> errors = Errors(WithDevices(nics));
+    return absl::StrJoin(errors, "\n");
+  };
+  const std::string mac = " mac: \"52:54:00:00:00:01\" ";
+  EXPECT_EQ(error("nics { tap: \"t0\"" + mac + "}"), "");
+  EXPECT_THAT(error("nics {" + mac + "}"), HasSubstr("guest.nics[0].tap: must be set"));
+  EXPECT_THAT(error("nics { tap: \"t0\" }"), HasSubstr("guest.nics[0].mac: must be set"));
+  EXPECT_THAT(error("nics { tap: \"0123456789abcdef\"" + mac + "}"),
+              HasSubstr("has 16 characters, at most 15"));
+  EXPECT_THAT(error("nics { tap: \"a/b\"" + mac + "}"), HasSubstr("cannot be the name"));
+  EXPECT_THAT(error("nics { tap: \"t0\" mac: \"52:54:00:00:00\" }"),
+              HasSubstr("4:18: guest.nics[0].mac: "));
+  EXPECT_THAT(error("nics { tap: \"t0\" mac: \"53:54:00:00:00:01\" }"),
+              HasSubstr("4:18: guest.nics[0].mac: "));  // a group's
+  EXPECT_THAT(error("nics { tap: \"t0\"" + mac + "}\nnics { tap: \"t0\"" + mac + "}"),
+              AllOf(HasSubstr("5:8: guest.nics[1].tap: 't0' is another card's already"),
+                    HasSubstr("guest.nics[1].mac: '52:54:00:00:00:01' is another card's")));
+  EXPECT_THAT(
+      error("nics { tap: \"t0\"" + mac + "announce_ip: \"10.0.0.1\" announce_ip: \"10.0\" }"),
+      HasSubstr("guest.nics[0].announce_ip: "));
+  EXPECT_THAT(error("nics { tap: \"t0\"" + mac + "mtu: 67 }"),
+              HasSubstr("guest.nics[0].mtu: 67 is out of range: 68 to 65535"));
+  EXPECT_THAT(error("nics { tap: \"t0\"" + mac + "mtu: 65536 }"), HasSubstr("out of range"));
+}
+
+TEST_F(DeviceConfigTest, ThereAreAtMostEight) {
+  std::string nics;
+  for (int i = 0; i < 7; ++i) {
+    absl::StrAppend(&nics, "nics { tap: \"t", i, "\" mac: \"52:54:00:00:00:0", i, "\" }\n");
+  }
+  EXPECT_THAT(Errors(WithDevices(nics)), IsEmpty());
+  EXPECT_THAT(Errors(WithDevices(nics + "virtio_console: true")),
+              ElementsAre(HasSubstr("10:1: guest.nics: 9 devices (0 disks, 7 nics, ")));
+  EXPECT_THAT(Errors(WithDevices(nics + "virtio_console: true rng: false")), IsEmpty());
+}
+
+TEST_F(DeviceConfigTest, CpuModelsAndCapsAreJudged) {
+  EXPECT_THAT(Errors(WithDevices("cpu_model: \"pentium\"")),
+              ElementsAre(AllOf(HasSubstr("4:1: guest.cpu_model: unknown CPU model 'pentium'"),
+                                HasSubstr("known: host, x86-64-v2, x86-64-v3"))));
+  EXPECT_THAT(Errors(Solo("checkpoint { held_frames_kib: 127 disk_log_mib: 15 }\n")),
+              ElementsAre(HasSubstr("held_frames_kib: 127 is out of range: 128 to 1048576"),
+                          HasSubstr("disk_log_mib: 15 is out of range: 16 to 65536")));
+}
+
 TEST_F(ConfigTest, AddressesAreJudged) {
   const auto with = [&](const std::string& fields) {
     return Errors(
@@ -238,7 +355,8 @@ TEST(Schema, RangesAreThoseOfTheCheck) {
   schema.erase(std::remove(schema.begin(), schema.end(), ','), schema.end());
   for (const char* field :
        {"vcpus", "memory_mib", "ring_entries", "max_dirty_pages", "max_interval_us", "staging_mib",
-        "max_unacked_epochs", "held_output_kib", "heartbeat_interval_ms", "epoch_records"}) {
+        "max_unacked_epochs", "held_output_kib", "held_frames_kib", "disk_log_mib",
+        "heartbeat_interval_ms", "epoch_records"}) {
     const std::string error = CheckRange(field, uint64_t{1} << 40);
     const std::string range = error.substr(error.find(": ") + 2);
     const size_t declared = schema.find(absl::StrCat(" ", field, " = "));
