@@ -41,6 +41,7 @@ guest {{
 {initrd_line}  command_line: "{command_line}"
   vcpus: {vcpus}
   memory_mib: {memory_mib}
+  {devices}
 }}
 console {{ file: "{folder}/{{node}}.console" }}
 tracking {{ mode: MODE_{tracking} }}
@@ -163,7 +164,9 @@ class Pair:
     def __init__(self, build, command_line="workload=uniform pages=64 report_ms=5", vcpus=1,
                  memory_mib=32, tracking="AUTO", kernel=None, initrd="",
                  checkpoint="max_interval_us: 2000 min_interval_us: 500",
-                 failover="auto_failover: true heartbeat_interval_ms: 20 heartbeat_timeout_ms: 400"):
+                 failover="auto_failover: true heartbeat_interval_ms: 20 heartbeat_timeout_ms: 400",
+                 devices=""):
+        """devices: more fields of guest; FOLDER in them is the pair's folder."""
         self.build = pathlib.Path(build).resolve()
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="romulus-"))
         self.config = self.folder / "vm.textproto"
@@ -173,6 +176,7 @@ class Pair:
         self.options = dict(command_line=command_line, vcpus=vcpus,
                             memory_mib=memory_mib, tracking=tracking, checkpoint=checkpoint,
                             failover=failover, initrd=initrd,
+                            devices=devices.replace("FOLDER", str(self.folder)),
                             kernel=kernel or self.build / "guests/ledger.elf",
                             name="ledger", uuid=str(uuid.uuid4()))
         self.write_config()

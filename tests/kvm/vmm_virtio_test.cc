@@ -1,12 +1,8 @@
 // virtio devices of a Machine on real KVM: made, mapped, quiet when they must be, saved and
 // restored with it. The driver is the test's (support/virtio_driver.h); the ledger runs beside it.
 #include <atomic>
-#include <condition_variable>
-#include <deque>
 #include <memory>
-#include <mutex>
 #include <string>
-#include <thread>
 #include <utility>
 
 #include "arch/acpi.h"
@@ -14,6 +10,7 @@
 #include "devices/virtio/rng.h"
 #include "kvm/vmm_rig.h"
 #include "memory/page_set.h"
+#include "support/thread_executor.h"
 #include "support/virtio_driver.h"
 #include "support/virtio_rig.h"
 #include "vmm/machine.h"
@@ -40,42 +37,6 @@ class CountingEntropy final : public devices::EntropySource {
     return absl::OkStatus();
   }
   uint8_t last = 0;
-};
-
-// A loop of its own, as the daemon's.
-class ThreadExecutor final : public base::Executor {
- public:
-  ThreadExecutor() : thread_([this] { Main(); }) {}
-  ~ThreadExecutor() override {
-    Put([this] { ended_ = true; });
-    thread_.join();
-  }
-  void Post(std::function<void()> work) override { Put(std::move(work)); }
-  void PostAfter(uint64_t, std::function<void()> work) override { Put(std::move(work)); }
-
- private:
-  void Put(std::function<void()> work) {
-    {
-      std::lock_guard lock(mutex_);
-      work_.push_back(std::move(work));
-    }
-    changed_.notify_all();
-  }
-  void Main() {
-    while (!ended_) {
-      std::unique_lock lock(mutex_);
-      changed_.wait(lock, [this] { return !work_.empty(); });
-      const std::function<void()> work = std::move(work_.front());
-      work_.pop_front();
-      lock.unlock();
-      work();
-    }
-  }
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  std::deque<std::function<void()>> work_;
-  bool ended_ = false;  // the thread's own
-  std::thread thread_;
 };
 
 // Always has more to do.

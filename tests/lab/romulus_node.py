@@ -30,10 +30,11 @@ def console_file(folder, host):
     return folder / f"{host.name}.guest"
 
 
-def config(hosts, folder, kernel, initrd, command_line, memory_mib):
+def config(hosts, folder, kernel, initrd, command_line, memory_mib, **more):
     """The textproto that both nodes read, with timeouts that suit an emulated host."""
     return config_of([Address(host.name, f"{host.address}:7100", SOCKET) for host in hosts],
-                     f'file: "{folder}/{{node}}.guest"', kernel, initrd, command_line, memory_mib)
+                     f'file: "{folder}/{{node}}.guest"', kernel, initrd, command_line, memory_mib,
+                     **more)
 
 
 @dataclasses.dataclass
@@ -45,8 +46,8 @@ class Address:
 
 
 def config_of(nodes, console, kernel, initrd, command_line, memory_mib, vcpus=1, devices=""):
-    """A textproto for any one or two nodes; console is the content of the field of that name, devices
-    are further lines of the field guest."""
+    """A textproto for any one or two nodes; console is the content of the field of that name,
+    devices more fields of guest."""
     names = "".join(f"""\
 nodes {{
   name: "{node.name}"
@@ -63,7 +64,8 @@ uuid: "{_UUID}"
 {ramdisk}  command_line: "{command_line}"
   memory_mib: {memory_mib}
   vcpus: {vcpus}
-{devices}}}
+  {devices}
+}}
 console {{ {console} }}
 failover {{ heartbeat_interval_ms: 500 heartbeat_timeout_ms: 5000 }}
 """

@@ -66,8 +66,8 @@ class ServerGuest:
         self.primary = self.secondary = None
 
     def config(self, service):
-        devices = (f'  disks {{ name: "root" path: "{DISK}" }}\n'
-                   f'  nics {{ tap: "tap0" mac: "{_MAC}" announce_ip: "{GUEST_IP}" }}\n')
+        devices = (f'disks {{ name: "root" path: "{DISK}" }} '
+                   f'nics {{ tap: "tap0" mac: "{_MAC}" announce_ip: "{GUEST_IP}" }}')
         return config_of([Address(h.name, f"{h.address}:7100", SOCKET) for h in self.hosts],
                          f'file: "{self.lab.scratch}/{{node}}.guest"', self.folder / "vmlinuz",
                          self.folder / "initrd.img", self.command_line(service), 256,
