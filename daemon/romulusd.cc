@@ -8,6 +8,7 @@
 #include <string>
 
 #include "daemon/config.h"
+#include "daemon/disks_command.h"
 #include "daemon/exit_codes.h"
 #include "daemon/node.h"
 #include "daemon/probe_command.h"
@@ -22,6 +23,7 @@ struct Arguments {
   std::string node;
   std::string role;
   std::string device = "/dev/kvm";
+  std::string compare;
   bool json = false;
   bool no_files = false;
 };
@@ -50,6 +52,15 @@ int Check(const Arguments& arguments) {
   if (!loaded.ok()) return kExitUsage;
   std::printf("%s: no errors\n", arguments.config.c_str());
   return kExitOk;
+}
+
+int Disks(const Arguments& arguments) {
+  ConfigOptions options = OptionsFrom(arguments);
+  options.check_files = false;  // the stamps are asked for just when something is amiss
+  const LoadedConfig loaded = LoadConfig(arguments.config, options);
+  std::fputs(loaded.ErrorText().c_str(), stderr);
+  if (!loaded.ok()) return kExitUsage;
+  return DisksCommand(loaded.config, arguments.compare, arguments.json);
 }
 
 // SIGTERM and SIGINT wait from the first line on, until the node that is told of them runs
@@ -125,6 +136,15 @@ int Main(int argc, char** argv) {
   probe->add_flag("--json", arguments.json, "As JSON (romulus.v1.HostReport)");
   probe->add_option("--kvm-device", arguments.device, "KVM's device")->capture_default_str();
 
+  CLI::App* disks = app.add_subcommand(
+      "disks", "Say whose copies this node's disks are, and of which term and epoch.");
+  disks->add_option("--config", arguments.config, "The VM's configuration (textproto)")->required();
+  disks->add_option("--node", arguments.node, "Which of its nodes this host is");
+  disks->add_flag("--json", arguments.json, "As JSON (romulus.v1.DiskReport)");
+  disks->add_option(
+      "--compare", arguments.compare,
+      "What `romulusd disks --json` printed on the other node: names the newer copies");
+
   CLI::App* version = app.add_subcommand("version", "Print the version.");
 
   try {
@@ -138,6 +158,7 @@ int Main(int argc, char** argv) {
     return kExitOk;
   }
   if (check->parsed()) return Check(arguments);
+  if (disks->parsed()) return Disks(arguments);
   if (probe->parsed()) return ProbeCommand(arguments.device, arguments.json);
   return Run(arguments);
 }

@@ -8,7 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/strip.h"
-#include "romulus/v1/disk_stamp.pb.h"
+#include "disk/stamp_proto.h"
 
 namespace romulus::disk {
 namespace {
@@ -75,7 +75,7 @@ absl::string_view ModeName(Mode mode) {
   return kNames[static_cast<size_t>(mode)];
 }
 
-std::string FormatStamp(const Stamp& stamp) {
+v1::DiskStamp MessageOf(const Stamp& stamp) {
   v1::DiskStamp message;
   message.set_format(kFormat);
   message.set_vm_uuid(stamp.vm_uuid);
@@ -92,33 +92,15 @@ std::string FormatStamp(const Stamp& stamp) {
   message.set_inode(stamp.inode);
   message.set_mtime_ns(stamp.mtime_ns);
   message.set_boot_id(stamp.boot_id);
-  std::string body;
-  google::protobuf::TextFormat::PrintToString(message, &body);
-  const std::string text = absl::StrCat(kHead, body);
-  return absl::StrCat(text, SumLine(text));
+  return message;
 }
 
-absl::StatusOr<Stamp> ParseStamp(absl::string_view text) {
-  if (text.size() > kMaxStampBytes) return absl::DataLossError("it is too large");
-  const size_t sum_at = text.rfind(kSumPrefix);
-  if (sum_at == absl::string_view::npos || (sum_at > 0 && text[sum_at - 1] != '\n')) {
-    return absl::DataLossError("it does not end with a checksum");
-  }
-  if (text.substr(sum_at) != SumLine(text.substr(0, sum_at))) {
-    return absl::DataLossError("its checksum is wrong: it was edited or is damaged");
-  }
-  v1::DiskStamp message;
-  google::protobuf::TextFormat::Parser parser;
-  Silent silent;
-  parser.RecordErrorsTo(&silent);
-  parser.SetRecursionLimit(8);
-  parser.AllowUnknownField(true);  // a newer format is to be recognized as one
-  const bool parsed = parser.ParseFromString(std::string(text.substr(0, sum_at)), &message);
+absl::StatusOr<Stamp> StampOf(const v1::DiskStamp& message) {
   if (message.format() > kFormat) {
     return absl::UnimplementedError(absl::StrCat(
         "its format is ", message.format(), ", of a newer romulusd; this one knows ", kFormat));
   }
-  if (!parsed || message.format() == 0) return absl::DataLossError("it is malformed");
+  if (message.format() == 0) return absl::DataLossError("it is malformed");
   Stamp stamp;
   const absl::StatusOr<Mode> mode = FromProto(message.mode());
   if (!mode.ok()) return mode.status();
@@ -140,6 +122,33 @@ absl::StatusOr<Stamp> ParseStamp(absl::string_view text) {
   stamp.mtime_ns = message.mtime_ns();
   stamp.boot_id = message.boot_id();
   return stamp;
+}
+
+std::string FormatStamp(const Stamp& stamp) {
+  std::string body;
+  google::protobuf::TextFormat::PrintToString(MessageOf(stamp), &body);
+  const std::string text = absl::StrCat(kHead, body);
+  return absl::StrCat(text, SumLine(text));
+}
+
+absl::StatusOr<Stamp> ParseStamp(absl::string_view text) {
+  if (text.size() > kMaxStampBytes) return absl::DataLossError("it is too large");
+  const size_t sum_at = text.rfind(kSumPrefix);
+  if (sum_at == absl::string_view::npos || (sum_at > 0 && text[sum_at - 1] != '\n')) {
+    return absl::DataLossError("it does not end with a checksum");
+  }
+  if (text.substr(sum_at) != SumLine(text.substr(0, sum_at))) {
+    return absl::DataLossError("its checksum is wrong: it was edited or is damaged");
+  }
+  v1::DiskStamp message;
+  google::protobuf::TextFormat::Parser parser;
+  Silent silent;
+  parser.RecordErrorsTo(&silent);
+  parser.SetRecursionLimit(8);
+  parser.AllowUnknownField(true);  // a newer format is to be recognized as one
+  const bool parsed = parser.ParseFromString(std::string(text.substr(0, sum_at)), &message);
+  if (!parsed && message.format() <= kFormat) return absl::DataLossError("it is malformed");
+  return StampOf(message);
 }
 
 Comparison CompareStamps(const Stamp& first, const Stamp& second) {

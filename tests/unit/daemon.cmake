@@ -10,3 +10,5 @@ romulus_test(daemon_parts_test LABEL unit
 romulus_test(daemon_hello_test LABEL unit
              SOURCES ${CMAKE_CURRENT_LIST_DIR}/daemon_hello_test.cc
              DEPS romulus_daemon)
+romulus_test(daemon_disks_test LABEL unit SOURCES ${CMAKE_CURRENT_LIST_DIR}/daemon_disks_test.cc
+             DEPS romulus_daemon_base romulus_disk)
