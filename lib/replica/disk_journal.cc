@@ -229,7 +229,8 @@ void DiskJournal::CloseOpen() {
 }
 
 EpochKey DiskJournal::closed_end() const {
-  return has_closed() ? segments_[Closed()].last : EpochKey();
+  const int index = Closed();  // once: it may be freed meanwhile
+  return index < 0 ? EpochKey() : segments_[index].last;
 }
 
 absl::Status DiskJournal::Seal(int index) {
