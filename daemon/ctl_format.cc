@@ -61,6 +61,14 @@ void AddPrimaryRows(const v1::GetStatusResponse& status, TableRows& rows) {
   rows.emplace_back(
       "console", absl::StrCat("released to byte ", console.released(), ", ", console.queued_bytes(),
                               " wait", console.failure().empty() ? "" : ": ", console.failure()));
+  for (const v1::DeviceStatus& device : status.devices()) {
+    std::string text = Counts(device.counters());
+    if (!device.faults().empty()) {
+      absl::StrAppend(&text, text.empty() ? "" : "; ", "faults: ", Counts(device.faults()));
+    }
+    if (device.needs_reset()) absl::StrAppend(&text, text.empty() ? "" : "; ", "needs a reset");
+    rows.emplace_back(device.name(), text.empty() ? "-" : text);
+  }
   rows.emplace_back("exits", Counts(counters.exits()));
   rows.emplace_back("tracker",
                     absl::StrCat(status.machine().tracker(), " ", status.machine().ring_entries()));

@@ -124,6 +124,39 @@ void GuestDevices::SetOutputWaiting(const std::function<void()>& callback) {
   if (disk_log_ != nullptr) disk_log_->SetOnFull(callback);
 }
 
+std::vector<metrics::DiskTotals> GuestDevices::disk_totals() const {
+  std::vector<metrics::DiskTotals> all;
+  for (const Disk& disk : disks_) {
+    const disk::FileDiskCounters& of_disk = disk.file->counters();
+    all.push_back({.reads = of_disk.reads,
+                   .read_bytes = of_disk.read_bytes,
+                   .writes = of_disk.writes,
+                   .write_bytes = of_disk.write_bytes,
+                   .zeroes = of_disk.zeroes,
+                   .flushes = of_disk.flushes,
+                   .errors = of_disk.errors});
+  }
+  return all;
+}
+
+std::vector<metrics::NicTotals> GuestDevices::nic_totals() const {
+  std::vector<metrics::NicTotals> all;
+  for (const std::unique_ptr<Nic>& nic : nics_) {
+    const NicCounters of_nic = nic->counters();
+    all.push_back({.frames_in = of_nic.frames_in,
+                   .bytes_in = of_nic.bytes_in,
+                   .frames_out = of_nic.frames_out,
+                   .bytes_out = of_nic.bytes_out,
+                   .dropped_in = of_nic.frames_dropped_in,
+                   .dropped_out = of_nic.frames_dropped_out,
+                   .bad_frames = of_nic.bad_frames,
+                   .mac_clashes = of_nic.mac_clashes,
+                   .held_bytes = of_nic.held_bytes,
+                   .queued_bytes = of_nic.queued_bytes});
+  }
+  return all;
+}
+
 std::vector<DeviceCounters> GuestDevices::counters() const {
   std::vector<DeviceCounters> all;
   for (const Disk& disk : disks_) {

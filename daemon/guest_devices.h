@@ -10,6 +10,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -23,6 +24,7 @@
 #include "epoch/disk_log.h"
 #include "epoch/held_output.h"
 #include "epoch/logged_disk.h"
+#include "metrics/metrics.h"
 #include "romulus/v1/config.pb.h"
 #include "vmm/machine.h"
 
@@ -75,7 +77,10 @@ class GuestDevices {
   // Of the disks that are replicated; null if there is none.
   epoch::DiskLog* disk_log() { return disk_log_.get(); }
 
-  // Of all devices that count anything.
+  // Totals, in the order of the configuration.
+  std::vector<metrics::DiskTotals> disk_totals() const;
+  std::vector<metrics::NicTotals> nic_totals() const;
+  // The same and more, for the status: of all devices that count anything.
   std::vector<DeviceCounters> counters() const;
 
  private:

@@ -1,7 +1,10 @@
 #include "daemon/metric_labels.h"
 
+#include "absl/strings/str_cat.h"
 #include "codec/frame.h"
 #include "codec/page_encoding.h"
+#include "daemon/guest_devices.h"
+#include "devices/virtio/fault.h"
 #include "epoch/phases.h"
 #include "kvm/exit.h"
 #include "replica/fault.h"
@@ -37,8 +40,15 @@ std::vector<uint64_t> FrameErrorCounts(const replica::ReplicaCounters& counters)
   return counts;
 }
 
-metrics::Labels MetricLabels() {
+metrics::Labels MetricLabels(const romulus::v1::Guest& guest) {
   metrics::Labels labels;
+  labels.devices = VirtioDeviceNames(guest);
+  for (size_t i = 0; i < devices::kVirtioFaults; ++i) {
+    const auto fault = static_cast<devices::VirtioFault>(i);
+    labels.device_faults.push_back(std::string(devices::VirtioFaultName(fault)));
+  }
+  for (const romulus::v1::Disk& disk : guest.disks()) labels.disks.push_back(disk.name());
+  for (int i = 0; i < guest.nics_size(); ++i) labels.nics.push_back(absl::StrCat(i));
   labels.phases = Strings(epoch::kPhaseNames);
   labels.cut_reasons = Strings(epoch::kCutReasonNames);
   labels.encodings = Strings(codec::kPageEncodingNames);

@@ -10,12 +10,14 @@
 #include "failover/role_machine.h"
 #include "metrics/metrics.h"
 #include "replica/counters.h"
+#include "romulus/v1/config.pb.h"
 #include "romulus/v1/control.pb.h"
 #include "romulus/v1/replication.pb.h"
 
 namespace romulus::daemon {
 
-metrics::Labels MetricLabels();
+// For the devices of this guest.
+metrics::Labels MetricLabels(const romulus::v1::Guest& guest);
 // Faults of framing first, then those of content; counts in the same order.
 std::vector<std::string> FrameErrorNames();
 std::vector<uint64_t> FrameErrorCounts(const replica::ReplicaCounters& counters);

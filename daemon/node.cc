@@ -57,7 +57,7 @@ Node::Node(NodeOptions options, std::unique_ptr<kvm::System> system)
       config_(options_.config.config),
       system_(std::move(system)),
       log_(config_.log_level(), config_.name(), config_.node_name()),
-      metrics_(config_.name(), config_.node_name(), MetricLabels()),
+      metrics_(config_.name(), config_.node_name(), MetricLabels(config_.guest())),
       records_(config_.limits().epoch_records(), &metrics_),
       signs_(&clock_),
       role_(PolicyFrom(config_)),

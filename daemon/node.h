@@ -84,6 +84,7 @@ class Node final : private GuestHostListener,
   void Tick();
   void ResetDetector();
   void UpdateMetrics();
+  void UpdateDeviceMetrics();
   void ExportMetrics();
   void BeginShutdown();
   // The guest stands still (or is made to): its last epoch is cut and acked, then `then` follows.
@@ -96,6 +97,7 @@ class Node final : private GuestHostListener,
   std::string ReasonOf(const std::string& reason) const;
   void FillReplica(romulus::v1::GetStatusResponse& status) const;
   void FillGuest(romulus::v1::GetStatusResponse& status) const;
+  void FillDevices(romulus::v1::GetStatusResponse& status) const;
   romulus::v1::Tunables BuildTunables() const;
 
   // GuestHostListener (any thread):

@@ -295,6 +295,7 @@ void Node::FillGuest(v1::GetStatusResponse& status) const {
   for (size_t i = 0; i < exits.size(); ++i) {
     (*counters.mutable_exits())[std::string(kvm::kExitNames[i])] = exits[i];
   }
+  FillDevices(status);
   v1::ConsoleOffsets& console = *status.mutable_console();
   console.set_start(console_->start_offset().value_or(host_->gate().released_offset()));
   console.set_released(console_->written_offset().value_or(host_->gate().released_offset()));
@@ -302,6 +303,38 @@ void Node::FillGuest(v1::GetStatusResponse& status) const {
   console.set_failure(std::string(console_->failure().message()));
   status.mutable_machine()->set_tracker(host_->tracker_name());
   status.mutable_machine()->set_ring_entries(host_->ring_entries());
+}
+
+void Node::FillDevices(v1::GetStatusResponse& status) const {
+  for (const vmm::VirtioFacts& facts : host_->machine().virtio_facts()) {
+    v1::DeviceStatus& device = *status.add_devices();
+    device.set_name(facts.name);
+    device.set_needs_reset(facts.needs_reset);
+    for (size_t i = 0; i < facts.faults.size(); ++i) {
+      if (facts.faults[i] == 0) continue;
+      const auto fault = static_cast<devices::VirtioFault>(i);
+      (*device.mutable_faults())[std::string(devices::VirtioFaultName(fault))] = facts.faults[i];
+    }
+  }
+  for (const DeviceCounters& of_device : host_->devices().counters()) {
+    for (v1::DeviceStatus& device : *status.mutable_devices()) {
+      if (device.name() != of_device.name) continue;
+      for (const auto& [name, count] : of_device.counters) {
+        if (count != 0) (*device.mutable_counters())[name] = count;
+      }
+    }
+  }
+}
+
+void Node::UpdateDeviceMetrics() {
+  const std::vector<vmm::VirtioFacts> all = host_->machine().virtio_facts();
+  for (size_t i = 0; i < all.size(); ++i) {
+    metrics_.SetDevice(i, all[i].needs_reset, all[i].faults);
+  }
+  const std::vector<metrics::DiskTotals> disks = host_->devices().disk_totals();
+  for (size_t i = 0; i < disks.size(); ++i) metrics_.SetDisk(i, disks[i]);
+  const std::vector<metrics::NicTotals> nics = host_->devices().nic_totals();
+  for (size_t i = 0; i < nics.size(); ++i) metrics_.SetNic(i, nics[i]);
 }
 
 void Node::UpdateMetrics() {
@@ -321,6 +354,7 @@ void Node::UpdateMetrics() {
     metrics_.SetConsoleQueue(console_->queued_bytes(), !console_->failure().ok());
     const auto exits = host_->machine().exit_counts();
     for (size_t i = 0; i < exits.size(); ++i) metrics_.SetExits(i, exits[i]);
+    UpdateDeviceMetrics();
   } else {
     metrics_.SetEpoch(0, state.committed_epoch.value());
   }

@@ -20,13 +20,22 @@ const Histogram::BucketBoundaries kLatencyBuckets = {50e-6, 100e-6, 200e-6, 300e
                                                      1e-3,  2e-3,   5e-3,   10e-3,  20e-3,
                                                      50e-3, 100e-3, 0.5,    1.0,    5.0};
 
-class Builder {
+}  // namespace
+
+class Instruments::Builder {
  public:
   Builder(prometheus::Registry& registry, const prometheus::Labels& constant)
       : registry_(registry), constant_(constant) {}
 
   Counter* MakeCounter(const char* name, const char* help) {
     return &CounterFamily(name, help).Add({});
+  }
+  // One more series of a name that others have already: the same name, help and kind.
+  Counter* MakeCounter(const char* name, const char* help, const prometheus::Labels& labels) {
+    return &CounterFamily(name, help).Add(labels);
+  }
+  Gauge* MakeGauge(const char* name, const char* help, const prometheus::Labels& labels) {
+    return &GaugeFamily(name, help).Add(labels);
   }
   Gauge* MakeGauge(const char* name, const char* help) { return &GaugeFamily(name, help).Add({}); }
   Histogram* MakeHistogram(const char* name, const char* help,
@@ -74,8 +83,6 @@ class Builder {
   prometheus::Registry& registry_;
   const prometheus::Labels& constant_;
 };
-
-}  // namespace
 
 Instruments::Instruments(prometheus::Registry& registry, const prometheus::Labels& constant,
                          const Labels& labels) {
@@ -146,6 +153,76 @@ Instruments::Instruments(prometheus::Registry& registry, const prometheus::Label
   failover_activate_seconds =
       make.MakeGauge("romulus_failover_activate_seconds",
                      "Last promotion: from the decision until the guest ran.");
+  MakeDeviceInstruments(make, labels);
+}
+
+void Instruments::MakeDeviceInstruments(Builder& make, const Labels& labels) {
+  device_needs_reset =
+      make.Gauges("romulus_device_needs_reset",
+                  "1 while a virtio device waits for its driver, which broke a rule, to reset it.",
+                  "device", labels.devices);
+  for (const std::string& device : labels.devices) {
+    Labelled<Counter>& faults = device_faults.emplace_back();
+    for (const std::string& fault : labels.device_faults) {
+      faults.Add(*make.MakeCounter("romulus_device_faults_total",
+                                   "What the drivers of virtio devices did wrong.",
+                                   {{"device", device}, {"fault", fault}}));
+    }
+  }
+  for (const std::string& disk : labels.disks) {
+    const auto requests = [&](const char* kind) {
+      return make.MakeCounter("romulus_disk_requests_total", "Requests done on the guest's disks.",
+                              {{"disk", disk}, {"kind", kind}});
+    };
+    const auto bytes = [&](const char* kind) {
+      return make.MakeCounter("romulus_disk_bytes_total", "Bytes read and written by them.",
+                              {{"disk", disk}, {"kind", kind}});
+    };
+    disks.push_back(
+        {.reads = requests("read"),
+         .writes = requests("write"),
+         .zeroes = requests("zeroes"),
+         .flushes = requests("flush"),
+         .read_bytes = bytes("read"),
+         .write_bytes = bytes("write"),
+         .errors = make.MakeCounter("romulus_disk_errors_total",
+                                    "Requests that ended in an I/O error.", {{"disk", disk}})});
+  }
+  for (const std::string& nic : labels.nics) {
+    const auto counter = [&](const char* name, const char* help, const char* direction) {
+      return make.MakeCounter(name, help, {{"nic", nic}, {"direction", direction}});
+    };
+    const auto frames = [&](const char* direction) {
+      return counter("romulus_nic_frames_total", "Frames to (in) and from (out) the guest.",
+                     direction);
+    };
+    const auto bytes = [&](const char* direction) {
+      return counter("romulus_nic_bytes_total", "Bytes of these frames.", direction);
+    };
+    const auto dropped = [&](const char* direction) {
+      return counter("romulus_nic_dropped_frames_total",
+                     "Frames that the guest was not there for (in) or the tap did not take (out).",
+                     direction);
+    };
+    nics.push_back({.frames_in = frames("in"),
+                    .frames_out = frames("out"),
+                    .bytes_in = bytes("in"),
+                    .bytes_out = bytes("out"),
+                    .dropped_in = dropped("in"),
+                    .dropped_out = dropped("out"),
+                    .bad_frames = make.MakeCounter(
+                        "romulus_nic_bad_frames_total",
+                        "Frames of the guest that no network could carry.", {{"nic", nic}}),
+                    .mac_clashes = make.MakeCounter(
+                        "romulus_nic_mac_clashes_total",
+                        "Frames that came in from the card's own MAC address.", {{"nic", nic}}),
+                    .held_bytes = make.MakeGauge("romulus_nic_held_bytes",
+                                                 "Bytes of frames that wait for their epoch's ack.",
+                                                 {{"nic", nic}}),
+                    .queued_bytes = make.MakeGauge(
+                        "romulus_nic_queued_bytes",
+                        "Bytes of frames that may leave and wait for the tap.", {{"nic", nic}})});
+  }
 }
 
 Metrics::Impl::Impl(const prometheus::Labels& constant, const Labels& labels)

@@ -30,6 +30,29 @@ class Labelled {
   std::vector<T*> instruments_;
 };
 
+// What is counted of each disk and each network card.
+struct DiskInstruments {
+  prometheus::Counter* reads;
+  prometheus::Counter* writes;
+  prometheus::Counter* zeroes;
+  prometheus::Counter* flushes;
+  prometheus::Counter* read_bytes;
+  prometheus::Counter* write_bytes;
+  prometheus::Counter* errors;
+};
+struct NicInstruments {
+  prometheus::Counter* frames_in;
+  prometheus::Counter* frames_out;
+  prometheus::Counter* bytes_in;
+  prometheus::Counter* bytes_out;
+  prometheus::Counter* dropped_in;
+  prometheus::Counter* dropped_out;
+  prometheus::Counter* bad_frames;
+  prometheus::Counter* mac_clashes;
+  prometheus::Gauge* held_bytes;
+  prometheus::Gauge* queued_bytes;
+};
+
 struct Instruments {
   Instruments(prometheus::Registry& registry, const prometheus::Labels& constant,
               const Labels& labels);
@@ -70,6 +93,15 @@ struct Instruments {
   prometheus::Gauge* console_failing;
   prometheus::Gauge* failover_detect_seconds;
   prometheus::Gauge* failover_activate_seconds;
+
+  Labelled<prometheus::Gauge> device_needs_reset;
+  std::vector<Labelled<prometheus::Counter>> device_faults;  // by device, then fault
+  std::vector<DiskInstruments> disks;
+  std::vector<NicInstruments> nics;
+
+ private:
+  class Builder;
+  void MakeDeviceInstruments(Builder& make, const Labels& labels);
 };
 
 struct Metrics::Impl {

@@ -102,6 +102,40 @@ void Metrics::SetCommitted(uint64_t epochs, uint64_t pages) {
 }
 void Metrics::SetReceived(uint64_t bytes) { RaiseTo(*impl_->instruments.received_bytes, bytes); }
 
+void Metrics::SetDevice(size_t device, bool needs_reset, std::span<const uint64_t> faults) {
+  Instruments& to = impl_->instruments;
+  if (device >= to.device_faults.size()) return;
+  to.device_needs_reset.at(device).Set(needs_reset ? 1 : 0);
+  for (size_t i = 0; i < faults.size(); ++i) RaiseTo(to.device_faults[device].at(i), faults[i]);
+}
+
+void Metrics::SetDisk(size_t disk, const DiskTotals& totals) {
+  if (disk >= impl_->instruments.disks.size()) return;
+  const DiskInstruments& to = impl_->instruments.disks[disk];
+  RaiseTo(*to.reads, totals.reads);
+  RaiseTo(*to.writes, totals.writes);
+  RaiseTo(*to.zeroes, totals.zeroes);
+  RaiseTo(*to.flushes, totals.flushes);
+  RaiseTo(*to.read_bytes, totals.read_bytes);
+  RaiseTo(*to.write_bytes, totals.write_bytes);
+  RaiseTo(*to.errors, totals.errors);
+}
+
+void Metrics::SetNic(size_t nic, const NicTotals& totals) {
+  if (nic >= impl_->instruments.nics.size()) return;
+  const NicInstruments& to = impl_->instruments.nics[nic];
+  RaiseTo(*to.frames_in, totals.frames_in);
+  RaiseTo(*to.frames_out, totals.frames_out);
+  RaiseTo(*to.bytes_in, totals.bytes_in);
+  RaiseTo(*to.bytes_out, totals.bytes_out);
+  RaiseTo(*to.dropped_in, totals.dropped_in);
+  RaiseTo(*to.dropped_out, totals.dropped_out);
+  RaiseTo(*to.bad_frames, totals.bad_frames);
+  RaiseTo(*to.mac_clashes, totals.mac_clashes);
+  to.held_bytes->Set(Number(totals.held_bytes));
+  to.queued_bytes->Set(Number(totals.queued_bytes));
+}
+
 void Metrics::Failover(bool by_operator, uint64_t detect_ns, uint64_t activate_ns) {
   impl_->instruments.failovers.at(by_operator ? 1 : 0).Increment();
   impl_->instruments.failover_detect_seconds->Set(Seconds(detect_ns));

@@ -28,6 +28,37 @@ struct Labels {
   std::vector<std::string> frame_errors;
   std::vector<std::string> roles;
   std::vector<std::string> modes;
+  // Of the guest's virtio devices: all of them, what their drivers can do wrong, and of all devices
+  // those that are disks and network cards.
+  std::vector<std::string> devices = {};
+  std::vector<std::string> device_faults = {};
+  std::vector<std::string> disks = {};
+  std::vector<std::string> nics = {};
+};
+
+// Totals so far of one of the guest's disks on this host.
+struct DiskTotals {
+  uint64_t reads = 0;
+  uint64_t read_bytes = 0;
+  uint64_t writes = 0;
+  uint64_t write_bytes = 0;
+  uint64_t zeroes = 0;  // discards and write zeroes
+  uint64_t flushes = 0;
+  uint64_t errors = 0;
+};
+
+// Of one of its network cards; the last two are of now.
+struct NicTotals {
+  uint64_t frames_in = 0;
+  uint64_t bytes_in = 0;
+  uint64_t frames_out = 0;
+  uint64_t bytes_out = 0;
+  uint64_t dropped_in = 0;
+  uint64_t dropped_out = 0;
+  uint64_t bad_frames = 0;
+  uint64_t mac_clashes = 0;
+  uint64_t held_bytes = 0;
+  uint64_t queued_bytes = 0;
 };
 
 // One epoch as its checkpoint left it. Times in nanoseconds.
@@ -73,6 +104,10 @@ class Metrics {
   void SetFrameErrors(size_t kind, uint64_t total);
   void SetCommitted(uint64_t epochs, uint64_t pages);
   void SetReceived(uint64_t bytes);
+  // By index in Labels::devices, disks, nics; faults in the order of Labels::device_faults.
+  void SetDevice(size_t device, bool needs_reset, std::span<const uint64_t> faults);
+  void SetDisk(size_t disk, const DiskTotals& totals);
+  void SetNic(size_t nic, const NicTotals& totals);
   // detect_ns is 0 when an operator asked.
   void Failover(bool by_operator, uint64_t detect_ns, uint64_t activate_ns);
 

@@ -32,6 +32,18 @@ def kill_moment(pair, random_source, in_sync):
     return primary, secondary, mode
 
 
+def clock_fault(verdict, failover, elapsed_s):
+    """What is wrong with the guest's clock, if anything: it goes on as if the guest had never stood
+    still, so the failover is in it, from the last that was heard of the primary on, and no more."""
+    silent_ms = int(failover.get("detect_ns", 0)) / 1e6
+    guest_ms = verdict["last_ms"] - verdict["first_ms"]
+    if verdict["longest_ms"] + 1 < silent_ms:
+        return f"its clock knows nothing of {silent_ms} ms of silence"
+    if guest_ms > elapsed_s * 1010:
+        return f"its clock went forward by {guest_ms} ms in {elapsed_s} s"
+    return ""
+
+
 def round_of(build, number, seed, in_sync):
     source = random.Random(seed * 1000 + number)
     vcpus = source.choice([1, 1, 2])
@@ -42,8 +54,9 @@ def round_of(build, number, seed, in_sync):
     fill = 0
     if in_sync:  # so much memory in use that the full sync takes a while
         memory_mib, pages, fill = 512, source.choice([3000, 60_000]), 1
-    command_line = (f"workload={workload} pages={pages} rate={rate} fill={fill} report_ms=3"
+    command_line = (f"workload={workload} pages={pages} rate={rate} fill={fill} report_ms=3 clock=1"
                     f" seed={number + 1}")
+    began = time.monotonic()
     with pairlib.Pair(build, command_line=command_line, vcpus=vcpus, memory_mib=memory_mib) as pair:
         primary, secondary, mode = kill_moment(pair, source, in_sync)
         said_before = primary.console()
@@ -65,8 +78,9 @@ def round_of(build, number, seed, in_sync):
         secondary.await_status("twenty more steps", goes_on)
         joined, whole, explanation = pairlib.stream_continues(said_before, secondary.console())
         verdict = pairlib.judge_console(whole)
-        good = joined and verdict["good"]
-        detail = explanation if good else f"{explanation} {verdict}"
+        clock = clock_fault(verdict, status["last_failover"], time.monotonic() - began)
+        good = joined and verdict["good"] and not clock
+        detail = explanation if good else f"{explanation} {clock} {verdict}"
         return good, "resumed", f"{label}: killed at step {last}, {detail}"
 
 

@@ -263,6 +263,20 @@ TEST_F(VmmTest, AClosedGateHoldsTheGuestAndNotThePause) {
   machine->Stop();  // must not hang
 }
 
+// 5 GiB: three below the hole for devices, two from 4 GiB on. Its pages come only when touched.
+TEST_F(VmmTest, RunsWithMemoryOnBothSidesOfTheHole) {
+  Witness witness;
+  vmm::MachineSpec spec = Spec(witness, 2, "steps=5 report_ms=2");
+  spec.memory = NewMemory(5120);
+  ASSERT_EQ(spec.memory->layout().regions().size(), 2u);
+  ASSERT_OK_AND_ASSIGN(auto machine, Machine::Boot(*system_, spec));
+  ASSERT_OK(machine->Start());
+  ASSERT_TRUE(witness.AwaitStop());
+  EXPECT_EQ(witness.stop(), vmm::GuestStop::kPowerOff) << witness.detail();
+  EXPECT_TRUE(LedgerIsIntact(witness.text(), 5));
+  machine->Stop();
+}
+
 // A baseline CPU, where the host has it: the guest works with it, and its state has no MSR that
 // another host with no more than the baseline could lack.
 TEST_F(VmmTest, ABaselineCpuMovesWithTheGuest) {

@@ -6,6 +6,7 @@
 #include <chrono>
 #include <condition_variable>
 #include <cstring>
+#include <fstream>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -170,6 +171,45 @@ inline ::testing::AssertionResult LedgerIsIntact(const std::string& console, uin
                                          << console;
   }
   return ::testing::AssertionSuccess();
+}
+
+// The smallest PVH ELF around some 32-bit code.
+inline std::string WritePvhElf(const std::string& path, const std::string& code) {
+  std::string elf(0x1000, '\0');
+  auto put16 = [&](size_t at, uint16_t v) { std::memcpy(elf.data() + at, &v, 2); };
+  auto put32 = [&](size_t at, uint32_t v) { std::memcpy(elf.data() + at, &v, 4); };
+  constexpr uint32_t kEntry = 0x100000;
+  std::memcpy(elf.data(),
+              "\x7f"
+              "ELF\x01\x01\x01",
+              7);
+  put16(16, 2);  // executable
+  put16(18, 3);  // 386
+  put32(20, 1);
+  put32(24, kEntry);
+  put32(28, 52);  // program headers
+  put16(40, 52);
+  put16(42, 32);
+  put16(44, 2);
+  const uint32_t load[] = {1,
+                           0x1000,
+                           kEntry,
+                           kEntry,
+                           static_cast<uint32_t>(code.size()),
+                           static_cast<uint32_t>(code.size()),
+                           7,
+                           0x1000};
+  std::memcpy(elf.data() + 52, load, sizeof(load));
+  const uint32_t note[] = {4, 0x200, 0, 0, 20, 20, 4, 4};
+  std::memcpy(elf.data() + 84, note, sizeof(note));
+  put32(0x200, 4);   // name size
+  put32(0x204, 4);   // descriptor size
+  put32(0x208, 18);  // XEN_ELFNOTE_PHYS32_ENTRY
+  std::memcpy(elf.data() + 0x20c, "Xen", 4);
+  put32(0x210, kEntry);
+  elf += code;
+  std::ofstream(path, std::ios::binary) << elf;
+  return path;
 }
 
 class VmmTest : public ::testing::Test {

@@ -133,6 +133,35 @@ TEST_F(VmmVirtioTest, AcpiTellsTheGuestOfEachDevice) {
   EXPECT_EQ(DriverPort(machine->virtio(1)).Read(devices::testing::mmio::kDeviceId), 42u);
 }
 
+// By the guest's own load and store: the window of the second device, a write and a read of it.
+TEST_F(VmmVirtioTest, TheGuestReachesThemOnItsBus) {
+  Witness witness;
+  vmm::MachineSpec spec = SpecWith(witness, {Rng(), Holding()});
+  const std::string code(
+      "\xa1\x00\x10\x00\xd0"  // mov eax, [0xd0001000]: the magic number
+      "\xba\xf8\x03\x00\x00"  // mov edx, 0x3f8
+      "\xb9\x04\x00\x00\x00"  // mov ecx, 4
+      "\xee\xc1\xe8\x08\x49"  // out dx, al; shr eax, 8; dec ecx
+      "\x75\xf9"              // jnz to the out
+      "\xb8\x01\x00\x00\x00"  // mov eax, 1
+      "\xa3\x70\x10\x00\xd0"  // mov [0xd0001070], eax: the status, ACKNOWLEDGE
+      "\xa1\x70\x10\x00\xd0"  // mov eax, [0xd0001070]
+      "\x04\x30\xee"          // add al, '0'; out dx, al
+      "\xba\x04\x06\x00\x00"  // mov edx, 0x604
+      "\xb8\x00\x20\x00\x00"  // mov eax, 0x2000
+      "\x66\xef"              // out dx, ax: power off
+      "\xf4\xeb\xfd",         // hlt; jmp to the hlt
+      55);
+  spec.boot.kernel_path = WritePvhElf(::testing::TempDir() + "/bus.elf", code);
+  spec.boot.command_line.clear();
+  ASSERT_OK_AND_ASSIGN(auto machine, Machine::Boot(*system_, spec));
+  ASSERT_OK(machine->Start());
+  ASSERT_TRUE(witness.AwaitStop());
+  EXPECT_EQ(witness.stop(), vmm::GuestStop::kPowerOff) << witness.detail();
+  EXPECT_EQ(witness.text(), "virt1");
+  EXPECT_EQ(DriverPort(machine->virtio(0)).status(), 0u) << "the other device";
+}
+
 // Not before Start(), not in a pause, not after Stop(): a device works between them only, and what
 // the driver asked for meanwhile is done then.
 TEST_F(VmmVirtioTest, P4_DevicesAreQuietWhileTheGuestStandsStill) {

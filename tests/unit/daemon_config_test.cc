@@ -202,7 +202,7 @@ TEST_F(DeviceConfigTest, BadDisksAreNamed) {
   EXPECT_THAT(error("disks { name: \"abcdefghijklmnopqrstu\" path: \"a.img\" }"),
               HasSubstr("guest.disks[0].name: 'abcdefghijklmnopqrstu' has 21 characters"));
   EXPECT_THAT(error("disks { name: \"a\" path: \"b.img\" }"),
-              AllOf(HasSubstr("4:21: guest.disks[0].path: "), HasSubstr("No such file"),
+              AllOf(HasSubstr("4:19: guest.disks[0].path: "), HasSubstr("No such file"),
                     HasSubstr("truncate -s SIZE")));
   EXPECT_THAT(error("disks { name: \"a\" path: \"folder\" }"), HasSubstr("neither a file nor"));
   EXPECT_THAT(error("disks { name: \"a\" path: \"odd.img\" }"),

@@ -29,7 +29,11 @@ Labels TestLabels() {
           .exit_kinds = {"io", "mmio"},
           .frame_errors = {"checksum"},
           .roles = {"primary", "secondary"},
-          .modes = {"solo", "protected"}};
+          .modes = {"solo", "protected"},
+          .devices = {"virtio.block.root", "virtio.net.0"},
+          .device_faults = {"avail_index", "status"},
+          .disks = {"root"},
+          .nics = {"0"}};
 }
 
 // The value of the series whose line starts with `series`, as text; "absent" if there is none.
@@ -122,6 +126,31 @@ TEST(Metrics, ExitsAreTotals) {
   metrics.SetExits(0, 9);
   metrics.SetExits(0, 3);  // a machine begun anew: a counter never falls
   EXPECT_EQ(ValueOf(metrics, "romulus_exits_total", "kind=\"io\""), "9");
+}
+
+TEST(Metrics, DevicesAreTotalsByNameAndNeedAResetOrNot) {
+  Metrics metrics("vm1", "alpha", TestLabels());
+  metrics.SetDevice(1, true, std::array<uint64_t, 2>{0, 3});
+  metrics.SetDevice(1, false, std::array<uint64_t, 2>{0, 2});  // totals never fall
+  metrics.SetDevice(0, true, std::array<uint64_t, 2>{1, 0});
+  metrics.SetDevice(7, true, std::array<uint64_t, 2>{9, 9});  // there is none
+  EXPECT_EQ(
+      ValueOf(metrics, "romulus_device_faults_total", "device=\"virtio.net.0\",fault=\"status\""),
+      "3");
+  EXPECT_EQ(ValueOf(metrics, "romulus_device_faults_total",
+                    "device=\"virtio.block.root\",fault=\"avail_index\""),
+            "1");
+  EXPECT_EQ(ValueOf(metrics, "romulus_device_needs_reset", "device=\"virtio.net.0\""), "0");
+  EXPECT_EQ(ValueOf(metrics, "romulus_device_needs_reset", "device=\"virtio.block.root\""), "1");
+  metrics.SetDisk(0, {.reads = 1, .write_bytes = 512, .errors = 2});
+  EXPECT_EQ(ValueOf(metrics, "romulus_disk_requests_total", "disk=\"root\",kind=\"read\""), "1");
+  EXPECT_EQ(ValueOf(metrics, "romulus_disk_bytes_total", "disk=\"root\",kind=\"write\""), "512");
+  EXPECT_EQ(ValueOf(metrics, "romulus_disk_errors_total", "disk=\"root\""), "2");
+  metrics.SetNic(0, {.frames_out = 5, .mac_clashes = 1, .held_bytes = 100});
+  metrics.SetNic(0, {.frames_out = 6, .mac_clashes = 1, .held_bytes = 0});
+  EXPECT_EQ(ValueOf(metrics, "romulus_nic_frames_total", "direction=\"out\",nic=\"0\""), "6");
+  EXPECT_EQ(ValueOf(metrics, "romulus_nic_mac_clashes_total", "nic=\"0\""), "1");
+  EXPECT_EQ(ValueOf(metrics, "romulus_nic_held_bytes", "nic=\"0\""), "0");
 }
 
 TEST(Metrics, FailoverSaysWhy) {

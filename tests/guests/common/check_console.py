@@ -10,7 +10,8 @@ import json
 import re
 import sys
 
-STEP = re.compile(r"step (\d{6,}) sum ([0-9a-f]{16}) writes (\d+) vcpus (\d+) ok")
+STEP = re.compile(
+    r"step (\d{6,})(?: ms (?P<ms>\d+))? sum ([0-9a-f]{16}) writes (?P<writes>\d+) vcpus (?P<vcpus>\d+) ok")
 # First line of each guest.
 BANNERS = {"ledger": r"ledger: vcpus=\d+ .*", "disk": r"disk: blocks=\d+ .*"}
 MAX_ERRORS = 20  # reported; all are counted
@@ -27,6 +28,8 @@ class Console:
         self.damaged = re.compile(rf"\bstep \d|{guest}:|{guest.upper()}")
         self.first = self.last = self.writes = self.vcpus = None
         self.steps = self.boots = self.error_count = 0
+        self.first_ms = self.ms = None  # the guest's clock, if steps tell it (clock=1)
+        self.longest_ms = 0  # from one step to the next
         self.corrupt = self.done = False
         self.errors = []
 
@@ -36,7 +39,7 @@ class Console:
             self.errors.append(f"line {number}: {text}")
 
     def step(self, number, match):
-        step, writes, vcpus = int(match[1]), int(match[3]), int(match[4])
+        step, writes, vcpus = int(match[1]), int(match["writes"]), int(match["vcpus"])
         if self.done:
             self.error(number, f"step {step} after the end")
         if self.last is None:
@@ -48,8 +51,19 @@ class Console:
             self.error(number, f"writes fell from {self.writes} to {writes}")
         if self.vcpus is not None and vcpus != self.vcpus:
             self.error(number, f"vcpus changed from {self.vcpus} to {vcpus}")
+        if match["ms"] is not None:
+            self.time(number, int(match["ms"]))
         self.steps += 1
         self.last, self.writes, self.vcpus = step, writes, vcpus
+
+    def time(self, number, ms):
+        if self.ms is not None:
+            if ms < self.ms:
+                self.error(number, f"the clock fell from {self.ms} to {ms} ms")
+            self.longest_ms = max(self.longest_ms, ms - self.ms)
+        else:
+            self.first_ms = ms
+        self.ms = ms
 
     def line(self, number, line):
         if match := STEP.fullmatch(line):
@@ -87,6 +101,9 @@ class Console:
             "writes": self.writes,
             "vcpus": self.vcpus,
             "boots": self.boots,
+            "first_ms": self.first_ms,
+            "last_ms": self.ms,
+            "longest_ms": self.longest_ms,
             "done": self.done,
             "corrupt": self.corrupt,
             "error_count": self.error_count,

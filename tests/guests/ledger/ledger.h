@@ -22,6 +22,7 @@ struct Options {
   uint64_t verify;        // whole slice is verified every so many steps; 0: never
   uint64_t seed;
   uint64_t fill;          // write every page once before the first step
+  uint64_t clock;         // steps tell the time
   uint64_t corrupt_at;    // test aid: at this step
   uint64_t corrupt_vcpu;  //   this vCPU damages a page of its own
   uint64_t workload;      // enum Workload

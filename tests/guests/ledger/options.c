@@ -21,6 +21,7 @@ static const struct NumberOption kNumbers[] = {
     {"verify", &g_options.verify, 0, UINT64_MAX},
     {"seed", &g_options.seed, 0, UINT64_MAX},
     {"fill", &g_options.fill, 0, 1},
+    {"clock", &g_options.clock, 0, 1},
     {"corrupt_at", &g_options.corrupt_at, 0, UINT64_MAX},
     {"corrupt_vcpu", &g_options.corrupt_vcpu, 0, GUEST_MAX_VCPUS - 1},
 };

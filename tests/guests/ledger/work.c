@@ -130,9 +130,21 @@ static void ReportStep(volatile struct CpuPage* cpu) {
   cpu->steps = step;
   Text(&line, "step ");
   Decimal(&line, step, 6);
+  if (g_options.clock) {
+    Text(&line, " ms ");
+    Decimal(&line, ReadTsc() / g_guest_options.tsc_khz, 1);
+  }
   PrintTotals(&line);
   Send(&line);
   if (step == g_options.steps) Finish(cpu);
+}
+
+// `last` is in no page that could have gone back with the clock, but in a register or on the stack
+// of this very moment.
+static uint64_t LaterThan(uint64_t last) {
+  const uint64_t now = ReadTsc();
+  if (now < last) FailNumber("the clock went back, by TSC ticks: ", last - now);
+  return now;
 }
 
 void Work(volatile struct CpuPage* cpu) {
@@ -159,7 +171,7 @@ void Work(volatile struct CpuPage* cpu) {
     } else if (ledger_progress[0].state == kDone) {
       Finish(cpu);
     }
-    now = ReadTsc();
+    now = LaterThan(now);
     if (writing && (write_period == 0 || Due(next_write, now, write_period))) {
       if (!WriteAndVerify(cpu)) Corrupt(cpu);
       next_write = NextDeadline(next_write, now, write_period);
