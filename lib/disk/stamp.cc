@@ -154,7 +154,7 @@ absl::StatusOr<Stamp> ParseStamp(absl::string_view text) {
 Comparison CompareStamps(const Stamp& first, const Stamp& second) {
   const Stamp* const stamps[] = {&first, &second};
   if (!IsDisk(first.mode) && !IsDisk(second.mode)) {
-    return {-1, absl::StrCat("neither is a whole disk: one is ", ModeName(first.mode),
+    return {-1, absl::StrCat("neither is known to be a whole disk: one is ", ModeName(first.mode),
                              ", the other ", ModeName(second.mode))};
   }
   for (int i = 0; i < 2; ++i) {

@@ -359,6 +359,9 @@ bool DiskFiles::MayApply() const {
 }
 
 absl::Status DiskFiles::ApplyClosed(const EpochKey& last) {
+  if (base::Fires(options_.failpoints, "disk_files.apply")) {
+    return absl::DataLossError(absl::StrCat(disks_.front().copy->spec().path, ": failpoint"));
+  }
   Target target(*this);
   ROMULUS_RETURN_IF_ERROR(journal_->ApplyClosed(last, target));
   if (options_.durability != Durability::kNever) ROMULUS_RETURN_IF_ERROR(SyncDisks());
@@ -394,6 +397,10 @@ absl::Status DiskFiles::SyncDisks() {
 }
 
 absl::Status DiskFiles::StampAll(disk::Mode mode, const EpochKey& key) {
+  if (base::Fires(options_.failpoints, "disk_files.stamp")) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat(disks_.front().copy->stamp_path(), ": failpoint"));
+  }
   for (const Disk& disk : disks_) {
     disk::Stamp stamp = disk.copy->stamp();
     const bool is_secondary = mode == disk::Mode::kSecondary;

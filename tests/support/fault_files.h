@@ -153,7 +153,6 @@ class FaultFiles final : public disk::Files {
     std::string durable;  // as of the last sync
     std::string now;
     std::vector<Change> unsynced;
-    std::set<uint64_t> reserved;  // sectors that were asked for
 
     void Put(uint64_t offset, std::string bytes) {
       PutInto(now, offset, bytes);
@@ -186,11 +185,7 @@ class FaultFiles final : public disk::Files {
   class FaultFile final : public disk::File {
    public:
     FaultFile(FaultFiles& files, std::string path, std::shared_ptr<Node> node, bool read_only)
-        : files_(files),
-          path_(std::move(path)),
-          node_(std::move(node)),
-          read_only_(read_only),
-          session_(files.boots_) {}
+        : files_(files), path_(std::move(path)), node_(std::move(node)), read_only_(read_only) {}
     ~FaultFile() override {
       absl::MutexLock lock(&files_.mutex_);
       files_.locked_.erase(path_);
@@ -257,7 +252,6 @@ class FaultFiles final : public disk::Files {
     const std::string path_;
     const std::shared_ptr<Node> node_;
     const bool read_only_;
-    const int session_;
   };
 
   absl::StatusOr<std::shared_ptr<disk::File>> OpenLocked(const std::string& path,

@@ -110,6 +110,39 @@ TEST(DiskFilesTest, RefusesToPromoteWhatIsNotThere) {
   EXPECT_TRUE(rig.disks().Promote(Key(1), Term(2)).ok());
 }
 
+// How a node starts as primary from what it had as a secondary.
+TEST(DiskFilesTest, P2_AfterARestartTheNewestEpochCanBePromoted) {
+  FilesRig rig;
+  rig.Follow();
+  ASSERT_TRUE(rig.Epoch(2, {Filled(0, 1, 'x'), Filled(2, 1, 'x')}).ok());
+  ASSERT_TRUE(rig.Epoch(3, {Discard(0, 1, 1)}).ok());
+  rig.Open();
+  ASSERT_TRUE(rig.disks().usable().ok()) << rig.disks().usable();
+  EXPECT_TRUE(rig.Equal());
+  EXPECT_EQ(rig.disks().newest(), Key(3));
+  ASSERT_TRUE(rig.disks().Promote(rig.disks().newest(), Term(5)).ok());
+  EXPECT_EQ(rig.mode(1), disk::Mode::kPrimarySolo);
+  rig.Open();
+  EXPECT_FALSE(rig.disks().usable().ok());  // a primary's: nothing is replayed over it
+  EXPECT_TRUE(rig.Equal());
+  EXPECT_EQ(rig.disks().facts()[0].stamp.term, Term(5));
+}
+
+TEST(DiskFilesTest, WhatFailsIsToldAtEveryStep) {
+  for (const std::string step : {"disk_files.stamp", "disk_files.journal", "disk_files.apply"}) {
+    base::Failpoints failpoints;
+    FilesRig rig;
+    rig.options.failpoints = &failpoints;
+    rig.Open();
+    failpoints.Arm(step);
+    absl::Status status = FullSync(rig.disks(), rig.images);
+    if (status.ok()) status = rig.disks().Journal(Key(1), {{Filled(0, 1, 'x', 10)}});
+    if (status.ok()) status = rig.disks().Apply(Key(1));
+    EXPECT_EQ(failpoints.Fired(step), 1u) << step;
+    EXPECT_THAT(std::string(status.message()), HasSubstr("/root.img")) << step;
+  }
+}
+
 TEST(DiskFilesTest, EpochsWithoutWritesCostNothing) {
   FilesRig rig(Durability::kEpoch);
   rig.Follow();

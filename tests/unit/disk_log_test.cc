@@ -313,7 +313,7 @@ TEST(LoggedDiskTest, P2_CopyAndDiskEndEqualForAGuestThatOverlapsItsWrites) {
   const uint64_t seed = std::random_device()();
   SCOPED_TRACE(::testing::Message() << "seed " << seed);
   std::mt19937_64 random(seed);
-  for (int round = 0; round < 50; ++round) {
+  for (int round = 0; round < 15; ++round) {
     LogRig rig(/*cap=*/64u << 20);
     std::string copy(kDiskBytes, '\0');
     const auto any = [&](uint64_t below) { return random() % below; };
