@@ -420,8 +420,9 @@ absl::Status MachineCore::RestoreTscs(uint64_t outage_ns) {
   }
   ROMULUS_ASSIGN_OR_RETURN(const uint64_t now, vcpus_[0]->GetMsr(kMsrTsc));
   if (now < states_[0]->tsc()) {
-    notes_.push_back(absl::StrCat("this host's KVM cannot set the guest's TSC: it goes back by ",
-                                  (states_[0]->tsc() - now) / std::max(1u, tsc_khz_), " ms"));
+    notes_.push_back(absl::StrCat("this host's KVM cannot set the guest's TSC: it is ",
+                                  (states_[0]->tsc() - now) / std::max(1u, tsc_khz_),
+                                  " ms behind"));
   }
   return absl::OkStatus();
 }

@@ -239,6 +239,65 @@ TEST_F(StateTest, NoiseIsNeverMoreThanAnErrorOrABadGuest) {
   EXPECT_GT(restored, 0);
 }
 
+// The guest's clocks go on as if it had run meanwhile: TSC and kvmclock, together.
+TEST_F(StateTest, ClocksGoForwardByTheOutage) {
+  Capture(2);
+  struct Clocks {
+    uint64_t tsc_ns;
+    uint64_t kvmclock_ns;
+  };
+  const auto clocks = [](const MachineState& state) {
+    Clocks found{};
+    uint64_t tsc = 0;
+    uint32_t khz = 1;
+    for (const Section& section : state.sections()) {
+      if (section.kind == "vcpu.msrs" && section.instance == 0) {
+        std::memcpy(&tsc, section.payload.data() + MsrAt(section, 0x10) + 8, sizeof(tsc));
+      } else if (section.kind == "vm.clock") {
+        std::memcpy(&found.kvmclock_ns, section.payload.data(), sizeof(found.kvmclock_ns));
+      } else if (section.kind == "vm.tsc_khz") {
+        std::memcpy(&khz, section.payload.data(), sizeof(khz));
+      }
+    }
+    found.tsc_ns = static_cast<uint64_t>(static_cast<unsigned __int128>(tsc) * 1'000'000 / khz);
+    return found;
+  };
+  const Clocks before = clocks(state_);
+  constexpr uint64_t kSecond = 1'000'000'000;
+  for (const uint64_t outage_ns : {uint64_t{0}, 7 * kSecond, uint64_t{3600} * kSecond}) {
+    Witness witness;
+    ASSERT_OK_AND_ASSIGN(auto machine,
+                         Machine::Prepare(*system_, SpecOf(witness, CopyOf(*memory_))));
+    const auto begun = std::chrono::steady_clock::now();
+    ASSERT_OK(machine->RestoreState(state_, outage_ns));
+    ASSERT_OK_AND_ASSIGN(auto paused, machine->Pause({}));
+    ASSERT_OK_AND_ASSIGN(const MachineState state, paused->TakeState());
+    const uint64_t took_ns =
+        static_cast<uint64_t>((std::chrono::steady_clock::now() - begun).count());
+    const Clocks after = clocks(state);
+    const uint64_t forward_ns = std::min(outage_ns, Machine::kMaxOutageNs);
+    // What a clock may be off by, for the readings at different moments and for its own speed.
+    const uint64_t slack_ns = took_ns + forward_ns / 1000 + 1'000'000;
+    EXPECT_GE(after.kvmclock_ns + 1'000'000, before.kvmclock_ns + forward_ns);
+    EXPECT_LE(after.kvmclock_ns, before.kvmclock_ns + forward_ns + slack_ns);
+    std::vector<std::string> notes = machine->restore_notes();
+    if (outage_ns > forward_ns) {
+      ASSERT_FALSE(notes.empty());
+      EXPECT_THAT(notes[0], ::testing::HasSubstr("300 s only"));
+      notes.erase(notes.begin());
+    }
+    if (notes.empty()) {
+      EXPECT_GE(after.tsc_ns + 1'000'000, before.tsc_ns + forward_ns);
+    } else {  // kvm-pvm gives the guest the host's TSC as it is, which may run ahead, too
+      EXPECT_THAT(notes[0], ::testing::HasSubstr("cannot set the guest's TSC"));
+    }
+    paused.reset();
+    ASSERT_OK(machine->Start());
+    ASSERT_TRUE(witness.AwaitStop());
+    EXPECT_TRUE(LedgerIsIntact(console_ + witness.text(), 12));
+  }
+}
+
 TEST_F(StateTest, ATripleFaultEndsTheGuest) {
   Witness witness;
   vmm::MachineSpec spec = Spec(witness, 1, "");
