@@ -102,6 +102,15 @@ class Node:
         """Whether the node promoted itself: it refuses as long as it may still hear the primary."""
         return self._ask("failover").status == 0
 
+    def disks(self, report, compare=None):
+        """What `romulusd disks` says as JSON, which also goes to the file `report`; compare: the
+        other node's."""
+        words = [self._binaries.romulusd, "disks", "--config", self._config_file, "--node", self.name,
+                 "--json", *(["--compare", compare] if compare else [])]
+        said = self.host.run(words).out
+        report.write_text(said)
+        return said
+
     def _ask(self, *words):
         return self.host.run([self._binaries.romulusctl, "--address", self._control, *words],
                              check=False)
