@@ -54,6 +54,29 @@ void Seeds(const std::string& folder) {
         .Add(Step::kPause, 1, 30)
         .Add(Step::kOutside, 5, 0, 4095)
         .Write(folder, "console" + suffix);
+    // A header (zero) and frame in two buffers; two receive buffers for frames that need both.
+    Script(3)
+        .Add(Step::kBringUp, low, 0, 4)
+        .Descriptor(1, 0, 1, 1, 0x20000, 3)
+        .Descriptor(1, 1, 0, 0, 0x21000, 100)
+        .Add(Step::kOffer, 1, 0, 0)
+        .Add(Step::kNotify, 1)
+        .Descriptor(0, 0, 2, 0, 0x22000, 200)
+        .Descriptor(0, 1, 2, 0, 0x23000, 200)
+        .Add(Step::kOffer, 0, 0, 0)
+        .Add(Step::kOutside, 1 << 3 | 4, 1200)
+        .Add(Step::kOffer, 0, 0, 1)
+        .Add(Step::kNotify, 0)
+        .Add(Step::kPause, 1, 60)
+        .Add(Step::kOutside, 2 << 3, 1400, 1 | 1 << 8 | 1000u << 16)
+        // Checksum and segments asked for: flags and type; sizes; start and offset.
+        .Add(Step::kPutWord, 0, 0x20000 / 4, 0x0101)
+        .Add(Step::kPutWord, 0, 0x20004 / 4, 100 | 34u << 16)
+        .Add(Step::kPutWord, 0, 0x20008 / 4, 16)
+        .Add(Step::kOffer, 1, 0, 0)
+        .Add(Step::kNotify, 1)
+        .Add(Step::kOutside, 3)
+        .Write(folder, "net" + suffix);
     Script block(2);
     block.Add(Step::kBringUp, low, 0, 5);
     for (const uint32_t type : {0, 1, 4, 8, 11, 13}) {

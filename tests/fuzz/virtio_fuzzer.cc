@@ -16,9 +16,11 @@
 #include "base/check.h"
 #include "devices/virtio/block.h"
 #include "devices/virtio/console.h"
+#include "devices/virtio/net.h"
 #include "devices/virtio/rng.h"
 #include "fuzz/virtio_script.h"
 #include "support/virtio_disk.h"
+#include "support/virtio_nic.h"
 #include "support/virtio_rig.h"
 
 namespace romulus::devices {
@@ -52,6 +54,52 @@ class Sink final : public VirtioConsoleSink {
   size_t room = 1000;
 };
 
+// What leaves is well formed: no header asks the host's kernel for what lies beyond its frame.
+class Network final : public NetSource, public NetSink {
+ public:
+  void Plug(NetPlug* to) override { plug = to; }
+  NetOffloads offloads() const override { return kAll; }
+  void SetGuestOffloads(const NetOffloads& offloads) override { guest_ = offloads; }
+  size_t ReadFrame(std::span<std::byte> into) override {
+    if (frames == 0) return 0;
+    --frames;
+    ROMULUS_CHECK(frame_bytes <= into.size());
+    std::memcpy(into.data(), &header, sizeof(header));
+    for (size_t i = sizeof(header); i < frame_bytes; ++i) into[i] = std::byte(i);
+    return frame_bytes;
+  }
+  bool TakeFrame(std::span<const std::byte> header_and_frame) override {
+    if (room == 0) return false;
+    --room;
+    NetHeader sent;
+    ROMULUS_CHECK(header_and_frame.size() >= sizeof(sent));
+    std::memcpy(&sent, header_and_frame.data(), sizeof(sent));
+    const size_t frame_size = header_and_frame.size() - sizeof(sent);
+    const bool has_checksum = sent.flags == NetHeader::kNeedsChecksum;
+    ROMULUS_CHECK(frame_size >= 14 && frame_size <= kMaxFrameBytes);
+    ROMULUS_CHECK(sent.flags == 0 || has_checksum);
+    ROMULUS_CHECK(sent.header_bytes <= frame_size && sent.buffers == 0);
+    ROMULUS_CHECK(size_t{sent.checksum_start} + sent.checksum_offset + (has_checksum ? 2 : 0) <=
+                  (has_checksum ? frame_size : 0));
+    const int kind = sent.gso_type & ~NetHeader::kGsoEcn;
+    ROMULUS_CHECK(sent.gso_type == 0
+                      ? sent.gso_bytes == 0
+                      : (kind == 1 || kind == 4) && has_checksum && sent.gso_bytes != 0);
+    return true;
+  }
+
+  NetPlug* plug = nullptr;
+  NetCardCounters counters;
+  size_t room = 4;  // frames
+  size_t frames = 0;
+  size_t frame_bytes = 72;
+  NetHeader header;
+
+ private:
+  static constexpr NetOffloads kAll{true, true, true, true};
+  NetOffloads guest_;
+};
+
 // One memory for all inputs: it is costly to make.
 memory::GuestMemory& Memory() {
   static const std::unique_ptr<memory::GuestMemory> memory =
@@ -61,7 +109,7 @@ memory::GuestMemory& Memory() {
 
 class Machine {
  public:
-  explicit Machine(uint8_t kind) : kind_(kind % 3), rig_(MakeDevice(), Memory()) {}
+  explicit Machine(uint8_t kind) : kind_(kind % 4), rig_(MakeDevice(), Memory()) {}
 
   void Do(const VirtioStepBytes& step) {
     const std::vector<uint16_t> sizes = rig_.transport.device().queue_sizes();
@@ -137,6 +185,9 @@ class Machine {
         return std::make_unique<VirtioRng>(source_);
       case 1:
         return std::make_unique<VirtioConsole>(sink_, 80, 25);
+      case 3:
+        return std::make_unique<VirtioNet>(testing::kCardMac, uint16_t{1500}, network_, network_,
+                                           network_.counters);
       default:
         return std::make_unique<VirtioBlock>(disk_, "serial");
     }
@@ -186,6 +237,17 @@ class Machine {
       console.OnSinkReady();
       const std::array<std::byte, 16> typed{};
       console.Receive(std::span(typed).first(step.low % 16));
+    } else if (kind_ == 3) {
+      network_.room = step.low % 8;
+      network_.frames = step.low >> 3 & 7;
+      network_.frame_bytes = step.place % (sizeof(NetHeader) + kMaxFrameBytes);
+      network_.header = {.flags = static_cast<uint8_t>(step.value),
+                         .gso_type = static_cast<uint8_t>(step.value >> 8),
+                         .gso_bytes = static_cast<uint16_t>(step.value >> 16),
+                         .checksum_start = static_cast<uint16_t>(step.value >> 20),
+                         .checksum_offset = static_cast<uint16_t>(step.value >> 26)};
+      network_.plug->OnSinkReady();
+      network_.plug->OnFramesReady();
     }
     Run(8);
   }
@@ -210,6 +272,7 @@ class Machine {
   uint16_t size_ = 1;
   Source source_;
   Sink sink_;
+  Network network_;
   testing::MemoryDisk disk_{64 * kSectorBytes};
   testing::VirtioRig rig_;
 };

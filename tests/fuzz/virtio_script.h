@@ -17,7 +17,8 @@ enum class VirtioStep : uint8_t {
   kNotify,      // notifies queue `low` and runs the device
   kRun,         // runs at most `low` pieces of work
   kBringUp,     // negotiates features by low, sets up all queues with 2^(value % 8) entries
-  kOutside,     // the host's side: a disk's request is done, the console gets room or input
+  kOutside,     // the host's side: a disk's request is done, the console gets room or input, the
+                // network card room and frames of `place` bytes with a header out of `value`
   kPause,       // pauses; compares with a restored device; bends byte `place` of the state by low
   kCount,
 };
