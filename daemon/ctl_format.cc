@@ -63,11 +63,9 @@ void AddPrimaryRows(const v1::GetStatusResponse& status, TableRows& rows) {
                               " wait", console.failure().empty() ? "" : ": ", console.failure()));
   for (const v1::DeviceStatus& device : status.devices()) {
     std::string text = Counts(device.counters());
-    if (!device.faults().empty()) {
-      absl::StrAppend(&text, text.empty() ? "" : "; ", "faults: ", Counts(device.faults()));
-    }
-    if (device.needs_reset()) absl::StrAppend(&text, text.empty() ? "" : "; ", "needs a reset");
-    rows.emplace_back(device.name(), text.empty() ? "-" : text);
+    if (!device.faults().empty()) absl::StrAppend(&text, "; faults: ", Counts(device.faults()));
+    if (device.needs_reset()) absl::StrAppend(&text, "; needs a reset");
+    rows.emplace_back(device.name(), text);
   }
   rows.emplace_back("exits", Counts(counters.exits()));
   rows.emplace_back("tracker",

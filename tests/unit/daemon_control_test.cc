@@ -129,6 +129,20 @@ TEST(Format, StatusSaysRoleModeAndWhy) {
   EXPECT_THAT(text, HasSubstr("detected in 400.0 ms"));
 }
 
+TEST(Format, DevicesSayWhatTheyDidAndWhatWasDoneToThem) {
+  v1::GetStatusResponse status;
+  status.set_role(v1::ROLE_PRIMARY);
+  v1::DeviceStatus& disk = *status.add_devices();
+  disk.set_name("virtio.block.root");
+  (*disk.mutable_counters())["reads"] = 7;
+  (*disk.mutable_faults())["avail_index"] = 2;
+  disk.set_needs_reset(true);
+  status.add_devices()->set_name("virtio.rng");
+  const std::string text = FormatStatus(status);
+  EXPECT_THAT(text, HasSubstr("reads 7; faults: avail_index 2; needs a reset\n"));
+  EXPECT_THAT(text, ::testing::ContainsRegex("virtio.rng +none"));
+}
+
 TEST(Format, EpochsAreAColumnPerPhase) {
   v1::ListEpochsResponse response;
   EXPECT_EQ(FormatEpochs(response), "no epochs yet\n");
