@@ -56,6 +56,9 @@ void AddPrimaryRows(const v1::GetStatusResponse& status, TableRows& rows) {
                                  Us(status.pause().ack_latency_p99_ns())));
   rows.emplace_back("pages by encoding", Counts(counters.pages_by_encoding()));
   rows.emplace_back("bytes sent", absl::StrCat(counters.bytes_sent()));
+  if (!status.disks().empty()) {
+    rows.emplace_back("disk log", absl::StrCat(counters.disk_log_bytes(), " bytes"));
+  }
   rows.emplace_back("held output", absl::StrCat(counters.held_output_bytes(), " bytes"));
   const v1::ConsoleOffsets& console = status.console();
   rows.emplace_back(
@@ -96,6 +99,16 @@ std::string FormatStatus(const v1::GetStatusResponse& status) {
     rows.emplace_back(
         "full sync", absl::StrCat("round ", status.sync().round(), ", ", status.sync().pages_done(),
                                   " of ", status.sync().pages_total(), " pages"));
+  }
+  for (const v1::DiskStatus& disk : status.disks()) {
+    std::string text = absl::StrCat(disk.path(), ", ", disk.role(), "'s copy");
+    if (disk.term() != 0) absl::StrAppend(&text, ", term ", disk.term());
+    if (disk.epoch() != 0) absl::StrAppend(&text, ", epoch ", disk.epoch());
+    if (disk.sync_bytes_total() != 0) {
+      absl::StrAppend(&text, ", synced ", disk.sync_bytes_done(), " of ", disk.sync_bytes_total(),
+                      " bytes");
+    }
+    rows.emplace_back(absl::StrCat("disk ", disk.name()), text);
   }
   if (status.role() == v1::ROLE_PRIMARY) {
     AddPrimaryRows(status, rows);

@@ -5,8 +5,10 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "absl/strings/strip.h"
 #include "base/status.h"
 #include "daemon/version.h"
@@ -44,6 +46,20 @@ bool HasCapability(const HostFacts& host, absl::string_view name) {
          host.capabilities.end();
 }
 
+// What the guest sees of its devices, in machine order. Paths and taps are each node's own.
+std::vector<std::string> DevicesOf(const romulus::v1::Guest& guest) {
+  std::vector<std::string> devices;
+  for (const romulus::v1::Disk& disk : guest.disks()) {
+    devices.push_back(absl::StrCat("disk ", disk.name(), disk.read_only() ? ", read-only" : ""));
+  }
+  for (const romulus::v1::Nic& nic : guest.nics()) {
+    devices.push_back(absl::StrCat("nic ", absl::AsciiStrToLower(nic.mac()), ", mtu ", nic.mtu()));
+  }
+  if (guest.virtio_console()) devices.push_back("virtio_console");
+  if (guest.rng()) devices.push_back("rng");
+  return devices;
+}
+
 }  // namespace
 
 std::string BuildName() { return absl::StrCat("romulusd ", kVersion); }
@@ -56,11 +72,12 @@ absl::StatusOr<wire::MachineIdentity> IdentityOf(const romulus::v1::Config& conf
   identity.vm_uuid = config.uuid();
   identity.vcpu_count = config.guest().vcpus();
   identity.memory = layout.regions();
-  // Devices are the same for every guest so far; what a guest was booted with is not compared,
-  // because the secondary never boots it.
-  const std::string machine =
-      absl::StrCat("x86_64;devices=platform-1;cpu=", config.guest().cpu_model(),
-                   ";command_line=", config.guest().command_line());
+  // Kernel and initrd, which a guest was booted with, are not compared: the secondary never boots
+  // it.
+  identity.devices = DevicesOf(config.guest());
+  const std::string machine = absl::StrCat(
+      "x86_64;devices=platform-1;cpu=", config.guest().cpu_model(), ";",
+      absl::StrJoin(identity.devices, ";"), ";command_line=", config.guest().command_line());
   identity.machine_digest = XXH3_64bits(machine.data(), machine.size());
   return identity;
 }
@@ -126,6 +143,7 @@ romulus::v1::HelloReply JudgeHello(const romulus::v1::Hello& hello,
   judge.runs_guest = facts.runs_guest;
   judge.own_term = facts.own_term;
   judge.promoted_term = facts.promoted_term;
+  judge.disks = facts.disks;
   judge.missing_cpu_features = [&host](const std::vector<wire::CpuidLeaf>& leaves,
                                        uint32_t tsc_khz) {
     std::vector<arch::CpuidEntry> guest;

@@ -38,6 +38,7 @@ struct HelloFacts {
   bool runs_guest = false;  // then the two terms below count: wire/handshake.h
   Term own_term;
   Term promoted_term;
+  std::vector<wire::DiskCopy> disks;  // that are replicated to this node
 };
 
 struct HostFacts {

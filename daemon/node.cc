@@ -15,6 +15,7 @@ namespace {
 constexpr uint64_t kMillisecond = 1'000'000;  // in nanoseconds
 constexpr uint64_t kMetricsPeriodNs = 500 * kMillisecond;
 constexpr absl::Duration kFlushTimeout = absl::Seconds(5);
+constexpr uint64_t kMaxProtectBackoffMs = 300'000;
 
 uint64_t UnixMs() {
   return static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::milliseconds>(
@@ -77,6 +78,7 @@ absl::StatusOr<std::unique_ptr<Node>> Node::Create(NodeOptions options,
 
 Node::~Node() {
   // Whoever may call us from a thread of its own goes first; the guest after those who use it.
+  const bool guest_ran_here = host_ != nullptr;
   if (server_ != nullptr) server_->Shutdown();
   helper_.reset();
   if (host_ != nullptr && host_->assembled()) host_->loop().Halt();
@@ -86,6 +88,7 @@ Node::~Node() {
   exposer_.reset();
   host_.reset();
   secondary_.reset();
+  CloseDisks(guest_ran_here);
   console_.reset();
 }
 
@@ -119,27 +122,30 @@ absl::Status Node::Open() {
   options.cap_bytes = uint64_t{config_.checkpoint().held_output_kib()} << 10;
   ROMULUS_ASSIGN_OR_RETURN(console_, Console::Open(config_.console(), options, std::move(events)));
 
-  ROMULUS_ASSIGN_OR_RETURN(disks_, OpenDiskCopies(config_));
-
   const GuestHostOptions guest{.system = system_.get(),
                                .config = &config_,
                                .console = console_.get(),
                                .clock = &clock_,
                                .listener = this,
                                .disks = &disks_};
+  ROMULUS_RETURN_IF_ERROR(OpenDisks());
   if (peer != nullptr) {
     HelloFacts facts = Facts();
     facts.plays_secondary = !options_.start_as_primary;
-    ROMULUS_ASSIGN_OR_RETURN(
-        secondary_, Secondary::Listen(
-                        {.guest = guest, .control = &control_, .signs = &signs_, .listener = this},
-                        self.replication_address(), std::move(facts)));
+    ROMULUS_ASSIGN_OR_RETURN(secondary_,
+                             Secondary::Listen({.guest = guest,
+                                                .control = &control_,
+                                                .signs = &signs_,
+                                                .listener = this,
+                                                .disks = disk_files_.get()},
+                                               self.replication_address(), std::move(facts)));
     primary_ = std::make_unique<Primary>(PrimaryParts{.config = &config_,
                                                       .peer_address = peer->replication_address(),
                                                       .control = &control_,
                                                       .clock = &clock_,
                                                       .records = &records_,
                                                       .console = console_.get(),
+                                                      .stamps = stamps_.get(),
                                                       .signs = &signs_,
                                                       .counters = &secondary_->counters(),
                                                       .listener = this});
@@ -167,11 +173,16 @@ absl::Status Node::Run() {
   failover::Event event{};
   event.kind = failover::EventKind::kStartSecondary;
   if (host_ != nullptr) {
-    ROMULUS_RETURN_IF_ERROR(base::Annotate(host_->Start(), "starting the guest"));
-    log_.Info("guest_started", {{"tracker", host_->tracker_name()}});
     event.kind = failover::EventKind::kStartPrimary;
+    event.term = stamps_->newest_term();
   }
   Handle(std::move(event)).IgnoreError();
+  if (host_ != nullptr) {
+    // The guest writes to its disks from now on, in a term that they know.
+    ROMULUS_RETURN_IF_ERROR(stamp_status_);
+    ROMULUS_RETURN_IF_ERROR(base::Annotate(host_->Start(), "starting the guest"));
+    log_.Info("guest_started", {{"tracker", host_->tracker_name()}});
+  }
   Tick();
   ExportMetrics();
   while (!exit_) {
@@ -188,7 +199,10 @@ absl::Status Node::Handle(failover::Event event) {
   absl::Status refused;
   // The facts first: a Hello that comes while the actions run is judged by the new role.
   if (secondary_ != nullptr) secondary_->SetFacts(Facts());
-  if (!(before == role_.state())) StateChanged(before, name);
+  if (!(before == role_.state())) {
+    RecordStamps();
+    StateChanged(before, name);
+  }
   for (const failover::Action& action : actions) {
     if (action.kind == failover::ActionKind::kRefuse) {
       refused = action.status;
@@ -225,7 +239,14 @@ void Node::Execute(const failover::Action& action) {
       connecting_ = true;
       backoff_ms_ = 0;
       ++connect_generation_;
-      Connect();
+      if (!action.later) return Connect();
+      protect_backoff_ms_ = protect_backoff_ms_ == 0
+                                ? config_.limits().reconnect_max_ms()
+                                : std::min(2 * protect_backoff_ms_, kMaxProtectBackoffMs);
+      control_.PostAfter(protect_backoff_ms_ * kMillisecond,
+                         [this, generation = connect_generation_] {
+                           if (generation == connect_generation_) Connect();
+                         });
       return;
     case ActionKind::kStopConnecting:
       connecting_ = false;
@@ -234,11 +255,18 @@ void Node::Execute(const failover::Action& action) {
     case ActionKind::kStartSync:
       sync_.set_active(true);
       sync_.set_started_unix_ms(UnixMs());
+      if (!stamp_status_.ok()) {
+        // What the sync overwrites could not be told from what is newer.
+        return control_.Post([this] {
+          Handle(
+              EventOf(failover::EventKind::kProtectionFailed, std::string(stamp_status_.message())))
+              .IgnoreError();
+        });
+      }
       if (primary_ != nullptr && host_ != nullptr) primary_->StartSync(host_, action.term);
       return;
     case ActionKind::kOpenOutput:
-      if (host_ != nullptr) host_->OpenOutput();
-      return;
+      return OpenOutput();
     case ActionKind::kHoldOutput:
       if (host_ != nullptr) host_->HoldOutput();
       return;
@@ -281,6 +309,10 @@ void Node::Connect() {
   absl::StatusOr<wire::HelloInput> hello =
       HelloFor(config_, system_->capabilities(), host_->machine());
   if (!hello.ok()) return log_.Error("hello_failed", {{"why", hello.status()}});
+  if (!stamp_status_.ok()) RecordStamps();
+  if (!stamp_status_.ok()) return OnConnectFailed(stamp_status_);
+  hello->disks = stamps_->ForHello();
+  hello->overwrite_disks = overwrite_peer_;
   hello->current_term = role_.state().term;
   hello->stream_term = role_.ProposedTerm();
   hello->promoted_term = role_.state().promoted_term;

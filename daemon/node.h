@@ -22,6 +22,7 @@
 #include "daemon/config.h"
 #include "daemon/console.h"
 #include "daemon/control_service.h"
+#include "daemon/disk_stamps.h"
 #include "daemon/epoch_records.h"
 #include "daemon/guest_disks.h"
 #include "daemon/guest_host.h"
@@ -48,6 +49,8 @@ inline failover::Event EventOf(failover::EventKind kind, std::string detail = ""
 struct NodeOptions {
   LoadedConfig config;  // ok()
   bool start_as_primary = false;
+  // The secondary's disks are overwritten even if they may be newer than this node's: once.
+  bool overwrite_peer = false;
 };
 
 class Node final : private GuestHostListener,
@@ -83,6 +86,15 @@ class Node final : private GuestHostListener,
   void SetPaused(bool paused);
   void Tick();
   void ResetDetector();
+  // node_disks.cc: what this node's disks are, in either role.
+  absl::Status OpenDisks();
+  // What the disks' side files say follows the role machine, before its actions are executed.
+  void RecordStamps();
+  // Once the side files say so.
+  void OpenOutput();
+  void NoteDiskProgress(const wire::SyncProgress& progress);
+  void FillDisks(romulus::v1::GetStatusResponse& status) const;
+  void CloseDisks(bool guest_ran_here);
   void UpdateMetrics();
   void UpdateDeviceMetrics();
   void ExportMetrics();
@@ -148,7 +160,14 @@ class Node final : private GuestHostListener,
   failover::RoleMachine role_;
   failover::FailureDetector detector_;
 
-  DiskCopies disks_;  // used by the guest and by the replica
+  DiskCopies disks_;  // in the configuration's order; opened and locked once
+  std::unique_ptr<DiskStamps> stamps_;
+  std::unique_ptr<replica::DiskFiles> disk_files_;  // a node that began as a secondary
+  absl::Status stamp_status_;                       // why output must wait, if it must
+  bool overwrite_peer_ = false;
+  uint64_t protect_backoff_ms_ = 0;  // after a secondary gave its replica up
+  std::vector<wire::DiskProgress> disk_progress_;
+
   std::unique_ptr<Console> console_;
   std::unique_ptr<metrics::Exposer> exposer_;
   std::shared_ptr<GuestHost> host_;  // the guest that runs here, if one does

@@ -254,11 +254,15 @@ v1::GetStatusResponse Node::BuildStatus() const {
   *status.mutable_tunables() = BuildTunables();
   FillReplica(status);
   FillGuest(status);
+  FillDisks(status);
   return status;
 }
 
 std::string Node::ReasonOf(const std::string& reason) const {
   const absl::Status failure = console_->failure();
+  if (!stamp_status_.ok()) {
+    return absl::StrCat(reason, "; output waits: ", std::string(stamp_status_.message()));
+  }
   if (failure.ok()) return reason;
   return absl::StrCat(reason, reason.empty() ? "" : "; ",
                       "output waits: ", std::string(failure.message()));
@@ -277,6 +281,8 @@ void Node::FillReplica(v1::GetStatusResponse& status) const {
   if (role_.state().role == failover::Role::kPrimary) return;
   counters.set_epochs_acked(replica.epochs_committed);
   counters.set_pages(replica.pages_committed);
+  counters.set_disk_records(replica.disk_records_committed);
+  counters.set_disk_bytes(replica.disk_bytes_committed);
   counters.set_bytes_sent(replica.message_bytes);
   counters.set_staging_used_bytes(secondary_->replica_status().staged_bytes);
 }
@@ -349,6 +355,7 @@ void Node::UpdateMetrics() {
     metrics_.SetUnackedEpochs(cut > acked ? cut - acked : 0);
     metrics_.SetHeldOutput(host_->gate().held_bytes());
     metrics_.SetStagingUsed(host_->staging().used_bytes());
+    metrics_.SetDiskLog(host_->disk_log() == nullptr ? 0 : host_->disk_log()->held_bytes());
     metrics_.SetConsoleReleased(
         console_->written_offset().value_or(host_->gate().released_offset()));
     metrics_.SetConsoleQueue(console_->queued_bytes(), !console_->failure().ok());
@@ -362,6 +369,8 @@ void Node::UpdateMetrics() {
   const replica::ReplicaCounters& replica = secondary_->counters();
   metrics_.SetCommitted(replica.epochs_committed, replica.pages_committed);
   metrics_.SetReceived(replica.message_bytes);
+  metrics_.SetDisksCommitted(replica.disk_records_committed, replica.disk_bytes_committed,
+                             replica.disk_failures);
   const std::vector<uint64_t> errors = FrameErrorCounts(replica);
   for (size_t i = 0; i < errors.size(); ++i) metrics_.SetFrameErrors(i, errors[i]);
 }

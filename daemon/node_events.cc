@@ -117,6 +117,7 @@ void Node::OnTapFailure(const std::string& device, const absl::Status& why) {
 
 void Node::OnStreamAccepted(Term stream_term) {
   connecting_ = false;
+  overwrite_peer_ = false;
   peer_detail_.clear();
   ResetDetector();
   metrics_.SetPeerConnected(true);
@@ -150,6 +151,7 @@ void Node::OnSyncProgress(const wire::SyncProgress& progress) {
   sync_.set_pages_done(progress.pages_done);
   sync_.set_pages_total(progress.pages_total);
   sync_.set_round(static_cast<uint32_t>(progress.round));
+  NoteDiskProgress(progress);
   metrics_.SetSyncProgress(progress.pages_done, progress.pages_total);
 }
 
@@ -158,11 +160,15 @@ void Node::OnSyncDone(Term term) {
   sync_.set_completed(sync_.completed() + 1);
   metrics_.FullSyncCompleted();
   metrics_.SetSyncProgress(0, 0);
-  log_.Info("full_sync_done", {{"rounds", sync_.round()}, {"pages", sync_.pages_total()}});
+  log_.Info("full_sync_done", {{"rounds", sync_.round()},
+                               {"pages", sync_.pages_total()},
+                               {"disk_bytes_sent", sync_.disk_bytes_sent()},
+                               {"disk_bytes_equal", sync_.disk_bytes_equal()}});
   Handle(WithTerm(EventKind::kSyncDone, term)).IgnoreError();
 }
 
 void Node::OnAcked(Term term, EpochId epoch) {
+  protect_backoff_ms_ = 0;
   Handle(WithTerm(EventKind::kEpochCommitted, term, epoch)).IgnoreError();
 }
 

@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/status.h"
+#include "daemon/guest_disk_sync.h"
 #include "wire/grpc_link.h"
 
 namespace romulus::daemon {
@@ -68,6 +69,10 @@ class Primary::Stream final : public wire::PrimarySessionListener,
   void OnSenderClosed(const absl::Status&) override {}
 
   // SyncSource:
+  absl::Status BeginTracking() override {
+    ROMULUS_RETURN_IF_ERROR(host_->SetDirtyLogging(true));
+    return host_->loop().BeginSync();
+  }
   absl::StatusOr<memory::PageSet> TakeDirty() override { return host_->loop().TakeDirty(); }
 
   // Worker:
@@ -139,10 +144,15 @@ absl::Status Primary::Stream::Sync(std::shared_ptr<GuestHost> host, Term term) {
   host_ = std::move(host);
   const std::shared_ptr<wire::PrimarySession> stream = session();
   if (stream == nullptr) return absl::UnavailableError("the stream is gone");
-  ROMULUS_RETURN_IF_ERROR(host_->SetDirtyLogging(true));
-  ROMULUS_RETURN_IF_ERROR(host_->loop().BeginSync());
-  ROMULUS_ASSIGN_OR_RETURN(const wire::SyncProgress done,
-                           stream->RunFullSync(&host_->memory(), this));
+  std::optional<GuestDiskSync> disks;
+  if (!parts_.stamps->copies().empty()) {
+    disks.emplace(parts_.stamps->copies(), host_->disk_log());
+  }
+  ROMULUS_ASSIGN_OR_RETURN(
+      const wire::SyncProgress done,
+      stream->RunFullSync(&host_->memory(), this, disks.has_value() ? &*disks : nullptr));
+  // From the first ack on the secondary's copies may be the newer ones, and output says so.
+  ROMULUS_RETURN_IF_ERROR(parts_.stamps->Record(term, /*is_protected=*/true, /*covers=*/term));
   sink_ = std::make_unique<RecordingSink>(parts_.records, parts_.console, &stream->epochs());
   // Told before the first epoch can be cut, so that a loss right after it comes to be judged later:
   // the other way round this node would go on alone beside a secondary that holds an epoch.
@@ -161,7 +171,11 @@ void Primary::Stream::DestroySession() {
     gone = std::move(session_);
   }
   // Halted before: the loop must not hand epochs to a sender that is gone.
-  if (host_ != nullptr) host_->loop().Halt();
+  if (host_ != nullptr) {
+    host_->loop().Halt();
+    // The sync may have begun it after StopEpochs() ended it.
+    if (host_->disk_log() != nullptr) host_->disk_log()->Stop();
+  }
   gone.reset();
 }
 
@@ -213,6 +227,8 @@ void Primary::StopEpochs(const std::shared_ptr<GuestHost>& host) {
   }
   // On the control loop, not behind the worker: when this returns no epoch is cut any more.
   host->loop().Halt();
+  // Nobody takes what it would go on to hold.
+  if (host->disk_log() != nullptr) host->disk_log()->Stop();
   worker_.Post([host] { (void)host->SetDirtyLogging(false); });
 }
 

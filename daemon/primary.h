@@ -16,6 +16,7 @@
 #include "absl/status/status.h"
 #include "base/clock.h"
 #include "daemon/asio_executor.h"
+#include "daemon/disk_stamps.h"
 #include "daemon/epoch_records.h"
 #include "daemon/guest_host.h"
 #include "daemon/signs_of_life.h"
@@ -50,6 +51,7 @@ struct PrimaryParts {
   const base::Clock* clock = nullptr;
   EpochRecords* records = nullptr;
   const Console* console = nullptr;
+  DiskStamps* stamps = nullptr;
   SignsOfLife* signs = nullptr;
   replica::ReplicaCounters* counters = nullptr;  // what of the peer's was refused is counted there
   PrimaryListener* listener = nullptr;

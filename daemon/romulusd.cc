@@ -26,6 +26,7 @@ struct Arguments {
   std::string compare;
   bool json = false;
   bool no_files = false;
+  bool overwrite_peer = false;
 };
 
 int Fail(const absl::Status& status) {
@@ -96,7 +97,12 @@ int Run(const Arguments& arguments) {
     std::fprintf(stderr, "romulusd: --role secondary needs a second node in the configuration\n");
     return kExitUsage;
   }
+  if (arguments.overwrite_peer && (alone || arguments.role != "primary")) {
+    std::fprintf(stderr, "romulusd: --overwrite-peer needs --role primary and a second node\n");
+    return kExitUsage;
+  }
   NodeOptions node_options;
+  node_options.overwrite_peer = arguments.overwrite_peer;
   node_options.config = std::move(loaded);
   node_options.start_as_primary = alone || arguments.role == "primary";
   absl::StatusOr<std::unique_ptr<Node>> node =
@@ -124,6 +130,9 @@ int Main(int argc, char** argv) {
                   "What to begin as: primary boots the guest; secondary (what is done without this "
                   "option, when there are two nodes) waits for a primary")
       ->check(CLI::IsMember({"primary", "secondary"}));
+  run->add_flag("--overwrite-peer", arguments.overwrite_peer,
+                "As primary: overwrite the other node's disks although they may be newer than the "
+                "ones here; what only they hold is lost");
   run->add_option("--kvm-device", arguments.device, "KVM's device")->capture_default_str();
 
   CLI::App* check = app.add_subcommand("check", "Say what is wrong with a configuration.");

@@ -185,7 +185,11 @@ absl::Status Secondary::NewReplica() {
                            memory::GuestMemory::Create(layout));
   replica::StoreOptions options;
   options.staging_cap_bytes = uint64_t{config.limits().replica_staging_mib()} << 20;
-  auto fresh = std::make_shared<replica::ReplicaStore>(memory, options, /*console=*/nullptr);
+  options.disks = parts_.disks;
+  if (parts_.disks != nullptr) {
+    options.disk_staging_bytes =
+        DiskStagingBytes(config.checkpoint(), static_cast<size_t>(config.guest().disks_size()));
+  }
   worker_.Post([this] {
     prepared_.reset();
     prepared_cpuid_.clear();
@@ -194,8 +198,10 @@ absl::Status Secondary::NewReplica() {
   if (store_ != nullptr) {
     // A stream that came before must not go on filling, and acking for, what nobody would promote.
     store_->Retire();
-    fresh->NoteTerm(store_->known_term());
   }
+  // Not before: the disks are one store's at a time.
+  auto fresh = std::make_shared<replica::ReplicaStore>(memory, options, /*console=*/nullptr);
+  if (store_ != nullptr) fresh->NoteTerm(store_->known_term());
   store_ = std::move(fresh);
   memory_ = std::move(memory);
   return absl::OkStatus();
@@ -212,6 +218,7 @@ std::shared_ptr<Secondary::Inbound> Secondary::current() const {
 }
 
 replica::ReplicaStatus Secondary::replica_status() const { return store()->status(); }
+std::vector<replica::DiskFacts> Secondary::disk_facts() const { return store()->disk_facts(); }
 
 wire::LinkListener* Secondary::Accept(std::unique_ptr<wire::Link> link, absl::string_view peer) {
   auto inbound = std::make_shared<Inbound>(this, store(), std::string(peer));
@@ -238,6 +245,7 @@ romulus::v1::HelloReply Secondary::Judge(const romulus::v1::Hello& hello) {
     const uint64_t since_ns = parts_.guest.clock->NowNs() - prepare_failed_at_ns_;
     if (since_ns < kPrepareAgainNs) prepared = prepare_status_;
   }
+  for (const replica::DiskFacts& disk : disk_facts()) facts.disks.push_back(ToWire(disk));
   v1::HelloReply reply = JudgeHello(hello, *parts_.guest.config, facts, host_);
   if (reply.accepted() && !prepared.ok()) {
     reply.set_accepted(false);
@@ -338,6 +346,7 @@ void Secondary::CloseStream(std::optional<romulus::v1::Goodbye::Reason> reason, 
 
 void Secondary::Heartbeat() {
   if (const std::shared_ptr<Inbound> stream = current()) {
+    if (stream->session().working_on_disk()) parts_.signs->Heard();
     stream->session().SendHeartbeat().IgnoreError();  // a stream that ended says so itself
   }
   const uint64_t interval_ns =

@@ -19,6 +19,7 @@
 #include "absl/status/statusor.h"
 #include "base/clock.h"
 #include "daemon/asio_executor.h"
+#include "daemon/disk_stamps.h"
 #include "daemon/guest_host.h"
 #include "daemon/hello_facts.h"
 #include "daemon/signs_of_life.h"
@@ -60,6 +61,7 @@ struct SecondaryParts {
   base::Executor* control = nullptr;
   SignsOfLife* signs = nullptr;
   SecondaryListener* listener = nullptr;
+  replica::DiskReplica* disks = nullptr;  // null: none is replicated here
 };
 
 class Secondary final : private wire::LinkAcceptor {
@@ -83,6 +85,7 @@ class Secondary final : private wire::LinkAcceptor {
   void Shutdown();
 
   replica::ReplicaStatus replica_status() const;
+  std::vector<replica::DiskFacts> disk_facts() const;
   const replica::ReplicaCounters& counters() const { return counters_; }
   replica::ReplicaCounters& counters() { return counters_; }
 

@@ -21,9 +21,9 @@ absl::Status CheckTerms(const romulus::v1::Hello& hello) {
   ROMULUS_RETURN_IF_ERROR(CheckTerm("hello.term", hello.term()));
   ROMULUS_RETURN_IF_ERROR(CheckTerm("hello.current_term", hello.current_term()));
   ROMULUS_RETURN_IF_ERROR(CheckTerm("hello.promoted_term", hello.promoted_term()));
-  ROMULUS_RETURN_IF_ERROR(CheckTerm("hello.disk_covers_term", hello.disk_covers_term()));
   for (const auto& disk : hello.disks()) {
     ROMULUS_RETURN_IF_ERROR(CheckTerm("hello.disks.term", disk.term()));
+    ROMULUS_RETURN_IF_ERROR(CheckTerm("hello.disks.covers_term", disk.covers_term()));
   }
   return absl::OkStatus();
 }

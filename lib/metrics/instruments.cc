@@ -111,6 +111,15 @@ Instruments::Instruments(prometheus::Registry& registry, const prometheus::Label
   sent_bytes = make.MakeCounter("romulus_sent_bytes_total", "Bytes of frames sent to the peer.");
   received_bytes = make.MakeCounter("romulus_received_bytes_total", "Bytes of frames received.");
   full_syncs = make.MakeCounter("romulus_full_syncs_total", "Full syncs completed.");
+  disk_records_committed =
+      make.MakeCounter("romulus_committed_disk_records_total",
+                       "Disk writes and flushes in epochs that this secondary committed.");
+  disk_bytes_committed =
+      make.MakeCounter("romulus_committed_disk_bytes_total",
+                       "Bytes of disks written in epochs that this secondary committed.");
+  disk_failures = make.MakeCounter(
+      "romulus_disk_failures_total",
+      "Replicas that this secondary gave up because its disks failed or were full.");
   failovers =
       make.Counters("romulus_failovers_total", "Promotions of this node, by what caused them.",
                     "cause", {"heartbeat", "operator"});
@@ -139,6 +148,12 @@ Instruments::Instruments(prometheus::Registry& registry, const prometheus::Label
       make.MakeGauge("romulus_full_sync_pages", "Pages of the full sync under way, else 0.");
   sync_pages_done =
       make.MakeGauge("romulus_full_sync_pages_done", "Pages that the full sync has sent.");
+  disk_sync_bytes = make.MakeGauge("romulus_full_sync_disk_bytes",
+                                   "Bytes of the disks of the full sync under way, else 0.");
+  disk_sync_bytes_done = make.MakeGauge("romulus_full_sync_disk_bytes_done",
+                                        "Bytes of them that were sent or found to be there.");
+  disk_log_bytes = make.MakeGauge("romulus_disk_log_bytes",
+                                  "Disk writes of epochs that are not acked yet, in bytes.");
   peer_connected =
       make.MakeGauge("romulus_peer_connected", "1 while the stream to the peer is up.");
   console_released_bytes = make.MakeGauge("romulus_console_released_bytes",

@@ -70,6 +70,9 @@ struct Instruments {
   prometheus::Counter* sent_bytes;
   prometheus::Counter* received_bytes;
   prometheus::Counter* full_syncs;
+  prometheus::Counter* disk_records_committed;
+  prometheus::Counter* disk_bytes_committed;
+  prometheus::Counter* disk_failures;
   Labelled<prometheus::Counter> failovers;  // detected, operator
 
   prometheus::Histogram* pause_seconds;
@@ -87,6 +90,9 @@ struct Instruments {
   prometheus::Gauge* unacked_epochs;
   prometheus::Gauge* sync_pages;
   prometheus::Gauge* sync_pages_done;
+  prometheus::Gauge* disk_sync_bytes;
+  prometheus::Gauge* disk_sync_bytes_done;
+  prometheus::Gauge* disk_log_bytes;
   prometheus::Gauge* peer_connected;
   prometheus::Gauge* console_released_bytes;
   prometheus::Gauge* console_queued_bytes;

@@ -77,6 +77,11 @@ void Metrics::SetSyncProgress(uint64_t pages_done, uint64_t pages_total) {
   impl_->instruments.sync_pages->Set(Number(pages_total));
   impl_->instruments.sync_pages_done->Set(Number(pages_done));
 }
+void Metrics::SetDiskSyncProgress(uint64_t bytes_done, uint64_t bytes_total) {
+  impl_->instruments.disk_sync_bytes->Set(Number(bytes_total));
+  impl_->instruments.disk_sync_bytes_done->Set(Number(bytes_done));
+}
+void Metrics::SetDiskLog(uint64_t bytes) { impl_->instruments.disk_log_bytes->Set(Number(bytes)); }
 void Metrics::FullSyncCompleted() { impl_->instruments.full_syncs->Increment(); }
 
 void Metrics::SetPeerConnected(bool connected) {
@@ -101,6 +106,12 @@ void Metrics::SetCommitted(uint64_t epochs, uint64_t pages) {
   RaiseTo(*impl_->instruments.pages_committed, pages);
 }
 void Metrics::SetReceived(uint64_t bytes) { RaiseTo(*impl_->instruments.received_bytes, bytes); }
+
+void Metrics::SetDisksCommitted(uint64_t records, uint64_t bytes, uint64_t failures) {
+  RaiseTo(*impl_->instruments.disk_records_committed, records);
+  RaiseTo(*impl_->instruments.disk_bytes_committed, bytes);
+  RaiseTo(*impl_->instruments.disk_failures, failures);
+}
 
 void Metrics::SetDevice(size_t device, bool needs_reset, std::span<const uint64_t> faults) {
   Instruments& to = impl_->instruments;

@@ -93,6 +93,8 @@ class Metrics {
   void SetStagingUsed(uint64_t bytes);
   void SetUnackedEpochs(uint64_t epochs);
   void SetSyncProgress(uint64_t pages_done, uint64_t pages_total);
+  void SetDiskSyncProgress(uint64_t bytes_done, uint64_t bytes_total);
+  void SetDiskLog(uint64_t bytes);
   void FullSyncCompleted();
   void SetPeerConnected(bool connected);
   void SetConsoleReleased(uint64_t offset_bytes);
@@ -104,6 +106,7 @@ class Metrics {
   void SetFrameErrors(size_t kind, uint64_t total);
   void SetCommitted(uint64_t epochs, uint64_t pages);
   void SetReceived(uint64_t bytes);
+  void SetDisksCommitted(uint64_t records, uint64_t bytes, uint64_t failures);
   // By index in Labels::devices, disks, nics; faults in the order of Labels::device_faults.
   void SetDevice(size_t device, bool needs_reset, std::span<const uint64_t> faults);
   void SetDisk(size_t disk, const DiskTotals& totals);

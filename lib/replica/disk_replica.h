@@ -44,8 +44,9 @@ struct DiskFacts {
   std::string path;  // of the image, for people
   uint64_t size_bytes = 0;
   CopyRole role = CopyRole::kNever;
-  EpochKey stamp;         // the epoch that the copy was last known to be at; {0, 0}: never stamped
-  bool all_zero = false;  // known to hold nothing but zeros (all of it is a hole)
+  EpochKey stamp;  // the epoch that the copy was last known to be at; {0, 0}: never stamped
+  // Known to hold nothing but zeros (all of it is a hole). Believed of kNever copies only.
+  bool all_zero = false;
 };
 
 class DiskReplica {

@@ -109,6 +109,7 @@ absl::StatusOr<ReplicaStore::StreamId> ReplicaStore::OpenStream(Term term) {
   assembler_.Stop();
   ROMULUS_RETURN_IF_ERROR(ApplyPendingLocked());
   PublishLocked();
+  PublishDisksLocked();
   return stream_;
 }
 

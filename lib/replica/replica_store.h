@@ -171,7 +171,8 @@ class ReplicaStore {
   void NoteTerm(Term term);
 
   ReplicaStatus status() const;
-  // As of the last full sync, give-up or end of a stream; what is committed may be newer.
+  // As of the last begin or end of a stream or of a full sync, or give-up; what is committed may be
+  // newer.
   std::vector<DiskFacts> disk_facts() const;
   Term known_term() const;
   bool sealed() const { return sealed_.load(std::memory_order_acquire); }

@@ -1,6 +1,8 @@
 #include "replica/session.h"
 
+#include <algorithm>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
@@ -137,6 +139,7 @@ absl::Status Session::HandleHello(const codec::Frame& frame) {
       stream_ = *stream;
       stream_open_ = true;
       term_.store(hello.term());
+      CorrectDisks(&reply);
     } else {
       // Not for its term if the replica was only replaced: the primary may come again at once.
       const bool replaced = FaultOf(stream.status()) == Fault::kSuperseded && !store_->sealed();
@@ -161,6 +164,18 @@ absl::Status Session::HandleHello(const codec::Frame& frame) {
     Close(sent);
   }
   return absl::OkStatus();
+}
+
+// The policy judged before the stream was this one: another may have written since. A copy that is
+// said to be all zero is not compared, so what was written would stay.
+void Session::CorrectDisks(v1::HelloReply* reply) const {
+  const std::vector<DiskFacts> now = store_->disk_facts();
+  for (v1::DiskCopy& disk : *reply->mutable_disks()) {
+    const auto same = std::find_if(
+        now.begin(), now.end(), [&](const DiskFacts& facts) { return facts.disk == disk.disk(); });
+    const bool untouched = same != now.end() && same->all_zero && same->role == CopyRole::kNever;
+    if (!untouched) disk.set_all_zero(false);
+  }
 }
 
 absl::Status Session::HandleHeartbeat(const codec::Frame& frame) {

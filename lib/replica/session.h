@@ -72,6 +72,7 @@ class Session final : public wire::LinkListener {
 
   absl::Status HandleFrame(const codec::Frame& frame);
   absl::Status HandleHello(const codec::Frame& frame);
+  void CorrectDisks(v1::HelloReply* reply) const;
   absl::Status HandleHeartbeat(const codec::Frame& frame);
   absl::Status HandleSync(const codec::Frame& frame);
   absl::Status HandleDiskSync(const codec::Frame& frame);

@@ -140,10 +140,10 @@ Refusal JudgeDisk(const Hello& hello, const romulus::v1::DiskCopy& theirs, const
       own.role == romulus::v1::DISK_COPY_ROLE_SYNCING) {
     return {};
   }
-  if (own.term <= Term(hello.disk_covers_term()) || hello.overwrite_disks()) return {};
+  if (own.term <= Term(theirs.covers_term()) || hello.overwrite_disks()) return {};
   return refuse("this node's copy is newer: it is ", RoleWords(own.role), " of term ",
                 own.term.value(), ", and the primary's disks hold what this node had in term ",
-                hello.disk_covers_term(),
+                theirs.covers_term(),
                 " at most. Start this node as the primary (`romulusd run --role primary`) and the "
                 "other as the secondary, or, if this copy is not wanted, start the primary with "
                 "`--overwrite-peer`");
@@ -265,6 +265,7 @@ void PutDisk(const DiskCopy& disk, romulus::v1::DiskCopy* into) {
   into->set_term(disk.term.value());
   into->set_epoch(disk.epoch.value());
   into->set_all_zero(disk.all_zero);
+  into->set_covers_term(disk.covers_term.value());
 }
 
 }  // namespace
@@ -303,7 +304,6 @@ romulus::v1::Hello BuildHello(const HelloInput& input) {
   hello.set_max_frame_bytes(input.max_frame_bytes);
   for (const std::string& device : input.machine.devices) hello.add_devices(device);
   for (const DiskCopy& disk : input.disks) PutDisk(disk, hello.add_disks());
-  hello.set_disk_covers_term(input.disk_covers_term.value());
   hello.set_overwrite_disks(input.overwrite_disks);
   return hello;
 }

@@ -44,6 +44,8 @@ struct DiskCopy {
   Term term;  // of the epoch that the copy is known to be at
   EpochId epoch;
   bool all_zero = false;  // holds nothing but zeros
+  // What the other node's copy holds of this term and of older ones is in this copy too.
+  Term covers_term;
 };
 
 // What must be equal on both nodes; from the configuration.
@@ -71,8 +73,6 @@ struct HelloInput {
   std::vector<std::string> required_capabilities;
   uint64_t max_frame_bytes = 0;
   std::vector<DiskCopy> disks{};
-  // What another node's disks hold of this term and of older ones is in the disks here too.
-  Term disk_covers_term{};
   bool overwrite_disks = false;  // by an operator's word: even if the secondary's may be newer
 };
 
@@ -105,7 +105,7 @@ struct HelloJudge {
 // Total on any input: a hostile Hello gets a refusal. Never accepts with a reason set.
 //
 // A secondary's disks are overwritten only if the primary's are known to hold all that they hold,
-// by term (disk_covers_term): a node that was started again from an old disk raises its own term
+// by term (covers_term): a node that was started again from an old disk raises its own term
 // each time, which proves nothing. On doubt both are left as they are, and people are told which is
 // newer.
 romulus::v1::HelloReply EvaluateHello(const romulus::v1::Hello& hello, const HelloJudge& judge);

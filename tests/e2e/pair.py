@@ -41,13 +41,17 @@ guest {{
 {initrd_line}  command_line: "{command_line}"
   vcpus: {vcpus}
   memory_mib: {memory_mib}
-  {devices}
+{disk_lines}  {devices}
 }}
 console {{ file: "{folder}/{{node}}.console" }}
 tracking {{ mode: MODE_{tracking} }}
 checkpoint {{ {checkpoint} }}
 failover {{ {failover} }}
+limits {{ {limits} }}
 """
+
+# Each node's images lie in a folder of its own: FOLDER/NODE/NAME.img.
+DISK_LINE = '  disks {{ name: "{name}" path: "{folder}/{{node}}/{name}.img" }}\n'
 
 
 class PairError(Exception):
@@ -71,16 +75,22 @@ def _die_with_parent():
 
 
 class Daemon:
-    def __init__(self, pair, node, role):
+    def __init__(self, pair, node, role, *arguments, before_exec=None):
         self.pair, self.node, self.role = pair, node, role
         self.log_path = pair.folder / f"{node}.log"
         self.console_path = pair.folder / f"{node}.console"
         self.address = f"unix://{pair.folder}/{node}.sock"
         command = [pair.build / "daemon/romulusd", "run", "--config", pair.config, "--node", node,
-                   "--role", role]
+                   "--role", role, *arguments]
+
+        def prepare():
+            _die_with_parent()
+            if before_exec:
+                before_exec()
+
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen([str(c) for c in command], stdin=subprocess.DEVNULL,
-                                            stdout=log, stderr=log, preexec_fn=_die_with_parent)
+                                            stdout=log, stderr=log, preexec_fn=prepare)
 
     @property
     def pid(self):
@@ -165,8 +175,9 @@ class Pair:
                  memory_mib=32, tracking="AUTO", kernel=None, initrd="",
                  checkpoint="max_interval_us: 2000 min_interval_us: 500",
                  failover="auto_failover: true heartbeat_interval_ms: 20 heartbeat_timeout_ms: 400",
-                 devices=""):
-        """devices: more fields of guest; FOLDER in them is the pair's folder."""
+                 devices="", limits="", disks=None):
+        """devices: more fields of guest; FOLDER in them is the pair's folder. disks: {name: MiB}; each
+        node gets empty images of its own."""
         self.build = pathlib.Path(build).resolve()
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="romulus-"))
         self.config = self.folder / "vm.textproto"
@@ -175,17 +186,27 @@ class Pair:
             command_line = f"vcpus={vcpus} {command_line}"
         self.options = dict(command_line=command_line, vcpus=vcpus,
                             memory_mib=memory_mib, tracking=tracking, checkpoint=checkpoint,
-                            failover=failover, initrd=initrd,
+                            failover=failover, initrd=initrd, limits=limits, disks=disks or {},
                             devices=devices.replace("FOLDER", str(self.folder)),
                             kernel=kernel or self.build / "guests/ledger.elf",
                             name="ledger", uuid=str(uuid.uuid4()))
+        for node in NODES:
+            for name, mib in self.options["disks"].items():
+                self.image(node, name).parent.mkdir(exist_ok=True)
+                with open(self.image(node, name), "xb") as image:
+                    image.truncate(mib << 20)
         self.write_config()
+
+    def image(self, node, name):
+        return self.folder / node / f"{name}.img"
 
     def write_config(self, path=None, **changes):
         options = {**self.options, **changes}
         initrd_line = f'  initrd: "{options["initrd"]}"\n' if options["initrd"] else ""
+        disk_lines = "".join(DISK_LINE.format(name=name, folder=self.folder)
+                             for name in options["disks"])
         text = CONFIG.format(folder=self.folder, ports=self._ports(), initrd_line=initrd_line,
-                             **options)
+                             disk_lines=disk_lines, **options)
         (path or self.config).write_text(text)
         return text
 
@@ -206,8 +227,8 @@ class Pair:
         else:
             print(f"kept for a look: {self.folder}")
 
-    def start_node(self, node, role):
-        self.daemons[node] = Daemon(self, node, role)
+    def start_node(self, node, role, *arguments, before_exec=None):
+        self.daemons[node] = Daemon(self, node, role, *arguments, before_exec=before_exec)
         return self.daemons[node]
 
     def start(self):

@@ -12,3 +12,6 @@ romulus_test(daemon_hello_test LABEL unit
              DEPS romulus_daemon)
 romulus_test(daemon_disks_test LABEL unit SOURCES ${CMAKE_CURRENT_LIST_DIR}/daemon_disks_test.cc
              DEPS romulus_daemon_base romulus_disk)
+romulus_test(daemon_stamps_test LABEL unit
+             SOURCES ${CMAKE_CURRENT_LIST_DIR}/daemon_disk_stamps_test.cc
+             DEPS romulus_daemon)

@@ -75,6 +75,7 @@ v1::DiskCopy Disk(v1::DiskCopyRole role) {
   disk.set_term(13);
   disk.set_epoch(99);
   disk.set_all_zero(true);
+  disk.set_covers_term(12);
   return disk;
 }
 
@@ -106,7 +107,6 @@ v1::Hello Hello() {
   hello.set_promoted_term(15);
   hello.add_devices("disk root");
   *hello.add_disks() = Disk(v1::DISK_COPY_ROLE_PRIMARY);
-  hello.set_disk_covers_term(14);
   hello.set_overwrite_disks(true);
   return hello;
 }
@@ -335,6 +335,7 @@ TEST(GoldenTest, EveryFrameKindHasAFileAndEveryFileAKind) {
   }
   for (const auto& entry : std::filesystem::directory_iterator(ROMULUS_GOLDEN_FOLDER)) {
     const std::string name = entry.path().stem().string();
+    if (name == "disk_journal") continue;  // a file's format: disk_journal_test
     EXPECT_TRUE(name == "machine_state" || seen.contains(name)) << name;
   }
 }

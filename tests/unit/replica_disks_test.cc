@@ -391,6 +391,27 @@ TEST_F(ReplicaDisksTest, AnInterruptedSyncIsWorthNothing) {
   EXPECT_EQ(rig->store.disk_facts()[0].stamp, (EpochKey{kTerm, EpochId(1)}));
 }
 
+// A copy that was empty when the node started, and that a sync has written to since: its next
+// primary must compare, or what is there now would stay where that primary has zeros.
+TEST_F(ReplicaDisksTest, ACopyThatWasWrittenIsNotSaidToBeEmpty) {
+  const auto said = [&] {
+    rig->Connect();
+    rig->Feed(primary.StartStream(kTerm));
+    return rig->listener.hello.disks(0).all_zero();
+  };
+  v1::DiskCopy stale;  // what was judged from
+  stale.set_disk(0);
+  stale.set_all_zero(true);
+  rig->policy.disks = {stale};
+  EXPECT_FALSE(said());
+  disks.disks[0].facts.all_zero = true;
+  EXPECT_TRUE(said());
+  Messages sync = primary.FullSync(kTerm);
+  sync.resize(sync.size() - 3);
+  rig->Feed(sync);
+  EXPECT_FALSE(said());
+}
+
 TEST_F(ReplicaDisksTest, GivenUpByThePrimaryTheDisksAreTold) {
   Sync();
   Epoch(1, 3);

@@ -68,8 +68,11 @@ class TestPolicy final : public HelloPolicy {
       reply.set_reason(v1::REFUSAL_REASON_VM);
       reply.set_detail("vm_name is " + hello.vm_name());
     }
+    for (const v1::DiskCopy& disk : disks) *reply.add_disks() = disk;
     return reply;
   }
+
+  std::vector<v1::DiskCopy> disks;  // that it says are here
 };
 
 class RecordingListener final : public SessionListener {

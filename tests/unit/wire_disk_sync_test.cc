@@ -177,6 +177,10 @@ class DiskSyncTest : public ReplicaDisks, public PairTest {
   }
   void SayAllZero(bool all_zero) {
     for (DiskCopy& disk : secondary_.judge.disks) disk.all_zero = all_zero;
+    for (auto& disk : disks.disks) {
+      disk.facts.all_zero = all_zero;
+      if (all_zero) disk.facts.role = replica::CopyRole::kNever;
+    }
   }
   const DiskProgress& Progress(size_t i) { return primary_.synced.disks.at(i); }
 

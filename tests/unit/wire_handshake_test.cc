@@ -242,7 +242,7 @@ class DiskHandshakeTest : public testing::Test {
   v1::HelloReply Answer(const DiskCopy& theirs, uint64_t covers, bool overwrite = false) {
     HelloInput primary = Primary();
     primary.disks = {Root(v1::DISK_COPY_ROLE_PRIMARY, 16)};
-    primary.disk_covers_term = Term(covers);
+    primary.disks[0].covers_term = Term(covers);
     primary.overwrite_disks = overwrite;
     HelloJudge judge = Secondary();
     judge.disks = {theirs};

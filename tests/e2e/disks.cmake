@@ -1,0 +1,5 @@
+# A guest with a disk on a pair of daemons. Needs /dev/kvm.
+find_package(Python3 REQUIRED COMPONENTS Interpreter)
+add_test(NAME e2e/disks
+  COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_LIST_DIR}/disks.py --build ${CMAKE_BINARY_DIR})
+set_tests_properties(e2e/disks PROPERTIES LABELS e2e TIMEOUT 600)
