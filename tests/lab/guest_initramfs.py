@@ -16,8 +16,14 @@ import images
 _TICK = re.compile(r"tick (\d{6}) sum ([0-9a-f]{32}) (ok|BAD) t=(\d+\.\d\d)$")
 
 
-def build(image):
-    return images.pack(image, {"init": images.HERE / "guest_init.sh"})
+def build(image, modules=()):
+    """modules: names of modules of the guest kernel that it loads, what they need included."""
+    files = {"init": images.HERE / "guest_init.sh"}
+    order = images.modules_in_order("guest", modules)
+    if order:
+        files.update({f"modules/{path.name}": path for path in order})
+        files["modules/order"] = "".join(f"{path.name}\n" for path in order).encode()
+    return images.pack(image, files)
 
 
 def expected_sums(count, files=8, kib=16):
@@ -40,7 +46,7 @@ def check(lines, files=8, kib=16):
     """(ticks, faults): how many ticks the lines hold, and what is wrong with them, as texts.
 
     The lines are one released console, also over a failover: ticks 1, 2, 3... without gap or
-    repeat, each verified by the guest, each with the sum that it must have.
+    repeat, each verified by the guest, each with the sum that it must have, at times that rise.
     """
     ticks, faults = [], []
     for line in lines:
@@ -60,7 +66,14 @@ def check(lines, files=8, kib=16):
             break
         if tick[3] != "ok":
             faults.append(f"tick {want}: the guest found its files damaged")
+    times = tick_times(lines)
+    faults += [f"the clock went back from {a} to {b} s" for a, b in zip(times, times[1:]) if b < a]
     return len(ticks), faults
+
+
+def tick_times(lines):
+    """The guest's uptime at each tick, in seconds."""
+    return [float(found[4]) for found in map(_TICK.match, lines) if found]
 
 
 def main(words):

@@ -10,6 +10,7 @@ import pathlib
 import shlex
 
 SOCKET = "unix:///run/romulus/vm.sock"  # each lab host has a /run of its own
+HEARTBEAT_TIMEOUT_MS = 5000
 _UUID = "5c3f9a52-7a0e-4f0b-9d0c-2f6b1c7f1e11"
 
 
@@ -67,7 +68,7 @@ uuid: "{_UUID}"
   {devices}
 }}
 console {{ {console} }}
-failover {{ heartbeat_interval_ms: 500 heartbeat_timeout_ms: 5000 }}
+failover {{ heartbeat_interval_ms: 500 heartbeat_timeout_ms: {HEARTBEAT_TIMEOUT_MS} }}
 """
 
 
