@@ -3,23 +3,17 @@
 #include <grpcpp/security/server_credentials.h>
 #include <grpcpp/server.h>
 #include <grpcpp/server_builder.h>
-#include <netdb.h>
-#include <sys/socket.h>
-#include <sys/un.h>
-#include <unistd.h>
 
 #include <chrono>
-#include <cstring>
 #include <thread>
 #include <utility>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/strip.h"
 #include "base/status.h"
-#include "base/unique_fd.h"
 #include "romulus/v1/replication_service.grpc.pb.h"
+#include "wire/grpc_acceptor.h"
 #include "wire/grpc_stream.h"
 
 namespace romulus::wire {
@@ -36,68 +30,6 @@ std::shared_ptr<grpc::ServerCredentials> CredentialsFor(const LinkSecurity& secu
       break;
   }
   return grpc::InsecureServerCredentials();
-}
-
-absl::Status InUse(absl::string_view address) {
-  return absl::AlreadyExistsError(
-      absl::StrCat("cannot listen on ", address, ": the address is in use"));
-}
-
-// gRPC removes a socket file that it finds, also one on which another daemon listens.
-absl::Status ProbeUnix(absl::string_view address, absl::string_view path) {
-  sockaddr_un name{};
-  name.sun_family = AF_UNIX;
-  if (path.empty() || path.size() >= sizeof(name.sun_path)) {
-    return absl::InvalidArgumentError(absl::StrCat("cannot listen on ", address,
-                                                   ": a socket's path has 1 to ",
-                                                   sizeof(name.sun_path) - 1, " bytes"));
-  }
-  std::memcpy(name.sun_path, path.data(), path.size());
-  base::UniqueFd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  if (!fd.valid()) return base::ErrnoStatus(errno, "socket");
-  // SAFETY: sockaddr_un is the sockaddr of AF_UNIX.
-  if (::connect(fd.get(), reinterpret_cast<const sockaddr*>(&name), sizeof(name)) == 0) {
-    return InUse(address);
-  }
-  const size_t slash = path.rfind('/');
-  const std::string folder(
-      slash == absl::string_view::npos ? "." : std::string(path.substr(0, slash + 1)));
-  if (::access(folder.c_str(), W_OK | X_OK) != 0) {
-    return base::ErrnoStatus(errno, absl::StrCat("cannot listen on ", address));
-  }
-  return absl::OkStatus();
-}
-
-// What bind(2) says to this address, in words; gRPC only logs it.
-absl::Status ProbeTcp(absl::string_view address) {
-  const size_t colon = address.rfind(':');
-  if (colon == absl::string_view::npos) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("cannot listen on ", address, ": want host:port or unix:/path"));
-  }
-  absl::string_view host = address.substr(0, colon);
-  if (absl::ConsumePrefix(&host, "[")) absl::ConsumeSuffix(&host, "]");
-  addrinfo hints{};
-  hints.ai_flags = AI_PASSIVE | AI_NUMERICSERV;
-  hints.ai_socktype = SOCK_STREAM;
-  addrinfo* found = nullptr;
-  const std::string port(address.substr(colon + 1));
-  if (const int error = ::getaddrinfo(host.empty() ? nullptr : std::string(host).c_str(),
-                                      port.c_str(), &hints, &found);
-      error != 0) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("cannot listen on ", address, ": ", ::gai_strerror(error)));
-  }
-  const std::unique_ptr<addrinfo, void (*)(addrinfo*)> free_found(found, ::freeaddrinfo);
-  base::UniqueFd fd(::socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  if (!fd.valid()) return base::ErrnoStatus(errno, "socket");
-  const int one = 1;
-  ::setsockopt(fd.get(), SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
-  if (::bind(fd.get(), found->ai_addr, found->ai_addrlen) != 0) {
-    if (errno == EADDRINUSE) return InUse(address);
-    return base::ErrnoStatus(errno, absl::StrCat("cannot listen on ", address));
-  }
-  return absl::OkStatus();
 }
 
 // What streams need to outlive the server object that users hold.
@@ -145,22 +77,22 @@ class Server final : public GrpcLinkServer {
   ~Server() override { Shutdown(); }
 
   absl::Status Start(absl::string_view address) {
-    absl::string_view path = address;
-    const bool is_unix = absl::ConsumePrefix(&path, "unix:");
-    absl::ConsumePrefix(&path, "//");
-    ROMULUS_RETURN_IF_ERROR(is_unix ? ProbeUnix(address, path) : ProbeTcp(address));
+    GrpcAcceptorOptions accepting;
+    accepting.user_timeout_ms = options_.keepalive_timeout_ms;
+    accepting.on_crowded = [this](const absl::Status& why, uint64_t ended) {
+      acceptor_->OnCrowded(why, ended);
+    };
+    ROMULUS_ASSIGN_OR_RETURN(connections_, GrpcAcceptor::Listen(address, std::move(accepting)));
     grpc::ServerBuilder builder;
     for (const auto& [name, value] : TransportArguments(options_)) {
       builder.AddChannelArgument(name, value);
     }
-    int bound = 0;
-    builder.AddListeningPort(std::string(address), CredentialsFor(options_.security), &bound);
+    connections_->AddTo(builder, CredentialsFor(options_.security));
     builder.RegisterService(&core_->service);
     core_->queue = builder.AddCompletionQueue();
     core_->server = builder.BuildAndStart();
-    if (core_->server == nullptr || bound == 0) {
+    if (core_->server == nullptr) {
       stopped_ = true;
-      if (core_->server != nullptr) core_->server->Shutdown();
       core_->queue->Shutdown();
       void* got = nullptr;
       bool ok = false;
@@ -168,17 +100,18 @@ class Server final : public GrpcLinkServer {
       }
       return absl::UnavailableError(absl::StrCat("cannot listen on ", address));
     }
-    port_ = is_unix ? 0 : bound;
     thread_ = std::thread([this] { Run(); });
+    connections_->Start();
     return absl::OkStatus();
   }
 
-  int port() const override { return port_; }
+  int port() const override { return connections_->port(); }
 
   void Shutdown() override {
     absl::MutexLock one_at_a_time(&shutdown_mutex_);
     if (stopped_ || core_->server == nullptr) return;  // never started
     stopped_ = true;
+    connections_->Stop();
     std::vector<std::shared_ptr<ServerStream>> standing;
     {
       absl::MutexLock lock(&mutex_);
@@ -271,7 +204,7 @@ class Server final : public GrpcLinkServer {
   const GrpcLinkOptions options_;
   LinkAcceptor* const acceptor_;
   const std::shared_ptr<Core> core_;
-  int port_ = 0;
+  std::unique_ptr<GrpcAcceptor> connections_;
   std::thread::id thread_id_;  // the queue's thread, set and used by it
   std::thread thread_;
 

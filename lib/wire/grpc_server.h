@@ -3,6 +3,7 @@
 #ifndef ROMULUS_WIRE_GRPC_SERVER_H_
 #define ROMULUS_WIRE_GRPC_SERVER_H_
 
+#include <cstdint>
 #include <memory>
 #include <string>
 
@@ -22,6 +23,9 @@ class LinkAcceptor {
   // closes the stream and waits for OnClosed. Called on a server thread; must not block. `peer` is
   // for the log only.
   virtual LinkListener* Accept(std::unique_ptr<Link> link, absl::string_view peer) = 0;
+  // Once per burst: there are more connections than can be had, for the reason `why`; so far
+  // `ended` were ended for it. On a thread of the server; must not block.
+  virtual void OnCrowded(const absl::Status& /*why*/, uint64_t /*ended*/) {}
 };
 
 class GrpcLinkServer {

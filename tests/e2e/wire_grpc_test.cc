@@ -323,6 +323,25 @@ TEST_F(GrpcLinkTest, AddressesThatCannotBeListenedOnAreExplained) {
   }
 }
 
+TEST_F(GrpcLinkTest, EveryAddressOfAHostLeadsIn) {
+  heard_.many_streams = true;
+  const std::pair<const char*, const char*> kinds[] = {
+      {"localhost:0", "127.0.0.1:"}, {"0.0.0.0:0", "127.0.0.1:"}, {"[::1]:0", "[::1]:"},
+      {"[::]:0", "[::1]:"},          {"[::]:0", "127.0.0.1:"},    {":0", "127.0.0.1:"}};
+  for (const auto& [listened, reached] : kinds) {
+    Acceptor acceptor;
+    auto server = GrpcLinkServer::Listen(listened, options_, &acceptor);
+    if (server.status().code() == absl::StatusCode::kUnavailable) continue;  // a host without IPv6
+    ASSERT_TRUE(server.ok()) << listened << ": " << server.status();
+    address_ = absl::StrCat(reached, (*server)->port());
+    ASSERT_TRUE(Connect().ok()) << listened << " by " << address_;
+    ASSERT_TRUE(link_->Send("x").ok());
+    acceptor.heard.AwaitMessages(1);
+    link_.reset();
+    server->reset();
+  }
+}
+
 TEST_F(GrpcLinkTest, AfterShutdownTheAddressIsFree) {
   acceptor_.heard.many_streams = true;
   for (int i = 0; i < 3; ++i) {
