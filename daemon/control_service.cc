@@ -16,6 +16,7 @@
 #include "base/status.h"
 #include "daemon/console_socket.h"
 #include "romulus/v1/control.grpc.pb.h"
+#include "wire/grpc_acceptor.h"
 
 namespace romulus::daemon {
 namespace {
@@ -175,6 +176,7 @@ class ControlServerImpl final : public ControlServer {
   void NotifyChanged() override { service_.NotifyChanged(); }
   void Shutdown() override {
     if (server_ == nullptr) return;
+    connections_->Stop();
     service_.Stop();
     // By the monotonic clock: a wall clock that is set meanwhile must not stretch it.
     server_->Shutdown(gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC),
@@ -185,6 +187,7 @@ class ControlServerImpl final : public ControlServer {
 
  private:
   Service service_;
+  std::unique_ptr<wire::GrpcAcceptor> connections_;
   std::unique_ptr<grpc::Server> server_;
 };
 
@@ -205,25 +208,24 @@ absl::Status ControlServerImpl::Start(const std::string& address) {
     ROMULUS_RETURN_IF_ERROR(
         base::Annotate(RemoveStaleSocket(std::string(path)), "control address"));
   }
+  absl::StatusOr<std::unique_ptr<wire::GrpcAcceptor>> bound =
+      wire::GrpcAcceptor::Listen(address, {});
+  if (!bound.ok()) return base::Annotate(bound.status(), "control address");
+  connections_ = *std::move(bound);
   grpc::EnableDefaultHealthCheckService(true);
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   grpc::ServerBuilder builder;
-  // With SO_REUSEPORT two daemons would share a port in silence.
-  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
   builder.SetMaxReceiveMessageSize(64 << 10);
-  int port = 0;
-  builder.AddListeningPort(address, grpc::InsecureServerCredentials(), &port);
+  connections_->AddTo(builder, grpc::InsecureServerCredentials());
   builder.RegisterService(&service_);
   server_ = builder.BuildAndStart();
-  if (server_ == nullptr || (!is_unix && port == 0)) {
-    server_.reset();
-    return absl::AlreadyExistsError(absl::StrCat("control address ", address,
-                                                 " cannot be bound: in use by another process, or "
-                                                 "not an address of this host"));
+  if (server_ == nullptr) {
+    return absl::UnavailableError(absl::StrCat("control address ", address, ": no server"));
   }
   if (is_unix && ::chmod(std::string(path).c_str(), 0600) != 0) {
     return base::ErrnoStatus(errno, absl::StrCat("control address ", address));
   }
+  connections_->Start();
   return absl::OkStatus();
 }
 

@@ -136,6 +136,7 @@ class Node final : private GuestHostListener,
   void OnCommitted(Term term, EpochId epoch) override;
   void OnSecondaryGoodbye(const romulus::v1::Goodbye& goodbye) override;
   void OnInboundClosed(const absl::Status& why) override;
+  void OnCrowded(const absl::Status& why, uint64_t ended) override;
   void OnPrepareFailed(const absl::Status& why) override;
   void OnPromotion(absl::StatusOr<PromotedGuest> promoted, bool replica_intact) override;
 

@@ -255,6 +255,10 @@ void Node::OnInboundClosed(const absl::Status& why) {
       .IgnoreError();
 }
 
+void Node::OnCrowded(const absl::Status& why, uint64_t ended) {
+  log_.Warning("connections_crowded", {{"why", why}, {"ended", ended}});
+}
+
 void Node::OnPrepareFailed(const absl::Status& why) {
   log_.Error("prepare_failed", {{"why", why}});
   // Whoever cannot promote protects nothing, and must not let the primary believe that it does.

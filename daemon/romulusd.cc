@@ -1,4 +1,5 @@
 // romulusd: runs one protected guest.
+#include <sys/resource.h>
 #include <sys/stat.h>
 
 #include <CLI/CLI.hpp>
@@ -74,7 +75,17 @@ void HoldSignals(bool hold) {
   ::pthread_sigmask(hold ? SIG_BLOCK : SIG_UNBLOCK, &stop, nullptr);
 }
 
+// The usual soft limit is for programs that call select(2); nothing here does. Where it cannot be
+// raised the daemon still copes.
+void RaiseDescriptorLimit() {
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  limit.rlim_cur = limit.rlim_max;
+  ::setrlimit(RLIMIT_NOFILE, &limit);
+}
+
 int Run(const Arguments& arguments) {
+  RaiseDescriptorLimit();
   ConfigOptions options = OptionsFrom(arguments);
   // The configuration is judged before the host: its errors are the reader's to mend at once.
   LoadedConfig loaded = LoadConfig(arguments.config, options);

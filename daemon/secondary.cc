@@ -236,6 +236,10 @@ wire::LinkListener* Secondary::Accept(std::unique_ptr<wire::Link> link, absl::st
   return &inbound->session();
 }
 
+void Secondary::OnCrowded(const absl::Status& why, uint64_t ended) {
+  parts_.control->Post([this, why, ended] { parts_.listener->OnCrowded(why, ended); });
+}
+
 romulus::v1::HelloReply Secondary::Judge(const romulus::v1::Hello& hello) {
   HelloFacts facts;
   absl::Status prepared;

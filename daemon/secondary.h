@@ -50,6 +50,8 @@ class SecondaryListener {
   virtual void OnSecondaryGoodbye(const romulus::v1::Goodbye& goodbye) = 0;
   // An accepted stream ended; with a replica::Fault on it if this node refused what came.
   virtual void OnInboundClosed(const absl::Status& why) = 0;
+  // Once per burst: more connections than can be had; `ended` were ended for it so far.
+  virtual void OnCrowded(const absl::Status& why, uint64_t ended) = 0;
   // The machine could not be made ahead: this node could not promote.
   virtual void OnPrepareFailed(const absl::Status& why) = 0;
   // `replica_intact`: it failed before the replica was touched.
@@ -96,6 +98,7 @@ class Secondary final : private wire::LinkAcceptor {
   Secondary(const SecondaryParts& parts, HelloFacts facts, HostFacts host);
 
   wire::LinkListener* Accept(std::unique_ptr<wire::Link> link, absl::string_view peer) override;
+  void OnCrowded(const absl::Status& why, uint64_t ended) override;
   romulus::v1::HelloReply Judge(const romulus::v1::Hello& hello);
   // Control loop: the stream whose Hello was just accepted becomes the one that counts.
   void Accepted(const std::shared_ptr<Inbound>& inbound, const romulus::v1::Hello& hello);
