@@ -164,7 +164,8 @@ class Daemon:
     def log_tail(self, lines=25):
         with contextlib.suppress(FileNotFoundError):
             text = self.log_path.read_text(errors="replace").splitlines()[-lines:]
-            return f"--- {self.log_path}\n" + "\n".join(text)
+            said = self.console().decode(errors="replace").splitlines()[-3:]
+            return f"--- {self.log_path}\n" + "\n".join([*text, "--- the guest's last words", *said])
         return ""
 
 
