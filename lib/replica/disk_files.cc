@@ -396,7 +396,7 @@ absl::Status DiskFiles::SyncDisks() {
   return absl::OkStatus();
 }
 
-absl::Status DiskFiles::StampAll(disk::Mode mode, const EpochKey& key) {
+absl::Status DiskFiles::StampAll(disk::Mode mode, const EpochKey& key, Term covers) {
   if (base::Fires(options_.failpoints, "disk_files.stamp")) {
     return absl::ResourceExhaustedError(
         absl::StrCat(disks_.front().copy->stamp_path(), ": failpoint"));
@@ -409,7 +409,7 @@ absl::Status DiskFiles::StampAll(disk::Mode mode, const EpochKey& key) {
     stamp.epoch = key.epoch;
     stamp.is_volatile = is_secondary && options_.durability == Durability::kNever;
     stamp.journal_id = is_secondary ? journal_->id() : "";
-    if (mode == disk::Mode::kPrimarySolo) stamp.covers_term = key.term;
+    stamp.covers_term = std::max(stamp.covers_term, covers);
     ROMULUS_RETURN_IF_ERROR(disk.copy->SetStamp(stamp));
   }
   return absl::OkStatus();
@@ -432,7 +432,10 @@ absl::Status DiskFiles::Promote(const EpochKey& epoch, Term term) {
     ROMULUS_RETURN_IF_ERROR(ApplyAll(epoch));
     // The guest was told that what it flushed is safe, and the journal goes.
     ROMULUS_RETURN_IF_ERROR(SyncDisks());
-    ROMULUS_RETURN_IF_ERROR(StampAll(disk::Mode::kPrimarySolo, {term, EpochId(0)}));
+    // The old primary may have gone on alone in a term above the epoch's and below this one: what
+    // it wrote then, and told, is not in these copies.
+    ROMULUS_RETURN_IF_ERROR(
+        StampAll(disk::Mode::kPrimarySolo, {term, EpochId(0)}, /*covers=*/epoch.term));
     // A primary's copy is not looked at with a journal: it may stay if it cannot be removed.
     files_.Remove(journal_->path()).IgnoreError();
     over_ = true;

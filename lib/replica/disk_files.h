@@ -118,7 +118,8 @@ class DiskFiles final : public DiskReplica {
   absl::Status MakeRoom(uint64_t record_bytes) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status MakeDurable(const EpochKey& epoch, bool has_record, bool has_flush)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  absl::Status StampAll(disk::Mode mode, const EpochKey& key);
+  // `covers`: the other node's copies of that term and of older ones are contained from now on.
+  absl::Status StampAll(disk::Mode mode, const EpochKey& key, Term covers = Term());
   absl::Status SyncDisks();
   absl::Status GiveUpLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
