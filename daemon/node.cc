@@ -263,14 +263,20 @@ void Node::Execute(const failover::Action& action) {
               .IgnoreError();
         });
       }
-      if (primary_ != nullptr && host_ != nullptr) primary_->StartSync(host_, action.term);
-      return;
+      if (primary_ == nullptr || host_ == nullptr) return;
+      // An opening that waits for the stamp is due now, and not later: from the first cut on the
+      // gates hold, and nobody else may open them.
+      if (role_.state().output_open) host_->OpenOutput();
+      ++output_generation_;
+      return primary_->StartSync(host_, action.term);
     case ActionKind::kOpenOutput:
       return OpenOutput();
     case ActionKind::kHoldOutput:
+      ++output_generation_;
       if (host_ != nullptr) host_->HoldOutput();
       return;
     case ActionKind::kDiscardOutput:
+      ++output_generation_;
       if (host_ != nullptr) host_->DiscardOutput();
       return;
     case ActionKind::kStopGuest:

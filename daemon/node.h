@@ -165,6 +165,7 @@ class Node final : private GuestHostListener,
   std::unique_ptr<DiskStamps> stamps_;
   std::unique_ptr<replica::DiskFiles> disk_files_;  // a node that began as a secondary
   absl::Status stamp_status_;                       // why output must wait, if it must
+  uint64_t output_generation_ = 0;                  // of the opening that waits for the stamp
   bool overwrite_peer_ = false;
   uint64_t protect_backoff_ms_ = 0;  // after a secondary gave its replica up
   std::vector<wire::DiskProgress> disk_progress_;

@@ -41,8 +41,8 @@ void Node::OpenOutput() {
   if (host_ == nullptr) return;
   if (stamp_status_.ok()) return host_->OpenOutput();
   // After a crash of both hosts the other node's copy would look like the newer one.
-  control_.PostAfter(kStampRetryNs, [this] {
-    if (!role_.state().output_open) return;
+  control_.PostAfter(kStampRetryNs, [this, generation = output_generation_] {
+    if (generation != output_generation_ || !role_.state().output_open) return;
     RecordStamps();
     OpenOutput();
     if (stamp_status_.ok()) server_->NotifyChanged();

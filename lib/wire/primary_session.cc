@@ -76,6 +76,7 @@ class Session final : public PrimarySession, public LinkListener {
     {
       absl::MutexLock lock(&mutex_);
       if (closed_) return *closed_;
+      if (sync_cancelled_) return absl::CancelledError("the full sync was cancelled");
       if (!reply_ || !reply_->accepted()) {
         return absl::FailedPreconditionError("no accepted handshake");
       }
@@ -97,6 +98,7 @@ class Session final : public PrimarySession, public LinkListener {
 
   void CancelFullSync() override {
     absl::MutexLock lock(&mutex_);
+    sync_cancelled_ = true;
     if (sync_ != nullptr) sync_->Cancel();
   }
 
@@ -273,6 +275,7 @@ class Session final : public PrimarySession, public LinkListener {
   std::optional<v1::HelloReply> reply_ ABSL_GUARDED_BY(mutex_);
   FullSync* sync_ ABSL_GUARDED_BY(mutex_) = nullptr;
   bool sync_failed_ ABSL_GUARDED_BY(mutex_) = false;
+  bool sync_cancelled_ ABSL_GUARDED_BY(mutex_) = false;  // also one that has not begun
 
   std::unique_ptr<Link> link_;  // last: destroyed first
 };

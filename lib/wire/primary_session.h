@@ -71,6 +71,7 @@ class PrimarySession {
   virtual absl::StatusOr<SyncProgress> RunFullSync(const memory::GuestMemory* guest_memory,
                                                    SyncSource* source,
                                                    DiskSyncSource* disks = nullptr) = 0;
+  // The one under way, or the one to come.
   virtual void CancelFullSync() = 0;
   // Where the checkpoint puts epochs, from the end of the full sync on.
   virtual EpochSender& epochs() = 0;

@@ -151,6 +151,15 @@ TEST_F(PrimarySessionTest, CancelAndCloseEndAFullSync) {
 }
 
 // A secondary that acks what it never got, or talks nonsense, is left; what was acked stays acked.
+TEST_F(PrimarySessionTest, ACancelledFullSyncDoesNotBegin) {
+  ASSERT_TRUE(Connect().ok());
+  StartPump();
+  ASSERT_TRUE(primary_.session->Handshake(kPatience).ok());
+  primary_.session->CancelFullSync();
+  EXPECT_TRUE(
+      absl::IsCancelled(primary_.session->RunFullSync(primary_.memory.get(), &primary_).status()));
+}
+
 TEST_F(PrimarySessionTest, ALyingSecondaryIsLeft) {
   const std::vector<std::function<void(codec::FrameWriter&, std::string*)>> lies = {
       [](codec::FrameWriter& w, std::string* m) {
