@@ -32,12 +32,13 @@ def kill_moment(pair, random_source, in_sync):
     return primary, secondary, mode
 
 
-def clock_fault(verdict, failover, elapsed_s):
+def clock_fault(verdict, failover, elapsed_s, between_steps):
     """What is wrong with the guest's clock, if anything: it goes on as if the guest had never stood
-    still, so the failover is in it, from the last that was heard of the primary on, and no more."""
+    still, so the failover is in it, from the last that was heard of the primary on, and no more.
+    between_steps: some step was said before it, so that two steps tell how long it took."""
     silent_ms = int(failover.get("detect_ns", 0)) / 1e6
     guest_ms = verdict["last_ms"] - verdict["first_ms"]
-    if verdict["longest_ms"] + 1 < silent_ms:
+    if between_steps and verdict["longest_ms"] + 1 < silent_ms:
         return f"its clock knows nothing of {silent_ms} ms of silence"
     if guest_ms > elapsed_s * 1010:
         return f"its clock went forward by {guest_ms} ms in {elapsed_s} s"
@@ -78,7 +79,7 @@ def round_of(build, number, seed, in_sync):
         secondary.await_status("twenty more steps", goes_on)
         joined, whole, explanation = pairlib.stream_continues(said_before, secondary.console())
         verdict = pairlib.judge_console(whole)
-        clock = clock_fault(verdict, status["last_failover"], time.monotonic() - began)
+        clock = clock_fault(verdict, status["last_failover"], time.monotonic() - began, last > 0)
         good = joined and verdict["good"] and not clock
         detail = explanation if good else f"{explanation} {clock} {verdict}"
         return good, "resumed", f"{label}: killed at step {last}, {detail}"
