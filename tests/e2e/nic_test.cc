@@ -375,8 +375,8 @@ TEST_F(NicTest, TheHostFillsInChecksumsForTheGuest) {
   ASSERT_EQ(::bind(server.get(), reinterpret_cast<sockaddr*>(&address), size), 0);
   ASSERT_EQ(::getsockname(server.get(), reinterpret_cast<sockaddr*>(&address), &size), 0);
   // UDP from 10.9.0.2:7 whose checksum field holds the sum of the pseudo-header only.
-  const auto mac = romulus::testing::GetLink("t0", SIOCGIFHWADDR).ifr_hwaddr.sa_data;
-  std::string frame(mac, 6);
+  const ifreq link = romulus::testing::GetLink("t0", SIOCGIFHWADDR);
+  std::string frame(link.ifr_hwaddr.sa_data, 6);
   frame.append(kCardMac.begin(), kCardMac.end());
   const uint8_t ip[] = {0x08, 0x00, 0x45, 0,  0, 33, 0, 0,  0, 0, 64,
                         17,   0x66, 0xb8, 10, 9, 0,  2, 10, 9, 0, 1};
