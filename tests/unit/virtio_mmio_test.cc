@@ -269,12 +269,16 @@ TEST(VirtioMmioTest, DriverDeviceAndPauseAtOnce) {
   ASSERT_TRUE(port.SetUpQueue(0, queue));
   port.AddStatus(virtio::kDriverOk);
   std::atomic<bool> done{false};
+  std::atomic<uint64_t> offered{0};
   std::thread pauser([&] {
     while (!done) {
+      const uint64_t before = offered;
       ASSERT_TRUE(transport.Quiesce().ok());
       state::MachineState state;
       ASSERT_TRUE(transport.Save(state).ok());
       transport.Resume();
+      // Nothing but pauses would starve the device on few processors.
+      while (!done && offered == before) std::this_thread::yield();
     }
   });
   for (uint64_t i = 0; i < 5000; ++i) {
@@ -283,6 +287,7 @@ TEST(VirtioMmioTest, DriverDeviceAndPauseAtOnce) {
     const bool notify = queue.OfferChain(
         slot, {{kBuffers + 64 * slot, 8, 0, 0}, {kBuffers + 64 * slot + 8, 8, kDescWrite, 0}});
     if (notify) port.Notify(0);
+    ++offered;
     std::optional<UsedEntry> used;
     while (!(used = queue.PollUsed())) std::this_thread::yield();
     ASSERT_EQ(*used, (UsedEntry{slot, 8}));
