@@ -47,7 +47,7 @@ class Crowded(unittest.TestCase):
 
     def await_ended(self, strangers):
         for stranger in strangers:
-            stranger.settimeout(30)
+            stranger.settimeout(pairlib.PATIENCE_S)
             try:
                 while stranger.recv(4096):
                     pass

@@ -296,7 +296,7 @@ class Stopping(WithPair):
         primary, _ = self.pair.start_protected()
         paused = primary.ctl("pause")
         self.assertGreater(int(paused["epoch"]), 0)
-        said = primary.console()
+        said = primary.settled_console()
         epoch = int(primary.status()["epoch_acked"])
         # Epochs go on, but the guest says nothing in them.
         primary.await_status("more epochs", lambda s: int(s["epoch_acked"]) > epoch + 20)
@@ -324,7 +324,7 @@ class CleanStopWithAutoFailover(Stopping):
         self.assertLessEqual(int(fenced["epoch_acked"]),
                              int(secondary.status()["last_failover"]["epoch"]))
         self.goes_on(primary, secondary)
-        said = primary.console()
+        said = primary.settled_console()
         secondary.await_status("more output", lambda _: len(secondary.console()) > len(said) + 1000)
         self.assertEqual(primary.console(), said)
 

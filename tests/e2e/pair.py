@@ -161,6 +161,13 @@ class Daemon:
         self.await_status(what, enough)
         return said
 
+    def settled_console(self):
+        """The console once nothing waits to be written to it: what was acked, and no more until there are
+        new acks."""
+        self.await_status("an empty queue of the console",
+                          lambda s: int(s.get("console", {}).get("queued_bytes", 0)) == 0)
+        return self.console()
+
     def log_tail(self, lines=25):
         with contextlib.suppress(FileNotFoundError):
             text = self.log_path.read_text(errors="replace").splitlines()[-lines:]
