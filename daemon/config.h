@@ -31,9 +31,12 @@ struct ConfigOptions {
   std::optional<std::string> node = std::nullopt;  // --node
   // Largest dirty ring that KVM offers here, in entries; 0: no rings; not set: not checked.
   std::optional<uint32_t> host_max_ring_entries = std::nullopt;
-  // Whether files that the configuration names must be there (they are elsewhere when the file of
-  // one host is checked on another).
+  // Whether files and taps that the configuration names must be there (they are elsewhere when the
+  // file of one host is checked on another).
   bool check_files = true;
+  // Whether the disks' side files, too, must be those of these disks. Who opens the disks finds
+  // out.
+  bool check_stamps = false;
 };
 
 // A configuration that was checked: paths are absolute, node_name is set, addresses are well

@@ -16,9 +16,11 @@
 #include "arch/cpuid.h"
 #include "arch/memory_map.h"
 #include "daemon/config_check.h"
+#include "daemon/guest_disks.h"
 #include "devices/net_address.h"
 #include "devices/virtio/block.h"
 #include "devices/virtio/block_backend.h"
+#include "disk/copy.h"
 
 namespace romulus::daemon {
 namespace {
@@ -46,37 +48,81 @@ class SameFiles {
   std::map<std::string, std::string> disks_;
 };
 
-void CheckDiskFile(const Disk& disk, const ConfigPlace& at) {
+// Whether there is a file that can be the disk.
+bool CheckDiskFile(const Disk& disk, const ConfigPlace& at) {
   const std::string& path = disk.path();
-  const auto error = [&](auto... text) { at.Error("path", absl::StrCat("'", path, "'", text...)); };
+  const auto error = [&](auto... text) {
+    at.Error("path", absl::StrCat("'", path, "'", text...));
+    return false;
+  };
   struct stat info {};
   if (::stat(path.c_str(), &info) != 0) {
     return error(": ", std::strerror(errno),
                  errno == ENOENT ? ": make the image (`truncate -s SIZE FILE`) on both nodes" : "");
   }
   if (!S_ISREG(info.st_mode) && !S_ISBLK(info.st_mode)) {
-    return error(" is neither a file nor a block device");
+    return error(S_ISDIR(info.st_mode) ? " is a folder" : " is neither a file nor a block device",
+                 "; a disk is a raw image (`truncate -s SIZE FILE`) or a block device");
   }
-  if (S_ISBLK(info.st_mode) && !disk.has_state_dir()) {
+  if (S_ISBLK(info.st_mode) && !disk.has_state_dir() && !disk.read_only()) {
     at.Error("state_dir", absl::StrCat("must be set, because '", path,
                                        "' is a block device, whose folder is no place for files"));
+    return false;
   }
   const int wanted = disk.read_only() ? R_OK : R_OK | W_OK;
   if (::access(path.c_str(), wanted) != 0) {
     return error(": cannot be ",
-                 disk.read_only() ? "read: " : "read and written: ", std::strerror(errno));
+                 disk.read_only() ? "read: " : "read and written: ", std::strerror(errno),
+                 "; give the daemon's user the permission",
+                 disk.read_only() ? "" : ", or set `read_only: true`");
   }
-  if (!S_ISREG(info.st_mode)) return;
-  if (info.st_size == 0) return error(" is empty");
+  if (!S_ISREG(info.st_mode)) return true;
+  if (info.st_size == 0) return error(" is empty: give it a size (`truncate -s SIZE FILE`)");
   if (static_cast<uint64_t>(info.st_size) % devices::kSectorBytes != 0) {
-    error(" has ", info.st_size, " bytes, which is no multiple of ", devices::kSectorBytes);
+    return error(" has ", info.st_size, " bytes, which is no multiple of ", devices::kSectorBytes,
+                 ": is it a raw image (`qemu-img convert -O raw`)?");
   }
+  return true;
 }
 
-void CheckDisks(const romulus::v1::Guest& guest, const ConfigOptions& options,
+// Whether the files beside the disk can be made.
+bool CheckSideFolder(const disk::CopySpec& spec, const ConfigPlace& at) {
+  const bool is_set = !spec.state_dir.empty();
+  const std::string folder = std::filesystem::path(disk::StampPath(spec)).parent_path().string();
+  std::error_code ignored;
+  if (!std::filesystem::is_directory(folder, ignored)) {
+    at.Error("state_dir", absl::StrCat("there is no folder '", folder, "': make it (`mkdir -p`)"));
+    return false;
+  }
+  if (::access(folder.c_str(), W_OK | X_OK) == 0) return true;
+  at.Error(is_set ? "state_dir" : "path",
+           absl::StrCat("no file can be made in '", folder, "', where '", disk::StampPath(spec),
+                        "' shall be: ", std::strerror(errno),
+                        "; give the daemon's user the permission, or set `state_dir` to another "
+                        "folder"));
+  return false;
+}
+
+// Of the side file.
+std::string WithoutLinks(const disk::CopySpec& spec) {
+  std::error_code error;
+  const std::filesystem::path path = disk::StampPath(spec);
+  const std::filesystem::path real = std::filesystem::weakly_canonical(path, error);
+  return error ? path.lexically_normal().string() : real.string();
+}
+
+// What the daemon itself would refuse the disk for.
+void CheckDiskStamp(const disk::CopySpec& spec, const ConfigPlace& at) {
+  const disk::Inspection found = disk::Inspect(spec, disk::PosixFiles());
+  if (!found.status.ok()) at.Error("path", std::string(found.status.message()));
+}
+
+void CheckDisks(const romulus::v1::Config& config, const ConfigOptions& options,
                 const ConfigPlace& root) {
+  const romulus::v1::Guest& guest = config.guest();
   std::set<std::string> names;
   SameFiles files;
+  std::map<std::string, std::string> side_files;
   for (int i = 0; i < guest.disks_size(); ++i) {
     const Disk& disk = guest.disks(i);
     const ConfigPlace at = root.Sub("disks", i);
@@ -95,15 +141,27 @@ void CheckDisks(const romulus::v1::Guest& guest, const ConfigOptions& options,
       at.Error("path", "must be set");
       continue;
     }
-    if (const std::string other = files.Add(disk.path(), disk.name()); !other.empty()) {
-      at.Error("path", absl::StrCat("'", disk.path(), "' is disk '", other, "' already"));
+    const std::string other = files.Add(disk.path(), disk.name());
+    if (!other.empty()) {
+      at.Error("path", absl::StrCat("'", disk.path(), "' is disk '", other,
+                                    "' already: each has a file of its own"));
+    }
+    const disk::CopySpec spec = CopySpecOf(config, i);
+    if (other.empty() && !disk.read_only()) {
+      // Images of one name in several folders would share the files in one `state_dir`.
+      const auto [side_file, fresh] = side_files.emplace(WithoutLinks(spec), disk.name());
+      if (!fresh) {
+        at.Error(disk.has_state_dir() ? "state_dir" : "path",
+                 absl::StrCat("'", side_file->first, "' is disk '", side_file->second,
+                              "'s already: choose another `state_dir`, or another name for the "
+                              "image"));
+      }
     }
     if (!options.check_files) continue;
-    CheckDiskFile(disk, at);
-    std::error_code error;
-    if (disk.has_state_dir() && !std::filesystem::is_directory(disk.state_dir(), error)) {
-      at.Error("state_dir", absl::StrCat("there is no folder '", disk.state_dir(), "'"));
-    }
+    bool usable = CheckDiskFile(disk, at);
+    if (disk.read_only()) continue;
+    if (usable || disk.has_state_dir()) usable &= CheckSideFolder(spec, at);
+    if (usable && options.check_stamps && config.has_uuid()) CheckDiskStamp(spec, at);
   }
 }
 
@@ -166,7 +224,7 @@ void CheckDevices(const romulus::v1::Config& config, const ConfigOptions& option
                      " nics, virtio_console, rng), at most ", arch::kMaxVirtioDevices),
         (of_nics ? wanted.nics_size() : wanted.disks_size()) - 1);
   }
-  CheckDisks(wanted, options, guest);
+  CheckDisks(config, options, guest);
   CheckNics(wanted, guest);
 }
 

@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/status.h"
 #include "daemon/exit_codes.h"
+#include "daemon/guest_disks.h"
 #include "daemon/json.h"
 #include "daemon/table.h"
 #include "disk/copy.h"
@@ -40,25 +41,16 @@ romulus::v1::DiskReport DiskReportOf(const romulus::v1::Config& config, disk::Fi
   romulus::v1::DiskReport report;
   report.set_vm_uuid(config.uuid());
   report.set_node(config.node_name());
-  for (const romulus::v1::Disk& configured : config.guest().disks()) {
-    if (configured.read_only()) continue;
-    disk::CopySpec spec;
-    spec.vm_uuid = config.uuid();
-    spec.name = configured.name();
-    spec.path = configured.path();
-    spec.state_dir = configured.state_dir();
+  for (int i = 0; i < config.guest().disks_size(); ++i) {
+    const disk::CopySpec spec = CopySpecOf(config, i);
+    if (spec.read_only) continue;
     romulus::v1::DiskReport::Copy* copy = report.add_copies();
     copy->set_name(spec.name);
     copy->set_path(spec.path);
-    const absl::StatusOr<disk::Stamp> stamp = disk::ReadStamp(spec, files);
-    if (!stamp.ok()) {
-      copy->set_error(std::string(stamp.status().message()));
-    } else if (stamp->mode != disk::Mode::kNever) {
-      *copy->mutable_stamp() = disk::MessageOf(*stamp);
-      if (stamp->vm_uuid != config.uuid()) {
-        copy->set_error(absl::StrCat(disk::StampPath(spec), ": is of the VM ", stamp->vm_uuid));
-      }
-    }
+    const disk::Inspection found = disk::Inspect(spec, files);
+    if (!found.status.ok()) copy->set_error(std::string(found.status.message()));
+    if (found.stamp.mode != disk::Mode::kNever)
+      *copy->mutable_stamp() = disk::MessageOf(found.stamp);
   }
   return report;
 }
@@ -97,7 +89,7 @@ absl::Status CompareReports(const romulus::v1::DiskReport& other, romulus::v1::D
           if (stamp.ok()) stamps[i] = *stamp;
           if (!stamp.ok()) error = std::string(stamp.status().message());
         }
-        if (!error.empty()) newest->set_why(absl::StrCat("a stamp is not known: ", error));
+        if (!error.empty()) newest->set_why(absl::StrCat("a copy cannot be judged: ", error));
       }
       if (!newest->why().empty()) continue;
       const disk::Comparison comparison = disk::CompareStamps(stamps[0], stamps[1]);

@@ -1,5 +1,5 @@
-// `romulusd disks`: what the stamps beside this node's disks say, and which node's copies are
-// newer. Opens no disk: it may be asked while the daemon runs.
+// `romulusd disks`: what the stamps beside this node's disks say, what is wrong with them, and
+// which node's copies are newer. Locks no disk: it may be asked while the daemon runs.
 #ifndef ROMULUS_DAEMON_DISKS_COMMAND_H_
 #define ROMULUS_DAEMON_DISKS_COMMAND_H_
 

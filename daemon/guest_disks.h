@@ -16,6 +16,7 @@ namespace romulus::daemon {
 // guest runs here, and by the replica, which does while it does not.
 using DiskCopies = std::vector<std::shared_ptr<disk::DiskCopy>>;
 
+disk::CopySpec CopySpecOf(const romulus::v1::Config& config, int disk);
 // Opens and locks all of them. Errors: DiskCopy::Open's, which name the file and the remedy.
 absl::StatusOr<DiskCopies> OpenDiskCopies(const romulus::v1::Config& config);
 

@@ -44,13 +44,19 @@ ConfigOptions OptionsFrom(const Arguments& arguments) {
 
 int Check(const Arguments& arguments) {
   ConfigOptions options = OptionsFrom(arguments);
+  options.check_stamps = options.check_files;
   LoadedConfig loaded = LoadConfig(arguments.config, options);
-  // A file for two nodes is as good as its nodes: without --node it is checked as each of them.
-  if (!options.node && loaded.config.nodes_size() == 2 && !loaded.config.has_node_name()) {
+  const bool guessed =
+      !options.node && loaded.config.nodes_size() == 2 && !loaded.config.has_node_name();
+  if (guessed) {
     options.node = loaded.config.nodes(0).name();
     loaded = LoadConfig(arguments.config, options);
   }
   std::fputs(loaded.ErrorText().c_str(), stderr);
+  if (!loaded.ok() && guessed) {
+    std::fprintf(stderr, "romulusd: checked as node '%s'; --node says which one this host is\n",
+                 options.node->c_str());
+  }
   if (!loaded.ok()) return kExitUsage;
   std::printf("%s: no errors\n", arguments.config.c_str());
   return kExitOk;
@@ -146,11 +152,12 @@ int Main(int argc, char** argv) {
                 "ones here; what only they hold is lost");
   run->add_option("--kvm-device", arguments.device, "KVM's device")->capture_default_str();
 
-  CLI::App* check = app.add_subcommand("check", "Say what is wrong with a configuration.");
+  CLI::App* check = app.add_subcommand(
+      "check", "Say what is wrong with a configuration and with the files and taps that it names.");
   check->add_option("--config", arguments.config, "The VM's configuration (textproto)")->required();
   check->add_option("--node", arguments.node, "Which of its nodes this host is");
   check->add_flag("--no-files", arguments.no_files,
-                  "The files that it names are on another host: do not look for them");
+                  "The files and taps that it names are on another host: do not look for them");
 
   CLI::App* probe = app.add_subcommand("probe", "Say what KVM offers on this host.");
   probe->add_flag("--json", arguments.json, "As JSON (romulus.v1.HostReport)");

@@ -15,6 +15,10 @@ std::string Beside(const CopySpec& spec, absl::string_view suffix) {
   return (std::filesystem::path(spec.state_dir) / name).string() + std::string(suffix);
 }
 
+std::string Named(const CopySpec& spec) {
+  return absl::StrCat("disk \"", spec.name, "\" (", spec.path, ")");
+}
+
 // What makes the stamp that of another disk than the one that was opened.
 absl::Status CheckIdentity(const CopySpec& spec, const Stamp& stamp, uint64_t size_bytes,
                            const FileIdentity& identity, const std::string& stamp_path) {
@@ -57,17 +61,43 @@ std::string JournalPath(const CopySpec& spec) { return Beside(spec, ".journal");
 
 absl::StatusOr<Stamp> ReadStamp(const CopySpec& spec, Files& files) {
   const std::string path = StampPath(spec);
-  ROMULUS_ASSIGN_OR_RETURN(const std::optional<std::string> text,
-                           files.ReadText(path, kMaxStampBytes));
-  if (!text) return Stamp();
-  absl::StatusOr<Stamp> stamp = ParseStamp(*text);
-  if (stamp.ok()) return stamp;
-  const absl::string_view remedy =
-      absl::IsUnimplemented(stamp.status())
-          ? "; use that romulusd, or remove the file if the disk shall begin anew"
-          : "; if you know that the disk is good, remove the file";
-  return absl::Status(stamp.status().code(),
-                      absl::StrCat(path, ": ", stamp.status().message(), remedy));
+  const auto refuse = [&](const absl::Status& why, absl::string_view of_path) {
+    absl::string_view remedy = "; if you know that the disk is good, remove the side file";
+    if (absl::IsUnimplemented(why)) {
+      remedy = "; use that romulusd, or remove the side file if the disk shall begin anew";
+    }
+    // Nothing is wrong with a file that may only not be read, and the error has its remedy.
+    if (absl::IsPermissionDenied(why)) remedy = "";
+    return absl::Status(
+        why.code(), absl::StrCat(Named(spec), ", its side file ", of_path, why.message(), remedy));
+  };
+  const absl::StatusOr<std::optional<std::string>> text = files.ReadText(path, kMaxStampBytes);
+  if (!text.ok()) return refuse(text.status(), "");
+  if (!*text) return Stamp();
+  absl::StatusOr<Stamp> stamp = ParseStamp(**text);
+  if (!stamp.ok()) return refuse(stamp.status(), absl::StrCat(path, ": "));
+  return stamp;
+}
+
+Inspection Inspect(const CopySpec& spec, Files& files) {
+  // Whoever begins to use the disk between the two looks takes the word "clean" back: then what was
+  // seen does not belong together. It is looked at again, as often as anybody does that in earnest.
+  constexpr int kLooks = 3;
+  Inspection found;
+  for (int i = 0; i < kLooks; ++i) {
+    const absl::StatusOr<Stamp> stamp = ReadStamp(spec, files);
+    if (!stamp.ok()) return {Stamp(), stamp.status()};
+    if (i > 0 && FormatStamp(*stamp) == FormatStamp(found.stamp)) return found;
+    found = {*stamp, absl::OkStatus()};
+    const absl::StatusOr<DiskLook> disk = files.LookAtDisk(spec.path);
+    if (!disk.ok()) {
+      found.status = disk.status();
+    } else if (stamp->mode != Mode::kNever) {
+      found.status = CheckIdentity(spec, *stamp, disk->size_bytes, disk->identity, StampPath(spec));
+    }
+    if (found.status.ok()) return found;
+  }
+  return found;
 }
 
 DiskCopy::DiskCopy(const CopySpec& spec, Files& files, std::shared_ptr<File> file)
@@ -143,7 +173,13 @@ absl::Status DiskCopy::WriteLocked(const Stamp& wanted, bool is_clean) {
   stamp.inode = stamp_.inode;
   stamp.mtime_ns = is_clean ? stamp_.mtime_ns : 0;
   stamp.boot_id = files_.boot_id();
-  ROMULUS_RETURN_IF_ERROR(files_.Replace(stamp_path_, FormatStamp(stamp)));
+  if (const absl::Status written = files_.Replace(stamp_path_, FormatStamp(stamp)); !written.ok()) {
+    return absl::Status(written.code(),
+                        absl::StrCat(Named(spec_), ", its side file ", written.message(),
+                                     absl::IsPermissionDenied(written)
+                                         ? ", or set `state_dir` to a folder that may be written"
+                                         : ""));
+  }
   stamp_ = std::move(stamp);
   trusted_ = absl::OkStatus();
   return absl::OkStatus();

@@ -31,10 +31,18 @@ struct CopySpec {
 };
 
 // Where the side files are, and what the stamp says (Mode::kNever: there is none), without opening
-// the disk, which may be in use. Errors name the file and the remedy.
+// the disk, which may be in use. Errors name the disk, the file and the remedy.
 std::string StampPath(const CopySpec& spec);
 std::string JournalPath(const CopySpec& spec);
 absl::StatusOr<Stamp> ReadStamp(const CopySpec& spec, Files& files);
+
+// What Open() would find, also while another process has the disk: `status` is what it would be
+// refused for, apart from that; `stamp` is Mode::kNever where it could not be read.
+struct Inspection {
+  Stamp stamp;
+  absl::Status status;
+};
+Inspection Inspect(const CopySpec& spec, Files& files);
 
 class DiskCopy {
  public:

@@ -34,6 +34,12 @@ struct FileIdentity {
   bool is_block_device = false;
 };
 
+// What a disk is found to be.
+struct DiskLook {
+  uint64_t size_bytes = 0;
+  FileIdentity identity;
+};
+
 // Errors name the file. ResourceExhausted: no space (or a quota, or a size limit); DataLoss: the
 // device could not read or write; else as errno says.
 class File {
@@ -70,6 +76,9 @@ class Files {
   // use.
   virtual absl::StatusOr<std::shared_ptr<File>> OpenDisk(const std::string& path,
                                                          bool read_only) = 0;
+  // The same look without the lock, and without making anything durable: for a disk that may be in
+  // use. Errors as above.
+  virtual absl::StatusOr<DiskLook> LookAtDisk(const std::string& path) = 0;
   // Opens or creates a file of any size, which grows when it is written to, and locks it. Its name
   // is durable.
   virtual absl::StatusOr<std::shared_ptr<File>> OpenJournal(const std::string& path) = 0;

@@ -42,6 +42,12 @@ absl::Status FileError(int error_number, absl::string_view what, const std::stri
       return absl::ResourceExhaustedError(absl::StrCat(message, "; raise the limit of file sizes"));
     case EIO:
       return absl::DataLossError(absl::StrCat(message, "; see the host's log of its devices"));
+    case EACCES:
+    case EPERM:
+      return absl::PermissionDeniedError(
+          absl::StrCat(message, "; give the daemon's user the permission"));
+    case EROFS:
+      return absl::PermissionDeniedError(absl::StrCat(message, "; mount it for writing"));
     default:
       return absl::Status(absl::ErrnoToStatusCode(error_number), message);
   }
@@ -50,6 +56,17 @@ absl::Status FileError(int error_number, absl::string_view what, const std::stri
 bool Unsupported(int error_number) {
   return error_number == EOPNOTSUPP || error_number == ENOSYS || error_number == ENODEV ||
          error_number == EINVAL;
+}
+
+absl::StatusOr<FileIdentity> IdentityOf(int fd, const std::string& path) {
+  struct stat facts;
+  if (::fstat(fd, &facts) != 0) return FileError(errno, "look at it", path);
+  FileIdentity identity;
+  identity.is_block_device = S_ISBLK(facts.st_mode);
+  if (identity.is_block_device) return identity;
+  identity.inode = facts.st_ino;
+  identity.mtime_ns = facts.st_mtim.tv_sec * int64_t{1'000'000'000} + facts.st_mtim.tv_nsec;
+  return identity;
 }
 
 class PosixFile final : public File {
@@ -144,14 +161,7 @@ class PosixFile final : public File {
     if (!read_only_ && Retry([&] { return ::fsync(fd_.get()); }) != 0) {
       return FileError(errno, "sync", path_);
     }
-    struct stat facts;
-    if (::fstat(fd_.get(), &facts) != 0) return FileError(errno, "look at it", path_);
-    FileIdentity identity;
-    identity.is_block_device = S_ISBLK(facts.st_mode);
-    if (identity.is_block_device) return identity;
-    identity.inode = facts.st_ino;
-    identity.mtime_ns = facts.st_mtim.tv_sec * int64_t{1'000'000'000} + facts.st_mtim.tv_nsec;
-    return identity;
+    return IdentityOf(fd_.get(), path_);
   }
 
  private:
@@ -206,6 +216,36 @@ absl::Status OpenError(int error_number, bool read_only, const std::string& path
   }
 }
 
+struct OpenedDisk {
+  base::UniqueFd fd;
+  uint64_t size_bytes = 0;
+};
+
+absl::StatusOr<OpenedDisk> OpenUnlocked(const std::string& path, bool read_only) {
+  // O_NONBLOCK: a FIFO must not make us wait before it is refused.
+  base::UniqueFd fd(
+      ::open(path.c_str(), (read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
+  if (!fd.valid()) return OpenError(errno, read_only, path);
+  struct stat facts;
+  if (::fstat(fd.get(), &facts) != 0) return FileError(errno, "look at it", path);
+  if (S_ISDIR(facts.st_mode)) return OpenError(EISDIR, read_only, path);
+  if (!S_ISREG(facts.st_mode) && !S_ISBLK(facts.st_mode)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(path, ": is neither a file nor a block device; correct the path"));
+  }
+  const off_t size = ::lseek(fd.get(), 0, SEEK_END);
+  if (size < 0) return FileError(errno, "find its size", path);
+  if (size == 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(path, ": is empty; give it a size (truncate -s SIZE FILE)"));
+  }
+  if (static_cast<uint64_t>(size) % devices::kSectorBytes != 0) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        path, ": has ", size, " bytes, which are not whole sectors of 512; is it a raw image?"));
+  }
+  return OpenedDisk{std::move(fd), static_cast<uint64_t>(size)};
+}
+
 absl::Status SyncFolderOf(const std::string& path) {
   const std::filesystem::path parent = std::filesystem::path(path).parent_path();
   const std::string folder = parent.empty() ? "." : parent.string();
@@ -221,29 +261,15 @@ absl::Status SyncFolderOf(const std::string& path) {
 class RealFiles final : public Files {
  public:
   absl::StatusOr<std::shared_ptr<File>> OpenDisk(const std::string& path, bool read_only) override {
-    // O_NONBLOCK: a FIFO must not make us wait before it is refused.
-    base::UniqueFd fd(
-        ::open(path.c_str(), (read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
-    if (!fd.valid()) return OpenError(errno, read_only, path);
-    struct stat facts;
-    if (::fstat(fd.get(), &facts) != 0) return FileError(errno, "look at it", path);
-    if (S_ISDIR(facts.st_mode)) return OpenError(EISDIR, read_only, path);
-    if (!S_ISREG(facts.st_mode) && !S_ISBLK(facts.st_mode)) {
-      return absl::InvalidArgumentError(
-          absl::StrCat(path, ": is neither a file nor a block device"));
-    }
-    const off_t size = ::lseek(fd.get(), 0, SEEK_END);
-    if (size < 0) return FileError(errno, "find its size", path);
-    if (size == 0) {
-      return absl::InvalidArgumentError(
-          absl::StrCat(path, ": is empty; give it a size (truncate -s SIZE FILE)"));
-    }
-    if (static_cast<uint64_t>(size) % devices::kSectorBytes != 0) {
-      return absl::InvalidArgumentError(absl::StrCat(
-          path, ": has ", size, " bytes, which are not whole sectors of 512; is it a raw image?"));
-    }
-    ROMULUS_RETURN_IF_ERROR(Lock(fd.get(), read_only, path));
-    return std::make_shared<PosixFile>(std::move(fd), path, read_only, static_cast<uint64_t>(size));
+    ROMULUS_ASSIGN_OR_RETURN(OpenedDisk disk, OpenUnlocked(path, read_only));
+    ROMULUS_RETURN_IF_ERROR(Lock(disk.fd.get(), read_only, path));
+    return std::make_shared<PosixFile>(std::move(disk.fd), path, read_only, disk.size_bytes);
+  }
+
+  absl::StatusOr<DiskLook> LookAtDisk(const std::string& path) override {
+    ROMULUS_ASSIGN_OR_RETURN(const OpenedDisk disk, OpenUnlocked(path, /*read_only=*/true));
+    ROMULUS_ASSIGN_OR_RETURN(const FileIdentity identity, IdentityOf(disk.fd.get(), path));
+    return DiskLook{disk.size_bytes, identity};
   }
 
   absl::StatusOr<std::shared_ptr<File>> OpenJournal(const std::string& path) override {

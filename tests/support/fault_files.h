@@ -102,6 +102,14 @@ class FaultFiles final : public disk::Files {
     if (found == nodes_.end()) return absl::NotFoundError(path);
     return OpenLocked(path, found->second, read_only);
   }
+  absl::StatusOr<disk::DiskLook> LookAtDisk(const std::string& path) override {
+    absl::MutexLock lock(&mutex_);
+    ROMULUS_RETURN_IF_ERROR(RunningLocked());
+    const auto found = nodes_.find(path);
+    if (found == nodes_.end()) return absl::NotFoundError(path);
+    const Node& node = *found->second;
+    return disk::DiskLook{node.now.size(), {node.inode, node.mtime_ns, false}};
+  }
   absl::StatusOr<std::shared_ptr<disk::File>> OpenJournal(const std::string& path) override {
     absl::MutexLock lock(&mutex_);
     ROMULUS_RETURN_IF_ERROR(RunningLocked());

@@ -24,6 +24,9 @@ class KillingFiles final : public disk::Files {
                                                        bool read_only) override {
     return Wrapped(disk::PosixFiles().OpenDisk(path, read_only));
   }
+  absl::StatusOr<disk::DiskLook> LookAtDisk(const std::string& path) override {
+    return disk::PosixFiles().LookAtDisk(path);
+  }
   absl::StatusOr<std::shared_ptr<disk::File>> OpenJournal(const std::string& path) override {
     return Wrapped(disk::PosixFiles().OpenJournal(path));
   }

@@ -1,6 +1,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 
 #include <filesystem>
 #include <fstream>
@@ -173,17 +174,21 @@ TEST_F(DeviceConfigTest, DisksAndCardsAreTaken) {
   MakeFile("alpha.img", 1u << 20);
   MakeFile("data.img", 512);
   std::filesystem::create_directory(folder_ + "/state-alpha");
-  const LoadedConfig loaded = Parse(WithDevices(
-      "disks { name: \"root\" path: \"{node}.img\" state_dir: \"state-{node}\" }\n"
-      "disks { name: \"data\" path: \"data.img\" read_only: true }\n"
-      "nics { tap: \"tap-{node}\" mac: \"52:54:00:12:34:56\" announce_ip: \"10.0.0.7\"\n"
-      "  announce_ip: \"fd00::7\" mtu: 9000 }\n"
-      "cpu_model: \"x86-64-v2\" virtio_console: true"));
+  const LoadedConfig loaded = Parse(
+      WithDevices("disks { name: \"root\" path: \"{node}.img\" state_dir: \"state-{node}\" }\n"
+                  "disks { name: \"data\" path: \"data.img\" read_only: true }\n"
+                  "cpu_model: \"x86-64-v2\" virtio_console: true"));
   ASSERT_TRUE(loaded.ok()) << loaded.ErrorText();
   EXPECT_EQ(loaded.config.guest().disks(0).path(), folder_ + "/alpha.img");
   EXPECT_EQ(loaded.config.guest().disks(0).state_dir(), folder_ + "/state-alpha");
-  EXPECT_EQ(loaded.config.guest().nics(0).tap(), "tap-alpha");
   EXPECT_TRUE(loaded.config.guest().rng());
+  const LoadedConfig with_card = Parse(
+      WithDevices(
+          "nics { tap: \"tap-{node}\" mac: \"52:54:00:12:34:56\" announce_ip: \"10.0.0.7\"\n"
+          "  announce_ip: \"fd00::7\" mtu: 9000 }\n"),
+      {.check_files = false});  // the tap is checked where there can be one: tests/e2e/nic_test.cc
+  ASSERT_TRUE(with_card.ok()) << with_card.ErrorText();
+  EXPECT_EQ(with_card.config.guest().nics(0).tap(), "tap-alpha");
 }
 
 TEST_F(DeviceConfigTest, BadDisksAreNamed) {
@@ -204,10 +209,19 @@ TEST_F(DeviceConfigTest, BadDisksAreNamed) {
   EXPECT_THAT(error("disks { name: \"a\" path: \"b.img\" }"),
               AllOf(HasSubstr("4:19: guest.disks[0].path: "), HasSubstr("No such file"),
                     HasSubstr("truncate -s SIZE")));
-  EXPECT_THAT(error("disks { name: \"a\" path: \"folder\" }"), HasSubstr("neither a file nor"));
+  EXPECT_THAT(error("disks { name: \"a\" path: \"folder\" }"),
+              AllOf(HasSubstr("folder' is a folder; a disk is"), HasSubstr("truncate -s SIZE")));
+  ASSERT_EQ(::mkfifo((folder_ + "/fifo").c_str(), 0600), 0);
+  for (const std::string path : {"fifo", "/dev/null"}) {
+    EXPECT_THAT(error("disks { name: \"a\" path: \"" + path + "\" }"),
+                AllOf(HasSubstr(path + "' is neither a file nor a block device; a disk is"),
+                      HasSubstr("truncate -s SIZE")));
+  }
   EXPECT_THAT(error("disks { name: \"a\" path: \"odd.img\" }"),
-              HasSubstr("has 1000 bytes, which is no multiple of 512"));
-  EXPECT_THAT(error("disks { name: \"a\" path: \"empty.img\" }"), HasSubstr("is empty"));
+              AllOf(HasSubstr("has 1000 bytes, which is no multiple of 512"),
+                    HasSubstr("qemu-img convert -O raw")));
+  EXPECT_THAT(error("disks { name: \"a\" path: \"empty.img\" }"),
+              AllOf(HasSubstr("is empty"), HasSubstr("truncate -s SIZE")));
   EXPECT_THAT(error("disks { name: \"a\" path: \"a.img\" state_dir: \"none\" }"),
               HasSubstr("guest.disks[0].state_dir: there is no folder"));
   EXPECT_THAT(error("disks { name: \"a\" path: \"a.img\" }\n"
@@ -221,9 +235,42 @@ TEST_F(DeviceConfigTest, BadDisksAreNamed) {
               IsEmpty());
 }
 
+// Two images of one name would have the same side files there, and each start would refuse one.
+TEST_F(DeviceConfigTest, DisksDoNotShareSideFiles) {
+  for (const char* folder : {"one", "two", "state"}) {
+    std::filesystem::create_directory(folder_ + "/" + folder);
+  }
+  MakeFile("one/root.img", 1024);
+  MakeFile("two/root.img", 1024);
+  const auto with = [&](const std::string& more) {
+    return Errors(
+        WithDevices("disks { name: \"a\" path: \"one/root.img\" state_dir: \"state\" }\n"
+                    "disks { name: \"b\" path: \"two/root.img\" " +
+                    more + "}"));
+  };
+  EXPECT_THAT(
+      with("state_dir: \"./state\""),
+      ElementsAre(AllOf(HasSubstr("5:40: guest.disks[1].state_dir: "),
+                        HasSubstr("state/root.img.romulus' is disk 'a's already: choose"))));
+  EXPECT_THAT(with(""), IsEmpty());
+  EXPECT_THAT(with("state_dir: \"state\" read_only: true"), IsEmpty());
+}
+
+TEST_F(DeviceConfigTest, SideFilesAreChecked) {
+  MakeFile("a.img", 1024);
+  std::ofstream(folder_ + "/a.img.romulus") << "nonsense";
+  const std::string text = WithDevices("disks { name: \"a\" path: \"a.img\" }");
+  EXPECT_THAT(Errors(text), IsEmpty()) << "by whoever opens the disk";
+  EXPECT_THAT(Errors(text, {.check_stamps = true}),
+              ElementsAre(AllOf(HasSubstr("4:19: guest.disks[0].path: disk \"a\" ("),
+                                HasSubstr("a.img.romulus: it does not end with a checksum"),
+                                HasSubstr("remove the side file"))));
+  EXPECT_THAT(Errors(text, {.check_files = false, .check_stamps = true}), IsEmpty());
+}
+
 TEST_F(DeviceConfigTest, BadCardsAreNamed) {
   const auto error = [this](const std::string& nics) {
-    const std::vector<std::string> errors = Errors(WithDevices(nics));
+    const std::vector<std::string> errors = Errors(WithDevices(nics), {.check_files = false});
     return absl::StrJoin(errors, "\n");
   };
   const std::string mac = " mac: \"52:54:00:00:00:01\" ";
@@ -253,10 +300,11 @@ TEST_F(DeviceConfigTest, ThereAreAtMostEight) {
   for (int i = 0; i < 7; ++i) {
     absl::StrAppend(&nics, "nics { tap: \"t", i, "\" mac: \"52:54:00:00:00:0", i, "\" }\n");
   }
-  EXPECT_THAT(Errors(WithDevices(nics)), IsEmpty());
-  EXPECT_THAT(Errors(WithDevices(nics + "virtio_console: true")),
+  const ConfigOptions no_files{.check_files = false};
+  EXPECT_THAT(Errors(WithDevices(nics), no_files), IsEmpty());
+  EXPECT_THAT(Errors(WithDevices(nics + "virtio_console: true"), no_files),
               ElementsAre(HasSubstr("10:1: guest.nics: 9 devices (0 disks, 7 nics, ")));
-  EXPECT_THAT(Errors(WithDevices(nics + "virtio_console: true rng: false")), IsEmpty());
+  EXPECT_THAT(Errors(WithDevices(nics + "virtio_console: true rng: false"), no_files), IsEmpty());
 }
 
 TEST_F(DeviceConfigTest, CpuModelsAndCapsAreJudged) {

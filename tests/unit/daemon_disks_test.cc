@@ -2,7 +2,11 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <chrono>
+#include <filesystem>
+
 #include "daemon/disks_command.h"
+#include "daemon/guest_disks.h"
 #include "daemon/json.h"
 #include "disk/copy.h"
 #include "support/temp_folder.h"
@@ -12,6 +16,7 @@ namespace {
 
 using romulus::testing::TempFolder;
 using romulus::testing::WriteAll;
+using ::testing::AllOf;
 using ::testing::HasSubstr;
 
 constexpr char kUuid[] = "6f1c5ba0-0000-4000-8000-000000000001";
@@ -27,19 +32,17 @@ struct Host {
       disk->set_read_only(name == "cd");
     }
   }
-  void Stamp(int which, disk::Mode mode, uint64_t term, uint64_t epoch = 0) {
-    disk::CopySpec spec;
-    spec.vm_uuid = kUuid;
-    spec.node = config.node_name();
-    spec.name = config.guest().disks(which).name();
-    spec.path = config.guest().disks(which).path();
-    auto copy = disk::DiskCopy::Open(spec, disk::PosixFiles());
+  void Stamp(int which, disk::Mode mode, uint64_t term, uint64_t epoch = 0, bool close = false) {
+    auto copy = disk::DiskCopy::Open(CopySpecOf(config, which), disk::PosixFiles());
     ASSERT_TRUE(copy.ok()) << copy.status();
     disk::Stamp stamp;
     stamp.mode = mode;
     stamp.term = Term(term);
     stamp.epoch = EpochId(epoch);
     ASSERT_TRUE((*copy)->SetStamp(stamp).ok());
+    if (close) {
+      ASSERT_TRUE((*copy)->Close().ok());
+    }
   }
   romulus::v1::DiskReport Report() { return DiskReportOf(config, disk::PosixFiles()); }
 
@@ -98,6 +101,59 @@ TEST(DisksCommandTest, ADamagedStampIsAnErrorAndNeverNewer) {
   ASSERT_TRUE(CompareReports(beta.Report(), report).ok());
   EXPECT_EQ(report.newest(0).node(), "");
   EXPECT_THAT(report.newest(0).why(), HasSubstr("root.img.romulus"));
+}
+
+// What a daemon that starts refuses is no copy that could be the newer one.
+TEST(DisksCommandTest, SaysWhatADaemonWouldRefuse) {
+  const auto expect = [](Host& host, const std::string& what) {
+    SCOPED_TRACE(what);
+    const romulus::v1::DiskReport report = host.Report();
+    EXPECT_THAT(report.copies(0).error(),
+                AllOf(HasSubstr(host.folder.Path("root.img")), HasSubstr(what)));
+    EXPECT_EQ(report.copies(1).error(), "");
+    EXPECT_THAT(DiskReportTable(report), HasSubstr(what));
+    Host beta("beta");
+    beta.config.mutable_guest()->mutable_disks(0)->set_name(report.copies(0).name());
+    romulus::v1::DiskReport compared = beta.Report();
+    ASSERT_TRUE(CompareReports(report, compared).ok());
+    EXPECT_EQ(compared.newest(0).node(), "");
+    EXPECT_THAT(compared.newest(0).why(), AllOf(HasSubstr("cannot be judged"), HasSubstr(what)));
+  };
+  Host changed("alpha");
+  changed.Stamp(0, disk::Mode::kPrimarySolo, 3, 0, /*close=*/true);
+  std::filesystem::last_write_time(changed.folder.Path("root.img"),
+                                   std::filesystem::file_time_type() + std::chrono::hours(1));
+  expect(changed, "was written to by somebody else");
+
+  Host exchanged("alpha");
+  exchanged.Stamp(0, disk::Mode::kPrimarySolo, 3);
+  std::filesystem::rename(exchanged.folder.Path("root.img"), exchanged.folder.Path("kept"));
+  exchanged.folder.MakeFile("root.img", 4096);
+  expect(exchanged, "is another file than the one");
+
+  Host grown("alpha");
+  grown.Stamp(0, disk::Mode::kPrimarySolo, 3);
+  std::filesystem::resize_file(grown.folder.Path("root.img"), 8192);
+  expect(grown, "has 8192 bytes, and had 4096");
+
+  Host renamed("alpha");
+  renamed.Stamp(0, disk::Mode::kPrimarySolo, 3);
+  renamed.config.mutable_guest()->mutable_disks(0)->set_name("system");
+  expect(renamed, "says that it is the disk \"root\", not \"system\"");
+
+  Host gone("alpha");
+  gone.Stamp(0, disk::Mode::kPrimarySolo, 3);
+  std::filesystem::remove(gone.folder.Path("root.img"));
+  expect(gone, "there is no such disk");
+}
+
+TEST(DisksCommandTest, SaysWhoseSideFileItIs) {
+  Host host("alpha");
+  host.Stamp(0, disk::Mode::kPrimarySolo, 3);
+  host.config.set_uuid("6f1c5ba0-0000-4000-8000-000000000002");
+  EXPECT_THAT(
+      host.Report().copies(0).error(),
+      AllOf(HasSubstr("root.img.romulus"), HasSubstr(kUuid), HasSubstr("remove that file")));
 }
 
 }  // namespace

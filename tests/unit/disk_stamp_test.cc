@@ -5,6 +5,8 @@
 #include <sys/stat.h>
 #include <xxhash.h>
 
+#include <functional>
+
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_replace.h"
 #include "disk/copy.h"
@@ -17,6 +19,7 @@ namespace {
 using romulus::testing::ReadAll;
 using romulus::testing::TempFolder;
 using romulus::testing::WriteAll;
+using ::testing::AllOf;
 using ::testing::HasSubstr;
 
 Stamp Full() {
@@ -143,14 +146,17 @@ struct CopyRig {
       ASSERT_TRUE((*copy)->Close().ok());
     }
   }
-  void ExpectRefused(absl::StatusCode code, const std::string& what) {
+  // By whoever opens it, and by whoever only looks.
+  void ExpectRefused(absl::StatusCode code, const std::string& what,
+                     const std::string& remedy = "remove") {
     const auto copy = Open();
     ASSERT_FALSE(copy.ok());
     EXPECT_EQ(copy.status().code(), code) << copy.status();
     const std::string message(copy.status().message());
     EXPECT_THAT(message, HasSubstr("root.img"));
     EXPECT_THAT(message, HasSubstr(what));
-    EXPECT_THAT(message, HasSubstr("remove"));
+    EXPECT_THAT(message, HasSubstr(remedy));
+    EXPECT_EQ(Inspect(spec, PosixFiles()).status, copy.status());
   }
 
   TempFolder folder;
@@ -231,6 +237,105 @@ TEST(DiskCopyTest, RefusesADamagedStampAndANewerOne) {
   rig.ExpectRefused(absl::StatusCode::kDataLoss, "checksum");
   WriteAll(stamp_path, Resealed(absl::StrReplaceAll(text, {{"format: 1", "format: 9"}})));
   rig.ExpectRefused(absl::StatusCode::kUnimplemented, "newer romulusd");
+}
+
+// The disk is named, not only the file that few people know of.
+TEST(DiskCopyTest, ASideFileThatCannotBeReadNamesItsDisk) {
+  CopyRig rig;
+  rig.spec.name = "system";
+  const std::string path = rig.folder.Path("root.img.romulus");
+  const auto expect = [&](absl::StatusCode code, const std::string& what) {
+    rig.ExpectRefused(code, absl::StrCat("disk \"system\" (", rig.spec.path, "), its side file ",
+                                         path, ": ", what));
+  };
+  WriteAll(path, std::string(kMaxStampBytes + 1, '#'));
+  expect(absl::StatusCode::kOutOfRange, "is larger than 16384 bytes");
+  WriteAll(path, "");
+  expect(absl::StatusCode::kDataLoss, "it does not end with a checksum");
+  std::filesystem::remove(path);
+  std::filesystem::create_directory(path);
+  expect(absl::StatusCode::kFailedPrecondition, "cannot read it: Is a directory");
+  std::filesystem::remove(path);
+  std::filesystem::create_symlink("root.img.romulus", path);  // to itself
+  expect(absl::StatusCode::kUnknown, "cannot open it: Too many levels");
+  std::filesystem::remove(path);
+  ASSERT_EQ(::mkfifo(path.c_str(), 0600), 0);
+  expect(absl::StatusCode::kDataLoss, "it does not end with a checksum");
+}
+
+TEST(DiskCopyTest, ASideFileThatCannotBeWrittenNamesItsDisk) {
+  CopyRig rig;
+  auto copy = rig.Open();
+  ASSERT_TRUE(copy.ok()) << copy.status();
+  std::filesystem::create_directory(rig.folder.Path("root.img.romulus.tmp"));
+  Stamp stamp;
+  stamp.mode = Mode::kPrimarySolo;
+  const absl::Status failed = (*copy)->SetStamp(stamp);
+  EXPECT_THAT(std::string(failed.message()),
+              AllOf(HasSubstr(absl::StrCat("disk \"root\" (", rig.spec.path, "), its side file ")),
+                    HasSubstr("root.img.romulus.tmp: cannot make it: Is a directory")));
+}
+
+TEST(DiskCopyTest, IsInspectedWhileItIsInUse) {
+  CopyRig rig;
+  EXPECT_EQ(Inspect(rig.spec, PosixFiles()).stamp.mode, Mode::kNever);
+  EXPECT_TRUE(Inspect(rig.spec, PosixFiles()).status.ok());
+  auto copy = rig.Open();
+  ASSERT_TRUE(copy.ok()) << copy.status();
+  Stamp stamp;
+  stamp.mode = Mode::kPrimarySolo;
+  stamp.term = Term(4);
+  ASSERT_TRUE((*copy)->SetStamp(stamp).ok());
+  ASSERT_TRUE((*copy)->file()->Write(0, std::vector<std::byte>(512)).ok());
+  const Inspection found = Inspect(rig.spec, PosixFiles());
+  EXPECT_TRUE(found.status.ok()) << found.status;
+  EXPECT_EQ(found.stamp.term, Term(4));
+  // Looking has not cost the lock.
+  EXPECT_FALSE(rig.Open().ok());
+  std::filesystem::remove(rig.spec.path);
+  EXPECT_TRUE(absl::IsNotFound(Inspect(rig.spec, PosixFiles()).status));
+}
+
+// Somebody takes the disk between the look at the stamp and the one at the file.
+TEST(DiskCopyTest, ALookBesideADaemonThatStartsIsRepeated) {
+  class Meanwhile final : public Files {
+   public:
+    explicit Meanwhile(std::function<void()> act) : act_(std::move(act)) {}
+    absl::StatusOr<DiskLook> LookAtDisk(const std::string& path) override {
+      if (++looks == 1) act_();
+      return real_.LookAtDisk(path);
+    }
+    absl::StatusOr<std::optional<std::string>> ReadText(const std::string& path,
+                                                        uint64_t max_bytes) override {
+      return real_.ReadText(path, max_bytes);
+    }
+    absl::StatusOr<std::shared_ptr<File>> OpenDisk(const std::string& path,
+                                                   bool read_only) override {
+      return real_.OpenDisk(path, read_only);
+    }
+    absl::StatusOr<std::shared_ptr<File>> OpenJournal(const std::string& path) override {
+      return real_.OpenJournal(path);
+    }
+    absl::Status Replace(const std::string& path, absl::string_view text) override {
+      return real_.Replace(path, text);
+    }
+    absl::Status Remove(const std::string& path) override { return real_.Remove(path); }
+    std::string boot_id() override { return real_.boot_id(); }
+    int looks = 0;
+
+   private:
+    Files& real_ = PosixFiles();
+    const std::function<void()> act_;
+  };
+  CopyRig rig;
+  rig.StampAs(Mode::kPrimarySolo, /*close=*/true);
+  Meanwhile starts([&] {
+    rig.StampAs(Mode::kPrimarySolo, /*close=*/false);
+    const timespec times[2] = {{1000, 0}, {1000, 0}};
+    ASSERT_EQ(::utimensat(AT_FDCWD, rig.spec.path.c_str(), times, 0), 0);
+  });
+  EXPECT_TRUE(Inspect(rig.spec, starts).status.ok());
+  EXPECT_EQ(starts.looks, 2);
 }
 
 TEST(DiskCopyTest, TouchesNothingOfAReadOnlyDisk) {
