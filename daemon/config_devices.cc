@@ -18,6 +18,7 @@
 #include "daemon/config_check.h"
 #include "daemon/guest_disks.h"
 #include "devices/net_address.h"
+#include "devices/tap.h"
 #include "devices/virtio/block.h"
 #include "devices/virtio/block_backend.h"
 #include "disk/copy.h"
@@ -176,7 +177,8 @@ std::string TapNameError(const std::string& tap) {
   return "";
 }
 
-void CheckNics(const romulus::v1::Guest& guest, const ConfigPlace& root) {
+void CheckNics(const romulus::v1::Guest& guest, const ConfigOptions& options,
+               const ConfigPlace& root) {
   std::set<std::string> taps;
   std::set<devices::MacAddress> macs;
   for (int i = 0; i < guest.nics_size(); ++i) {
@@ -186,6 +188,10 @@ void CheckNics(const romulus::v1::Guest& guest, const ConfigPlace& root) {
       at.Error("tap", wrong);
     } else if (!taps.insert(nic.tap()).second) {
       at.Error("tap", absl::StrCat("'", nic.tap(), "' is another card's already"));
+    } else if (options.check_files) {
+      if (const absl::Status tap = devices::Tap::Check(nic.tap(), nic.mtu()); !tap.ok()) {
+        at.Error("tap", std::string(tap.message()));
+      }
     }
     if (!nic.has_mac()) {
       at.Error("mac", "must be set");
@@ -225,7 +231,7 @@ void CheckDevices(const romulus::v1::Config& config, const ConfigOptions& option
         (of_nics ? wanted.nics_size() : wanted.disks_size()) - 1);
   }
   CheckDisks(config, options, guest);
-  CheckNics(wanted, guest);
+  CheckNics(wanted, options, guest);
 }
 
 }  // namespace romulus::daemon

@@ -69,7 +69,7 @@ struct NicCounters {
 
 class Nic {
  public:
-  // Opens the tap, creating it if it is missing and this process may. Errors: Tap::Open.
+  // Opens the tap, which must be there. Errors: Tap::Open.
   static absl::StatusOr<std::unique_ptr<Nic>> Open(const NicOptions& options,
                                                    AsioExecutor& device_loop, NicEvents events);
   ~Nic();

@@ -1,7 +1,9 @@
 #include "devices/tap.h"
 
 #include <fcntl.h>
+#include <linux/ethtool.h>
 #include <linux/if_tun.h>
+#include <linux/sockios.h>
 #include <net/if.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
@@ -23,8 +25,22 @@ constexpr char kTunPath[] = "/dev/net/tun";
 
 std::string Tapped(absl::string_view name) { return absl::StrCat("tap '", name, "'"); }
 
+// `br0` stands for the bridge that the host's administrator has chosen.
 std::string HowToAdd(absl::string_view name) {
-  return absl::StrCat("`ip tuntap add dev ", name, " mode tap user ", ::geteuid(), "`");
+  return absl::StrCat("`ip tuntap add dev ", name, " mode tap user ", ::geteuid(),
+                      " && ip link set dev ", name,
+                      " master br0 up`, with br0 the bridge to the guest's network");
+}
+
+absl::Status NotThere(absl::string_view name) {
+  return absl::NotFoundError(absl::StrCat(Tapped(name), " is not there: ", HowToAdd(name)));
+}
+
+absl::Status NoTap(absl::string_view name) {
+  return absl::FailedPreconditionError(absl::StrCat(
+      Tapped(name),
+      " is a network device, but no tap with one queue: choose another name, or delete it, then ",
+      HowToAdd(name)));
 }
 
 ifreq Request(absl::string_view name) {
@@ -70,61 +86,39 @@ absl::Status OpenError(int error_number, absl::string_view name) {
   }
 }
 
-absl::Status AttachError(int error_number, absl::string_view name, bool was_there) {
+absl::Status AttachError(int error_number, absl::string_view name) {
   const std::string what = Tapped(name);
   switch (error_number) {
     case EPERM:
-      if (was_there) {
-        return absl::PermissionDeniedError(
-            absl::StrCat(what, " belongs to another user: delete it, then ", HowToAdd(name)));
-      }
-      return absl::NotFoundError(absl::StrCat(
-          what, " is not there, and to create it takes CAP_NET_ADMIN: ", HowToAdd(name)));
+      return absl::PermissionDeniedError(
+          absl::StrCat(what, " belongs to another user: delete it, then ", HowToAdd(name)));
     case EBUSY:
       return absl::AlreadyExistsError(
           absl::StrCat(what,
                        " is in use by another process: a tap has one user; give this guest "
                        "another"));
     case EINVAL:
-      return absl::FailedPreconditionError(absl::StrCat(
-          what,
-          " is a network device, but no tap with one queue: choose another name, or delete "
-          "it, then ",
-          HowToAdd(name)));
+      return NoTap(name);
     default:
       return base::ErrnoStatus(error_number, what);
   }
 }
 
-// Gives a new device its MTU and brings it up; looks at that of an old one.
-absl::Status SetUpLink(absl::string_view name, uint32_t mtu, bool created) {
-  const base::UniqueFd socket(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
-  if (!socket.valid()) return base::ErrnoStatus(errno, Tapped(name));
+// How the driver calls itself and its kind of device: "tun" and "tap". By a question to the device
+// and not to sysfs, which shows the devices of the network namespace in which it was mounted.
+absl::StatusOr<bool> IsTap(int socket, absl::string_view name) {
+  ethtool_drvinfo info{};
+  info.cmd = ETHTOOL_GDRVINFO;
   ifreq request = Request(name);
-  if (created) {
-    request.ifr_mtu = static_cast<int>(mtu);
-    if (::ioctl(socket.get(), SIOCSIFMTU, &request) != 0) {
-      return base::ErrnoStatus(errno, absl::StrCat(Tapped(name), ": MTU ", mtu));
-    }
-    request = Request(name);
-    if (::ioctl(socket.get(), SIOCGIFFLAGS, &request) != 0) {
-      return base::ErrnoStatus(errno, Tapped(name));
-    }
-    request.ifr_flags = static_cast<short>(request.ifr_flags | IFF_UP);
-    if (::ioctl(socket.get(), SIOCSIFFLAGS, &request) != 0) {
-      return base::ErrnoStatus(errno, absl::StrCat(Tapped(name), ": up"));
-    }
-    return absl::OkStatus();
-  }
-  if (::ioctl(socket.get(), SIOCGIFMTU, &request) != 0) {
+  // SAFETY: the ioctl's way of handing over a structure; it lives as long as the call.
+  request.ifr_data = reinterpret_cast<char*>(&info);
+  if (::ioctl(socket, SIOCETHTOOL, &request) != 0) {
+    if (errno == EOPNOTSUPP) return false;
+    if (errno == ENODEV) return NotThere(name);
     return base::ErrnoStatus(errno, Tapped(name));
   }
-  if (static_cast<uint32_t>(request.ifr_mtu) < mtu) {
-    return absl::FailedPreconditionError(
-        absl::StrCat(Tapped(name), " has an MTU of ", request.ifr_mtu, ", the guest's card one of ",
-                     mtu, ": `ip link set dev ", name, " mtu ", mtu, "`, or give the card less"));
-  }
-  return absl::OkStatus();
+  return std::strncmp(info.driver, "tun", sizeof(info.driver)) == 0 &&
+         std::strncmp(info.bus_info, "tap", sizeof(info.bus_info)) == 0;
 }
 
 unsigned long TunFlags(const NetOffloads& offloads) {
@@ -157,20 +151,42 @@ absl::Status IoError(int error_number, absl::string_view name) {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Tap>> Tap::Open(absl::string_view name, uint32_t mtu) {
+absl::Status Tap::Check(absl::string_view name, uint32_t mtu) {
   ROMULUS_RETURN_IF_ERROR(CheckName(name));
+  const base::UniqueFd socket(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  if (!socket.valid()) return base::ErrnoStatus(errno, Tapped(name));
+  ifreq request = Request(name);
+  if (::ioctl(socket.get(), SIOCGIFMTU, &request) != 0) {
+    return errno == ENODEV ? NotThere(name) : base::ErrnoStatus(errno, Tapped(name));
+  }
+  ROMULUS_ASSIGN_OR_RETURN(const bool is_tap, IsTap(socket.get(), name));
+  if (!is_tap) return NoTap(name);
+  if (static_cast<uint32_t>(request.ifr_mtu) < mtu) {
+    return absl::FailedPreconditionError(
+        absl::StrCat(Tapped(name), " has an MTU of ", request.ifr_mtu, ", the guest's card one of ",
+                     mtu, ": `ip link set dev ", name, " mtu ", mtu, "`, or give the card less"));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::unique_ptr<Tap>> Tap::Open(absl::string_view name, uint32_t mtu) {
+  ROMULUS_RETURN_IF_ERROR(Check(name, mtu));
   base::UniqueFd fd(::open(kTunPath, O_RDWR | O_NONBLOCK | O_CLOEXEC));
   if (!fd.valid()) return OpenError(errno, name);
   ifreq request = Request(name);
-  const bool was_there = ::if_nametoindex(request.ifr_name) != 0;
   request.ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR;
-  if (::ioctl(fd.get(), TUNSETIFF, &request) != 0) return AttachError(errno, name, was_there);
+  if (::ioctl(fd.get(), TUNSETIFF, &request) != 0) return AttachError(errno, name);
+  // The request creates what was deleted since Check(). Such a device goes away with its
+  // descriptor; one that was there stays (ours is its first descriptor, and it was there without).
+  if (::ioctl(fd.get(), TUNGETIFF, &request) != 0) {
+    return base::ErrnoStatus(errno, absl::StrCat(Tapped(name), ": TUNGETIFF"));
+  }
+  if ((request.ifr_flags & IFF_PERSIST) == 0) return NotThere(name);
   const int header_bytes = sizeof(NetHeader);
   if (::ioctl(fd.get(), TUNSETVNETHDRSZ, &header_bytes) != 0) {
     return base::ErrnoStatus(errno, absl::StrCat(Tapped(name), ": TUNSETVNETHDRSZ"));
   }
-  ROMULUS_RETURN_IF_ERROR(SetUpLink(name, mtu, !was_there));
-  std::unique_ptr<Tap> tap(new Tap(std::string(name), std::move(fd), !was_there));
+  std::unique_ptr<Tap> tap(new Tap(std::string(name), std::move(fd)));
   // The most that this kernel takes.
   for (const NetOffloads& offloads :
        {NetOffloads{true, true, true, true}, NetOffloads{true, true, true, false}}) {

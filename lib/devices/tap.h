@@ -1,7 +1,7 @@
 // A tap device of the host: Ethernet frames, each behind a virtio_net_hdr of 12 bytes (virtio 1.2,
-// 5.1.6; Linux Documentation/networking/tuntap.rst). Non-blocking. The object owns the descriptor;
-// a device that Open() has created goes away with it. Read and Write on one thread, SetOffloads on
-// any.
+// 5.1.6; Linux Documentation/networking/tuntap.rst). Non-blocking. The object owns the descriptor,
+// not the device, which somebody made and put where the guest's network is. Read and Write on one
+// thread, SetOffloads on any.
 #ifndef ROMULUS_DEVICES_TAP_H_
 #define ROMULUS_DEVICES_TAP_H_
 
@@ -11,6 +11,7 @@
 #include <span>
 #include <string>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "base/unique_fd.h"
@@ -20,10 +21,12 @@ namespace romulus::devices {
 
 class Tap {
  public:
-  // `mtu` (bytes of payload) is given to a device that is created here, which is also brought up;
-  // one that was there must not have a smaller one. Every error names the device and what to do:
-  // InvalidArgument for a name that cannot be one's, PermissionDenied, NotFound (no /dev/net/tun;
-  // no such device, and it may not be created), AlreadyExists (another process has it), and
+  // Whether there is such a tap and its MTU is not below `mtu` (bytes of payload), as far as can be
+  // told without taking it. Errors as Open()'s, but not those of /dev/net/tun and of its user.
+  static absl::Status Check(absl::string_view name, uint32_t mtu);
+  // Creates none: a new one would be in no bridge, and the guest in no network. Every error names
+  // the device and what to do: InvalidArgument for a name that cannot be one's, PermissionDenied,
+  // NotFound (no such device; no /dev/net/tun), AlreadyExists (another process has it), and
   // FailedPrecondition (it is no tap, has several queues, or its MTU is too small).
   static absl::StatusOr<std::unique_ptr<Tap>> Open(absl::string_view name, uint32_t mtu);
 
@@ -43,15 +46,12 @@ class Tap {
 
   int fd() const { return fd_.get(); }
   const std::string& name() const { return name_; }
-  bool created() const { return created_; }
 
  private:
-  Tap(std::string name, base::UniqueFd fd, bool created)
-      : name_(std::move(name)), fd_(std::move(fd)), created_(created) {}
+  Tap(std::string name, base::UniqueFd fd) : name_(std::move(name)), fd_(std::move(fd)) {}
 
   const std::string name_;
   const base::UniqueFd fd_;
-  const bool created_;
   NetOffloads offloads_;
 };
 

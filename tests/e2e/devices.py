@@ -49,6 +49,25 @@ class Devices(unittest.TestCase):
         return pairlib.Pair(build, kernel=build / f"guests/{guest}.elf", command_line=command_line,
                             devices=devices, **more)
 
+    def make_tap(self, node):
+        tap = f"tap-{node}"
+        ip("tuntap", "add", "dev", tap, "mode", "tap")
+        self.addCleanup(ip, "link", "del", tap)
+        return tap
+
+    def test_a_tap_that_is_missing_is_refused_and_not_made(self):
+        with self.pair("echo", "", f'nics {{ tap: "tap-{{node}}" mac: "{MAC}" }}') as pair:
+            for command, *more in (["check"], ["run", "--role", "primary"], ["run"]):
+                done = subprocess.run([build / "daemon/romulusd", command, "--config", pair.config,
+                                       "--node", "alpha", *more], capture_output=True, text=True,
+                                      timeout=pairlib.PATIENCE_S)
+                self.assertEqual(done.returncode, 2, done.stderr)
+                for said in (f"{pair.config}:", "guest.nics[0].tap: tap 'tap-alpha' is not there",
+                             "ip tuntap add dev tap-alpha mode tap",
+                             "ip link set dev tap-alpha master br0 up"):
+                    self.assertIn(said, done.stderr)
+            self.assertNotIn("tap-alpha", [name for _, name in socket.if_nameindex()])
+
     def test_disk(self):
         with self.pair("disk", "steps=60 discard=7 zeroes=5",
                        'disks { name: "data" path: "data.img" }') as pair:
@@ -81,25 +100,21 @@ class Devices(unittest.TestCase):
             ip("addr", "add", "10.77.0.1/24", "dev", "br0")
             ip("link", "set", "br0", "up")
             for node in pairlib.NODES:
-                tap = f"tap-{node}"
-                ip("tuntap", "add", "dev", tap, "mode", "tap")
-                self.addCleanup(ip, "link", "del", tap)
-                ip("link", "set", tap, "master", "br0")
-                ip("link", "set", tap, "up")
+                ip("link", "set", self.make_tap(node), "master", "br0", "up")
             primary, secondary = pair.start_protected()
             client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
             self.addCleanup(client.close)
             client.connect(("10.77.0.2", 7))
             client.settimeout(0.2)  # a datagram that is lost is asked again
             numbers = [self.ask(client, n) for n in range(50)]
-            status = primary.status()
-            self.assertGreaterEqual(count(status, "virtio.net.0", "frames_out"), 50)
+            status = primary.await_status(  # counted after they were sent
+                "the frames", lambda s: count(s, "virtio.net.0", "frames_out") >= 50)
             self.assertEqual(count(status, "virtio.net.0", "mac_clashes"), 0)
             primary.kill()
             numbers += [self.ask(client, n) for n in range(50, 100)]
             self.assertEqual(numbers, sorted(set(numbers)), "an answer was given twice")
-            status = secondary.await_status("a promotion", lambda s: "last_failover" in s)
-            self.assertGreaterEqual(count(status, "virtio.net.0", "frames_out"), 50)
+            secondary.await_status("a promotion and its frames", lambda s: "last_failover" in s and
+                                   count(s, "virtio.net.0", "frames_out") >= 50)
             secondary.await_status(
                 "announcements",
                 lambda s: count(s, "virtio.net.0", "frames_announced") > 0)
@@ -122,6 +137,7 @@ class Devices(unittest.TestCase):
     def test_hostile_drivers_are_counted_and_harm_nobody(self):
         devices = (f'disks {{ name: "data" path: "data.img" }} '
                    f'nics {{ tap: "tap-{{node}}" mac: "{MAC}" }} virtio_console: true')
+        self.make_tap("alpha")
         with self.pair("hostile", "seed=%d rounds=400" % (os.getpid() % 1000 + 1), devices) as pair:
             make_disk(pair, "data.img", 4)
             primary = pair.start_node("alpha", "primary")

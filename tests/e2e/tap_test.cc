@@ -8,8 +8,29 @@
 #include <sys/mount.h>
 #include <sys/syscall.h>
 
+#include <cstdarg>
+#include <functional>
+#include <utility>
+
 #include "support/net_namespace.h"
 #include "support/virtio_nic.h"
+
+namespace {
+// Runs once, when this process is about to open the device of which taps come.
+std::function<void()> before_tun_is_opened;
+}  // namespace
+
+// In place of the C library's.
+extern "C" int open(const char* path, int flags, ...) {
+  if (before_tun_is_opened && std::strcmp(path, "/dev/net/tun") == 0) {
+    std::exchange(before_tun_is_opened, nullptr)();
+  }
+  std::va_list more;
+  va_start(more, flags);
+  const int mode = (flags & O_CREAT) != 0 ? va_arg(more, int) : 0;
+  va_end(more);
+  return static_cast<int>(::syscall(SYS_openat, AT_FDCWD, path, flags, mode));
+}
 
 namespace romulus::devices {
 namespace {
@@ -56,7 +77,6 @@ TEST_F(TapTest, MovesFramesBothWays) {
   romulus::testing::TapPeer peer("t0");
   auto tap = Tap::Open("t0", 1500);
   ASSERT_TRUE(tap.ok()) << tap.status();
-  EXPECT_FALSE((*tap)->created());
   std::vector<std::byte> buffer(2000);
   EXPECT_TRUE(absl::IsUnavailable((*tap)->Read(buffer).status()));
   const std::string out = WithHeader({}, TestFrame(100, 1));
@@ -74,18 +94,44 @@ TEST_F(TapTest, MovesFramesBothWays) {
   EXPECT_EQ(in.substr(12), TestFrame(200, 2));
 }
 
-TEST_F(TapTest, CreatesADeviceThatGoesAwayWithIt) {
-  {
-    auto tap = Tap::Open("t0", 9000);
-    ASSERT_TRUE(tap.ok()) << tap.status();
-    EXPECT_TRUE((*tap)->created());
-    EXPECT_EQ(romulus::testing::GetLink("t0", SIOCGIFMTU).ifr_mtu, 9000);
-    EXPECT_NE(romulus::testing::GetLink("t0", SIOCGIFFLAGS).ifr_flags & IFF_UP, 0);
+// It would be in no bridge: the guest would run, and nobody would reach it.
+TEST_F(TapTest, OneThatIsMissingIsNotCreatedAndItIsSaidHow) {
+  for (const absl::Status& refused : {OpenError("t0"), Tap::Check("t0", 1500)}) {
+    EXPECT_TRUE(absl::IsNotFound(refused)) << refused;
+    EXPECT_THAT(refused.message(), AllOf(HasSubstr("tap 't0' is not there"),
+                                         HasSubstr("`ip tuntap add dev t0 mode tap user 0 && "
+                                                   "ip link set dev t0 master br0 up`")));
   }
   EXPECT_EQ(::if_nametoindex("t0"), 0u);
 }
 
+// The request that takes a device also makes it: one that is deleted just before is not replaced.
+TEST_F(TapTest, OneThatIsDeletedMeanwhileIsNotCreated) {
+  romulus::testing::MakeTap("t0");
+  before_tun_is_opened = [] { ASSERT_EQ(std::system("ip link del t0"), 0); };
+  const absl::Status refused = OpenError("t0");
+  EXPECT_FALSE(before_tun_is_opened) << "it was not opened";
+  EXPECT_TRUE(absl::IsNotFound(refused)) << refused;
+  EXPECT_EQ(::if_nametoindex("t0"), 0u) << "what was created goes away again";
+}
+
+TEST_F(TapTest, ChecksWhatItWouldNotOpen) {
+  romulus::testing::MakeTap("t0");
+  EXPECT_TRUE(Tap::Check("t0", 1500).ok()) << Tap::Check("t0", 1500);
+  EXPECT_THAT(Tap::Check("t0", 1501).message(), HasSubstr("`ip link set dev t0 mtu 1501`"));
+  const auto tap = Tap::Open("t0", 1500);
+  ASSERT_TRUE(tap.ok()) << tap.status();
+  EXPECT_TRUE(Tap::Check("t0", 1500).ok()) << "its user may be the daemon that is asked about";
+  romulus::testing::MakeTap("tun0", IFF_TUN);
+  for (const char* name : {"lo", "tun0"}) {
+    EXPECT_TRUE(absl::IsFailedPrecondition(Tap::Check(name, 1500))) << name;
+    EXPECT_THAT(Tap::Check(name, 1500).message(), HasSubstr("no tap with one queue"));
+  }
+  EXPECT_TRUE(absl::IsInvalidArgument(Tap::Check("a/b", 1500)));
+}
+
 TEST_F(TapTest, CanDoWhatLinuxCan) {
+  romulus::testing::MakeTap("t0");
   auto tap = Tap::Open("t0", 1500);
   ASSERT_TRUE(tap.ok()) << tap.status();
   EXPECT_EQ((*tap)->offloads(), (NetOffloads{true, true, true, true}));
@@ -94,6 +140,8 @@ TEST_F(TapTest, CanDoWhatLinuxCan) {
 }
 
 TEST_F(TapTest, AnHeaderThatTheKernelRefusesIsTheFramesFault) {
+  romulus::testing::MakeTap("t0");
+  romulus::testing::SetLinkUp("t0", true);
   auto tap = Tap::Open("t0", 1500);
   ASSERT_TRUE(tap.ok()) << tap.status();
   const std::string frame = WithHeader({.gso_type = 0x42, .gso_bytes = 100}, TestFrame(200));
@@ -123,14 +171,6 @@ TEST_F(TapTest, RefusesNamesThatNoDeviceHas) {
   EXPECT_THAT(OpenError("sixteen-letters-").message(), HasSubstr("at most 15"));
 }
 
-TEST_F(TapTest, SaysWhatToDoWhenItMayNotBeCreated) {
-  const WithoutNetAdmin without;
-  const absl::Status refused = OpenError("t0");
-  EXPECT_TRUE(absl::IsNotFound(refused)) << refused;
-  EXPECT_THAT(refused.message(), AllOf(HasSubstr("'t0'"), HasSubstr("CAP_NET_ADMIN"),
-                                       HasSubstr("`ip tuntap add dev t0 mode tap user 0`")));
-}
-
 TEST_F(TapTest, SaysWhoseItIs) {
   romulus::testing::MakeTap("t0", IFF_TAP, /*owner=*/4711);
   const WithoutNetAdmin without;
@@ -146,6 +186,7 @@ TEST_F(TapTest, OpensOnesOwnWithoutCapabilities) {
 }
 
 TEST_F(TapTest, SaysThatAnotherHasIt) {
+  romulus::testing::MakeTap("t0");
   auto first = Tap::Open("t0", 1500);
   ASSERT_TRUE(first.ok());
   const absl::Status refused = OpenError("t0");
@@ -174,6 +215,7 @@ TEST_F(TapTest, SaysThatItsMtuIsTooSmall) {
 }
 
 TEST_F(TapTest, SaysThatThereIsNoTunDevice) {
+  romulus::testing::MakeTap("t0");
   ASSERT_EQ(::unshare(CLONE_NEWNS), 0) << std::strerror(errno);
   ASSERT_EQ(::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr), 0);
   ASSERT_EQ(::mount("none", "/dev/net", "tmpfs", 0, nullptr), 0);
