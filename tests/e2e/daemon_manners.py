@@ -21,7 +21,7 @@ def run(*command):
 
 
 class WithPair(unittest.TestCase):
-    failover = "auto_failover: false heartbeat_interval_ms: 20 heartbeat_timeout_ms: 400"
+    failover = "auto_failover: false heartbeat_interval_ms: 20 heartbeat_timeout_ms: 1000"
 
     def setUp(self):
         self.pair = pairlib.Pair(BUILD, failover=self.failover)
@@ -197,7 +197,7 @@ class TwoPrimaries(WithPair):
 
 
 class Unprotect(WithPair):
-    failover = "auto_failover: true heartbeat_interval_ms: 20 heartbeat_timeout_ms: 400"
+    failover = "auto_failover: true heartbeat_interval_ms: 20 heartbeat_timeout_ms: 1000"
 
     def test_the_secondary_gives_its_replica_up_first(self):
         primary, secondary = self.pair.start_protected()
@@ -306,7 +306,7 @@ class Stopping(WithPair):
 
 
 class CleanStopWithAutoFailover(Stopping):
-    failover = "auto_failover: true heartbeat_interval_ms: 20 heartbeat_timeout_ms: 400"
+    failover = "auto_failover: true heartbeat_interval_ms: 20 heartbeat_timeout_ms: 1000"
 
     def test_a_primary_leaves_its_last_epoch(self):
         """A clean stop is an operator's wish: the secondary does not promote itself."""

@@ -38,7 +38,7 @@ class WithPair(unittest.TestCase):
         self.pair = self.enterContext(pairlib.Pair(
             BUILD, kernel=BUILD / "guests/disk.elf", memory_mib=16,
             command_line="blocks=512 block=4096 flush=8 sweep=16 rate=1000",
-            failover="heartbeat_interval_ms: 20 heartbeat_timeout_ms: 400",
+            failover="heartbeat_interval_ms: 20 heartbeat_timeout_ms: 1000",
             limits="reconnect_max_ms: 300"))
         self.folder = self.pair.folder
         self.romulusd = BUILD / "daemon/romulusd"

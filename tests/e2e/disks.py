@@ -77,7 +77,7 @@ class Disks(unittest.TestCase):
         self.judge(pair, "beta", whole, "--loose")
 
     def test_P1_P2_the_secondarys_copy_is_one_epoch_and_has_all_that_was_said(self):
-        pair = self.pair(failover="heartbeat_interval_ms: 20 heartbeat_timeout_ms: 400 "
+        pair = self.pair(failover="heartbeat_interval_ms: 20 heartbeat_timeout_ms: 1000 "
                                   "on_secondary_lost: ON_SECONDARY_LOST_HOLD")
         primary, secondary = pair.start_protected()
         self.steps_beyond(primary, 20)
@@ -101,7 +101,7 @@ class Disks(unittest.TestCase):
     # --- the secondary dies, and comes again
 
     def test_a_secondary_that_comes_again_gets_what_differs(self):
-        pair = self.pair(failover="heartbeat_interval_ms: 20 heartbeat_timeout_ms: 400")
+        pair = self.pair(failover="heartbeat_interval_ms: 20 heartbeat_timeout_ms: 1000")
         primary, secondary = pair.start_protected()
         self.steps_beyond(primary, 20)
         first = int(primary.status()["sync"].get("disk_bytes_sent", 0))

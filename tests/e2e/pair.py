@@ -54,6 +54,13 @@ limits {{ {limits} }}
 DISK_LINE = '  disks {{ name: "{name}" path: "{folder}/{{node}}/{name}.img" }}\n'
 
 
+def sanitizer(build):
+    """Of this build folder: "address", "thread" or ""."""
+    cache = pathlib.Path(build, "CMakeCache.txt").read_text()
+    return next((line.split("=")[1] for line in cache.splitlines()
+                 if line.startswith("ROMULUS_SANITIZER:")), "")
+
+
 class PairError(Exception):
     pass
 
@@ -182,7 +189,7 @@ class Pair:
     def __init__(self, build, command_line="workload=uniform pages=64 report_ms=5", vcpus=1,
                  memory_mib=32, tracking="AUTO", kernel=None, initrd="",
                  checkpoint="max_interval_us: 2000 min_interval_us: 500",
-                 failover="auto_failover: true heartbeat_interval_ms: 20 heartbeat_timeout_ms: 400",
+                 failover="auto_failover: true heartbeat_interval_ms: 20 heartbeat_timeout_ms: 1000",
                  devices="", limits="", disks=None):
         """devices: more fields of guest; FOLDER in them is the pair's folder. disks: {name: MiB}; each
         node gets empty images of its own."""
