@@ -37,14 +37,22 @@ class Secondary::Inbound final : public replica::HelloPolicy,
 
   replica::Session& session() { return session_; }
   void Attach(std::shared_ptr<wire::Link> link) {
-    link_ = link;
+    {
+      std::lock_guard lock(link_mutex_);
+      link_ = link;
+    }
     session_.Attach(std::move(link));
   }
   void CloseLink(const absl::Status& why) {
+    std::lock_guard lock(link_mutex_);
     if (link_ != nullptr) link_->Close(why);
   }
   // Destroys the link, which waits until the session has heard its end. Worker.
-  void DestroyLink() { link_.reset(); }
+  void DestroyLink() {
+    std::shared_ptr<wire::Link> link;
+    std::lock_guard lock(link_mutex_);
+    link.swap(link_);  // destroyed once the lock is free
+  }
 
   bool said_hello() const { return said_hello_; }
 
@@ -112,6 +120,7 @@ class Secondary::Inbound final : public replica::HelloPolicy,
   std::mutex newest_mutex_;
   replica::EpochKey newest_;
   replica::Session session_;
+  std::mutex link_mutex_;
   std::shared_ptr<wire::Link> link_;
 };
 

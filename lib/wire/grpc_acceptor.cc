@@ -216,7 +216,7 @@ class Acceptor final : public GrpcAcceptor {
   struct Handed {
     int fd;
     ino_t inode;
-    bool open() const {
+    bool IsStillOpen() const {
       struct stat now {};
       return ::fstat(fd, &now) == 0 && S_ISSOCK(now.st_mode) && now.st_ino == inode;
     }
@@ -294,7 +294,7 @@ class Acceptor final : public GrpcAcceptor {
       Crowded(why);
       return;
     }
-    std::erase_if(handed_, [](const Handed& one) { return !one.open(); });
+    std::erase_if(handed_, [](const Handed& one) { return !one.IsStillOpen(); });
     if (silent_.size() + handed_.size() >= options_.max_connections) {
       const absl::Status why = absl::ResourceExhaustedError(
           absl::StrCat("more than ", options_.max_connections, " connections"));

@@ -33,7 +33,7 @@ const char* __tsan_default_suppressions() {
          "race:romulus::memory::GuestMemory::Write\n"
          "race:romulus::codec::EpochEncoder::AddSyncPage\n"
          // Asks whether gRPC has closed a descriptor, whose number may be another's by then.
-         "race:Acceptor::Handed::open\n"
+         "race:^IsStillOpen$\n"
          "thread:grpc_core::Thread\n";  // its executor's threads end with the process
 }
 }
