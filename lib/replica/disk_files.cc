@@ -86,6 +86,7 @@ absl::StatusOr<std::unique_ptr<DiskFiles>> DiskFiles::Open(
     journal_options.disk_sizes.resize(disk + 1);
     journal_options.disk_sizes[disk] = copy->size_bytes();
   }
+  journal_options.boot_id = files.boot_id();
   const std::string journal_path = copies.front()->journal_path();
   ROMULUS_ASSIGN_OR_RETURN(std::shared_ptr<disk::File> journal, files.OpenJournal(journal_path));
   std::unique_ptr<DiskFiles> opened(new DiskFiles(std::move(copies), options, files));
@@ -125,12 +126,18 @@ absl::Status DiskFiles::Recover() {
     stamped = std::max(stamped, EpochKey{stamp.term, stamp.epoch});
   }
   const absl::Status loaded = journal_->Load();
-  if (!loaded.ok() && !absl::IsDataLoss(loaded) && !absl::IsNotFound(loaded)) return loaded;
+  if (options_.on_dropped) {
+    for (const DroppedTail& tail : journal_->dropped()) options_.on_dropped(journal_->path(), tail);
+  }
+  const bool is_lost = absl::IsDataLoss(loaded) || absl::IsNotFound(loaded);
+  // Nobody needs the journal of copies that were closed.
+  const bool is_older = absl::IsFailedPrecondition(loaded) && all_clean;
+  if (!loaded.ok() && !is_lost && !is_older) return loaded;
   if (!loaded.ok() && !all_clean) {
     usable_ =
         absl::DataLossError(absl::StrCat(loaded.message(),
                                          "; without it nobody knows which epoch the disks are at, "
-                                         "and they have to be copied again"));
+                                         "and they have to be copied again (by a full sync)"));
     return absl::OkStatus();
   }
   if (loaded.ok()) {

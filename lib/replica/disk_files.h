@@ -18,8 +18,10 @@
 #define ROMULUS_REPLICA_DISK_FILES_H_
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
+#include <string>
 #include <thread>
 #include <vector>
 
@@ -50,6 +52,8 @@ struct DiskFilesOptions {
   // False: what the thread would do is done by the calls themselves (tests).
   bool own_thread = true;
   base::Failpoints* failpoints = nullptr;  // may be null
+  // Open() found something in the journal, at `path`, that it did not take. May be empty.
+  std::function<void(const std::string& path, const DroppedTail& tail)> on_dropped = {};
 };
 
 // Bytes of one segment for a cap on the primary's disk log, with what goes beyond the cap: what the

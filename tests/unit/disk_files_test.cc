@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "absl/strings/str_cat.h"
 #include "disk_files_rig.h"
 #include "support/fault_files.h"
 
@@ -12,6 +13,7 @@ namespace {
 
 using namespace testing;  // NOLINT: the rig
 using romulus::testing::FaultFiles;
+using ::testing::AllOf;
 using ::testing::HasSubstr;
 
 struct FilesRig {
@@ -286,6 +288,48 @@ TEST(DiskFilesTest, WithoutItsJournalACopyIsNotTrusted) {
   EXPECT_EQ(rig.disks().facts()[0].role, CopyRole::kSyncing);
   EXPECT_FALSE(rig.disks().Promote(Key(1), Term(2)).ok());
   EXPECT_TRUE(FullSync(rig.disks(), rig.images).ok());  // that mends it
+}
+
+TEST(DiskFilesTest, P2_ADamagedJournalMakesACopyUnusableAndIsTold) {
+  FilesRig rig(Durability::kEpoch);
+  std::vector<std::string> told;
+  rig.options.on_dropped = [&](const std::string& path, const DroppedTail& tail) {
+    told.push_back(absl::StrCat(path, " at ", tail.offset_bytes, " after epoch ",
+                                tail.last_kept.epoch.value()));
+  };
+  rig.Open();
+  rig.Follow();
+  for (uint64_t epoch = 2; epoch <= 4; ++epoch) {
+    ASSERT_TRUE(rig.Epoch(epoch, {Filled(0, epoch, 'x')}).ok());
+  }
+  EXPECT_TRUE(told.empty());
+  rig.secondary.reset();
+  const std::string good = rig.files.Content("/root.img.journal");
+  const size_t record = DiskJournal::RecordBytes(std::vector<DiskWrite>{Filled(0, 1, 'x')});
+  // Of the epochs 2, 3, 4.
+  for (uint64_t epoch = 2; epoch <= 4; ++epoch) {
+    std::string bad = good;
+    bad[4096 + (epoch - 2) * record + 200] ^= 1;
+    rig.files.SetContent("/root.img.journal", bad);
+    rig.files.LosePower(epoch);
+    told.clear();
+    rig.Open();
+    ASSERT_EQ(told.size(), 1u);
+    EXPECT_EQ(told[0], absl::StrCat("/root.img.journal at ", 4096 + (epoch - 2) * record,
+                                    " after epoch ", epoch == 2 ? 0 : epoch - 1));
+    const absl::Status usable = rig.disks().usable();
+    if (epoch == 4) {  // nothing proves that it was ever whole
+      EXPECT_TRUE(usable.ok()) << usable;
+      EXPECT_EQ(rig.disks().newest(), Key(3));
+      continue;
+    }
+    EXPECT_TRUE(absl::IsDataLoss(usable)) << usable;
+    EXPECT_THAT(std::string(usable.message()),
+                AllOf(HasSubstr("/root.img.journal"), HasSubstr("copied again")));
+    EXPECT_FALSE(rig.disks().Promote(rig.disks().newest(), Term(2)).ok());
+    EXPECT_EQ(rig.secondary->Read()->at(0)[1024], 'R');  // nothing of it was applied
+    rig.secondary.reset();
+  }
 }
 
 TEST(DiskFilesTest, AnotherCopysJournalIsNotTaken) {
