@@ -88,6 +88,7 @@ class DiskFiles final : public DiskReplica {
   absl::Status Journal(const EpochKey& epoch, std::span<const epoch::DiskWrite> writes) override;
   absl::Status Apply(const EpochKey& epoch) override;
   absl::Status Promote(const EpochKey& epoch, Term term) override;
+  absl::Status TakeBack(const EpochKey& epoch) override;
   absl::Status GiveUp() override;
   // GiveUp(), and the copies are closed in good order. Nothing may be called afterwards.
   absl::Status Close();
@@ -103,12 +104,14 @@ class DiskFiles final : public DiskReplica {
     std::shared_ptr<disk::DiskCopy> copy;
     std::vector<bool> reserved;   // blocks whose space is known to be there; reserved_mutex_
     uint64_t unsynced_bytes = 0;  // of the full sync
+    Term covered;                 // by its stamp before Promote()
   };
   class Target;
   static constexpr EpochKey kEverything{Term(UINT64_MAX), EpochId(UINT64_MAX)};
 
   DiskFiles(std::vector<std::shared_ptr<disk::DiskCopy>> copies, const DiskFilesOptions& options,
             disk::Files& files);
+  void StartThread();
   void StopThread();
 
   absl::Status Recover() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -136,6 +139,7 @@ class DiskFiles final : public DiskReplica {
   void ThreadMain();
 
   const DiskFilesOptions options_;
+  JournalOptions journal_options_;
   disk::Files& files_;
   std::vector<Disk> disks_;
   std::unique_ptr<DiskJournal> journal_;
@@ -147,6 +151,7 @@ class DiskFiles final : public DiskReplica {
   absl::Status usable_ ABSL_GUARDED_BY(mutex_);
   absl::Status health_ ABSL_GUARDED_BY(mutex_);
   bool over_ ABSL_GUARDED_BY(mutex_) = false;  // promoted or closed
+  bool promoted_ ABSL_GUARDED_BY(mutex_) = false;
   bool busy_ ABSL_GUARDED_BY(mutex_) = false;  // the thread works on the closed segment
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   EpochKey journaled_ ABSL_GUARDED_BY(mutex_);

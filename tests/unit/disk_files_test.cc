@@ -113,6 +113,37 @@ TEST(DiskFilesTest, RefusesToPromoteWhatIsNotThere) {
   EXPECT_TRUE(rig.disks().Promote(Key(1), Term(2)).ok());
 }
 
+TEST(DiskFilesTest, P3_AfterAPromotionThatFailedTheyAreASecondarysAgain) {
+  for (const bool own_thread : {false, true}) {
+    FilesRig rig;
+    rig.options.own_thread = own_thread;
+    rig.Open();
+    EXPECT_FALSE(rig.disks().TakeBack(Key(1)).ok());
+    rig.Follow();
+    ASSERT_TRUE(rig.Epoch(2, {Filled(0, 1, 'x', 10)}).ok());
+    const Term covered = rig.secondary->copies[0]->stamp().covers_term;
+    ASSERT_TRUE(rig.disks().Promote(Key(2), Term(7)).ok());
+    EXPECT_EQ(rig.mode(), disk::Mode::kPrimarySolo);
+    ASSERT_TRUE(rig.disks().TakeBack(Key(2)).ok());
+    for (int restarts = 0; restarts < 2; ++restarts) {
+      EXPECT_TRUE(rig.disks().usable().ok()) << rig.disks().usable();
+      EXPECT_EQ(rig.disks().newest(), Key(2));
+      for (size_t which = 0; which < 2; ++which) {
+        EXPECT_EQ(rig.mode(which), disk::Mode::kSecondary);
+        EXPECT_EQ(rig.secondary->copies[which]->stamp().term, Term(1));
+        EXPECT_EQ(rig.secondary->copies[which]->stamp().covers_term, covered);
+      }
+      EXPECT_TRUE(rig.Equal());
+      rig.Open();
+    }
+    // And a primary may come again.
+    ASSERT_TRUE(FullSync(rig.disks(), rig.images, Term(9)).ok());
+    ASSERT_TRUE(rig.disks().Journal(Key(1, 9), {{Filled(0, 1, 'z', 12)}}).ok());
+    ASSERT_TRUE(rig.disks().Apply(Key(1, 9)).ok());
+    EXPECT_TRUE(rig.disks().Promote(Key(1, 9), Term(10)).ok());
+  }
+}
+
 // How a node starts as primary from what it had as a secondary.
 TEST(DiskFilesTest, P2_AfterARestartTheNewestEpochCanBePromoted) {
   FilesRig rig;
@@ -285,7 +316,11 @@ TEST(DiskFilesTest, WithoutItsJournalACopyIsNotTrusted) {
   const absl::Status usable = rig.disks().usable();
   EXPECT_TRUE(absl::IsDataLoss(usable));
   EXPECT_THAT(std::string(usable.message()), HasSubstr("/root.img.journal"));
-  EXPECT_EQ(rig.disks().facts()[0].role, CopyRole::kSyncing);
+  // Still of its term: whoever does not contain that must not overwrite it.
+  const DiskFacts facts = rig.disks().facts()[0];
+  EXPECT_EQ(facts.role, CopyRole::kSecondary);
+  EXPECT_EQ(facts.stamp, Key(1));
+  EXPECT_EQ(facts.unusable, usable.message());
   EXPECT_FALSE(rig.disks().Promote(Key(1), Term(2)).ok());
   EXPECT_TRUE(FullSync(rig.disks(), rig.images).ok());  // that mends it
 }
