@@ -109,6 +109,8 @@ std::string FormatStatus(const v1::GetStatusResponse& status) {
                       " bytes");
     }
     rows.emplace_back(absl::StrCat("disk ", disk.name()), text);
+    if (!disk.unusable().empty())
+      rows.emplace_back("", absl::StrCat("unusable: ", disk.unusable()));
   }
   if (status.role() == v1::ROLE_PRIMARY) {
     AddPrimaryRows(status, rows);

@@ -106,6 +106,7 @@ wire::DiskCopy ToWire(const replica::DiskFacts& facts) {
   disk.path = facts.path;
   disk.size_bytes = facts.size_bytes;
   disk.role = RoleOf(facts.role);
+  disk.unusable = facts.unusable;
   disk.term = facts.stamp.term;
   disk.epoch = facts.stamp.epoch;
   disk.all_zero = facts.all_zero;

@@ -19,11 +19,11 @@ disk::CopySpec CopySpecOf(const romulus::v1::Config& config, int disk) {
   return spec;
 }
 
-absl::StatusOr<DiskCopies> OpenDiskCopies(const romulus::v1::Config& config) {
+absl::StatusOr<DiskCopies> OpenDiskCopies(const romulus::v1::Config& config, disk::Files& files) {
   DiskCopies copies;
   for (int i = 0; i < config.guest().disks_size(); ++i) {
     ROMULUS_ASSIGN_OR_RETURN(std::unique_ptr<disk::DiskCopy> copy,
-                             disk::DiskCopy::Open(CopySpecOf(config, i), disk::PosixFiles()));
+                             disk::DiskCopy::Open(CopySpecOf(config, i), files));
     copies.push_back(std::move(copy));
   }
   return copies;

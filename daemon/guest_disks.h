@@ -18,7 +18,7 @@ using DiskCopies = std::vector<std::shared_ptr<disk::DiskCopy>>;
 
 disk::CopySpec CopySpecOf(const romulus::v1::Config& config, int disk);
 // Opens and locks all of them. Errors: DiskCopy::Open's, which name the file and the remedy.
-absl::StatusOr<DiskCopies> OpenDiskCopies(const romulus::v1::Config& config);
+absl::StatusOr<DiskCopies> OpenDiskCopies(const romulus::v1::Config& config, disk::Files& files);
 
 }  // namespace romulus::daemon
 

@@ -30,6 +30,7 @@
 #include "daemon/primary.h"
 #include "daemon/secondary.h"
 #include "daemon/signs_of_life.h"
+#include "disk/watched_files.h"
 #include "failover/failure_detector.h"
 #include "failover/role_machine.h"
 #include "kvm/system.h"
@@ -94,6 +95,9 @@ class Node final : private GuestHostListener,
   void OpenOutput();
   void NoteDiskProgress(const wire::SyncProgress& progress);
   void FillDisks(romulus::v1::GetStatusResponse& status) const;
+  // What hangs, if something does: "waits for PATH (sync) since 3.2 s"; else empty.
+  std::string DiskWaitText() const;
+  void TellDiskWait();
   void CloseDisks(bool guest_ran_here);
   void UpdateMetrics();
   void UpdateDeviceMetrics();
@@ -105,8 +109,8 @@ class Node final : private GuestHostListener,
   std::string LeftBehind() const;
   HelloFacts Facts() const;
   romulus::v1::GetStatusResponse BuildStatus() const;
-  // Why the mode is what it is, and what is wrong with the console if anything is.
-  std::string ReasonOf(const std::string& reason) const;
+  // Why the mode is what it is, and what is wrong with disks or console if anything is.
+  std::string ReasonOf(const std::string& mode_reason) const;
   void FillReplica(romulus::v1::GetStatusResponse& status) const;
   void FillGuest(romulus::v1::GetStatusResponse& status) const;
   void FillDevices(romulus::v1::GetStatusResponse& status) const;
@@ -161,7 +165,10 @@ class Node final : private GuestHostListener,
   failover::RoleMachine role_;
   failover::FailureDetector detector_;
 
-  DiskCopies disks_;  // in the configuration's order; opened and locked once
+  disk::WatchedFiles files_{disk::PosixFiles(), clock_};
+  uint64_t told_wait_since_ns_ = 0;  // the operation on a disk that was logged as slow; 0: none
+  uint64_t told_wait_ns_ = 0;        // how slow it was then
+  DiskCopies disks_;                 // in the configuration's order; opened and locked once
   std::unique_ptr<DiskStamps> stamps_;
   std::unique_ptr<replica::DiskFiles> disk_files_;  // a node that began as a secondary
   absl::Status stamp_status_;                       // why output must wait, if it must

@@ -258,8 +258,14 @@ v1::GetStatusResponse Node::BuildStatus() const {
   return status;
 }
 
-std::string Node::ReasonOf(const std::string& reason) const {
+std::string Node::ReasonOf(const std::string& mode_reason) const {
   const absl::Status failure = console_->failure();
+  const std::string wait = DiskWaitText();
+  std::string reason = mode_reason;
+  if (!wait.empty()) {
+    const bool promoting = role_.state().mode == failover::Mode::kPromoting;
+    absl::StrAppend(&reason, reason.empty() ? "" : "; ", promoting ? "the promotion " : "", wait);
+  }
   if (!stamp_status_.ok()) {
     return absl::StrCat(reason, "; output waits: ", std::string(stamp_status_.message()));
   }
@@ -348,6 +354,7 @@ void Node::UpdateMetrics() {
   metrics_.SetRole(static_cast<size_t>(state.role));
   metrics_.SetMode(static_cast<size_t>(state.mode));
   metrics_.SetTerm(state.newest_term.value());
+  TellDiskWait();
   if (host_ != nullptr && host_->assembled()) {
     const uint64_t cut = host_->loop().last_cut().value();
     const uint64_t acked = host_->loop().last_acked().value();

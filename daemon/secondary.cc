@@ -135,13 +135,19 @@ class Secondary::Prepared final : public failover::PreparedGuest {
     return host_->Restore(std::move(machine), outage_ns, taken_->console_offset,
                           taken_->console_tail);
   }
-  absl::Status Start() override { return host_->Start(); }
+  absl::Status Start() override {
+    started_ = true;
+    return host_->Start();
+  }
+  // From then on the devices do what they had under way.
+  bool started() const { return started_; }
 
  private:
   GuestHost* host_;
   const replica::PromotableEpoch* taken_;
   const base::Clock* clock_;
   const uint64_t committed_at_ns_;
+  bool started_ = false;
 };
 
 Secondary::Secondary(const SecondaryParts& parts, HelloFacts facts, HostFacts host)
@@ -338,9 +344,20 @@ absl::StatusOr<PromotedGuest> Secondary::PromoteOnWorker(Term term, uint64_t dec
     return failover::SealedEpoch{taken.key.term, taken.key.epoch, std::move(taken.machine)};
   };
   Prepared guest(prepared_.get(), &taken, parts_.guest.clock, committed_at_ns_);
+  absl::StatusOr<failover::Promotion> promotion =
+      failover::Promote(*parts_.guest.clock, decided_ns, seal, guest);
+  if (!promotion.ok()) {
+    absl::Status back;
+    // No guest ran: its disks must not look as if one had, newer than all others.
+    if (from->sealed() && !guest.started()) back = from->TakeBackDisks();
+    if (back.ok()) return promotion.status();
+    return absl::Status(promotion.status().code(),
+                        absl::StrCat(promotion.status().message(),
+                                     "; the disks' side files still say that the guest runs here: ",
+                                     back.message()));
+  }
   PromotedGuest promoted;
-  ROMULUS_ASSIGN_OR_RETURN(promoted.promotion,
-                           failover::Promote(*parts_.guest.clock, decided_ns, seal, guest));
+  promoted.promotion = *std::move(promotion);
   promoted.host = std::move(prepared_);
   promoted.console_offset = taken.console_offset;
   prepared_cpuid_.clear();

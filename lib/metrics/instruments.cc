@@ -154,6 +154,9 @@ Instruments::Instruments(prometheus::Registry& registry, const prometheus::Label
                                         "Bytes of them that were sent or found to be there.");
   disk_log_bytes = make.MakeGauge("romulus_disk_log_bytes",
                                   "Disk writes of epochs that are not acked yet, in bytes.");
+  disk_wait_seconds = make.MakeGauge(
+      "romulus_disk_wait_seconds",
+      "How long the oldest operation on a disk of this node has been under way; 0: none is.");
   peer_connected =
       make.MakeGauge("romulus_peer_connected", "1 while the stream to the peer is up.");
   console_released_bytes = make.MakeGauge("romulus_console_released_bytes",

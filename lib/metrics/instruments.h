@@ -93,6 +93,7 @@ struct Instruments {
   prometheus::Gauge* disk_sync_bytes;
   prometheus::Gauge* disk_sync_bytes_done;
   prometheus::Gauge* disk_log_bytes;
+  prometheus::Gauge* disk_wait_seconds;
   prometheus::Gauge* peer_connected;
   prometheus::Gauge* console_released_bytes;
   prometheus::Gauge* console_queued_bytes;

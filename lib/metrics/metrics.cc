@@ -81,6 +81,9 @@ void Metrics::SetDiskSyncProgress(uint64_t bytes_done, uint64_t bytes_total) {
   impl_->instruments.disk_sync_bytes->Set(Number(bytes_total));
   impl_->instruments.disk_sync_bytes_done->Set(Number(bytes_done));
 }
+void Metrics::SetDiskWait(uint64_t wait_ns) {
+  impl_->instruments.disk_wait_seconds->Set(Seconds(wait_ns));
+}
 void Metrics::SetDiskLog(uint64_t bytes) { impl_->instruments.disk_log_bytes->Set(Number(bytes)); }
 void Metrics::FullSyncCompleted() { impl_->instruments.full_syncs->Increment(); }
 

@@ -95,6 +95,8 @@ class Metrics {
   void SetSyncProgress(uint64_t pages_done, uint64_t pages_total);
   void SetDiskSyncProgress(uint64_t bytes_done, uint64_t bytes_total);
   void SetDiskLog(uint64_t bytes);
+  // How long the oldest operation on a disk or its files has been under way.
+  void SetDiskWait(uint64_t wait_ns);
   void FullSyncCompleted();
   void SetPeerConnected(bool connected);
   void SetConsoleReleased(uint64_t offset_bytes);

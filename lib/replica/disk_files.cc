@@ -69,7 +69,7 @@ DiskFiles::DiskFiles(std::vector<std::shared_ptr<disk::DiskCopy>> copies,
     : options_(options), files_(files) {
   for (std::shared_ptr<disk::DiskCopy>& copy : copies) {
     const uint64_t blocks = (copy->size_bytes() + kDiskBlockBytes - 1) / kDiskBlockBytes;
-    disks_.push_back({std::move(copy), std::vector<bool>(blocks), 0});
+    disks_.push_back({std::move(copy), std::vector<bool>(blocks), 0, Term()});
   }
 }
 
@@ -86,21 +86,25 @@ absl::StatusOr<std::unique_ptr<DiskFiles>> DiskFiles::Open(
     journal_options.disk_sizes.resize(disk + 1);
     journal_options.disk_sizes[disk] = copy->size_bytes();
   }
+  journal_options.boot_id = files.boot_id();
   const std::string journal_path = copies.front()->journal_path();
   ROMULUS_ASSIGN_OR_RETURN(std::shared_ptr<disk::File> journal, files.OpenJournal(journal_path));
   std::unique_ptr<DiskFiles> opened(new DiskFiles(std::move(copies), options, files));
+  opened->journal_options_ = journal_options;
   opened->journal_ = std::make_unique<DiskJournal>(std::move(journal), journal_options);
   {
     absl::MutexLock lock(&opened->mutex_);
     ROMULUS_RETURN_IF_ERROR(opened->Recover());
   }
-  if (options.own_thread) {
-    opened->thread_ = std::thread([files = opened.get()] { files->ThreadMain(); });
-  }
+  opened->StartThread();
   return opened;
 }
 
 DiskFiles::~DiskFiles() { StopThread(); }
+
+void DiskFiles::StartThread() {
+  if (options_.own_thread) thread_ = std::thread([this] { ThreadMain(); });
+}
 
 void DiskFiles::StopThread() {
   {
@@ -125,12 +129,18 @@ absl::Status DiskFiles::Recover() {
     stamped = std::max(stamped, EpochKey{stamp.term, stamp.epoch});
   }
   const absl::Status loaded = journal_->Load();
-  if (!loaded.ok() && !absl::IsDataLoss(loaded) && !absl::IsNotFound(loaded)) return loaded;
+  if (options_.on_dropped) {
+    for (const DroppedTail& tail : journal_->dropped()) options_.on_dropped(journal_->path(), tail);
+  }
+  const bool is_lost = absl::IsDataLoss(loaded) || absl::IsNotFound(loaded);
+  // Nobody needs the journal of copies that were closed.
+  const bool is_older = absl::IsFailedPrecondition(loaded) && all_clean;
+  if (!loaded.ok() && !is_lost && !is_older) return loaded;
   if (!loaded.ok() && !all_clean) {
     usable_ =
         absl::DataLossError(absl::StrCat(loaded.message(),
                                          "; without it nobody knows which epoch the disks are at, "
-                                         "and they have to be copied again"));
+                                         "and they have to be copied again (by a full sync)"));
     return absl::OkStatus();
   }
   if (loaded.ok()) {
@@ -216,8 +226,9 @@ std::vector<DiskFacts> DiskFiles::facts() const {
     fact.role = RoleOf(stamp.mode);
     fact.stamp = {stamp.term, stamp.epoch};
     if (fact.role == CopyRole::kSecondary) {
+      // One that cannot be used may still hold what nobody else has: whose it is, counts.
       if (usable_.ok()) fact.stamp = journaled_;
-      if (!usable_.ok()) fact.role = CopyRole::kSyncing;  // as good as that
+      fact.unusable = std::string(usable_.message());
     }
     const absl::StatusOr<disk::Extent> data = disk.copy->file()->NextData(0);
     fact.all_zero = data.ok() && data->size_bytes == 0;
@@ -432,16 +443,39 @@ absl::Status DiskFiles::Promote(const EpochKey& epoch, Term term) {
     ROMULUS_RETURN_IF_ERROR(ApplyAll(epoch));
     // The guest was told that what it flushed is safe, and the journal goes.
     ROMULUS_RETURN_IF_ERROR(SyncDisks());
+    for (Disk& disk : disks_) disk.covered = disk.copy->stamp().covers_term;
     // The old primary may have gone on alone in a term above the epoch's and below this one: what
     // it wrote then, and told, is not in these copies.
     ROMULUS_RETURN_IF_ERROR(
         StampAll(disk::Mode::kPrimarySolo, {term, EpochId(0)}, /*covers=*/epoch.term));
     // A primary's copy is not looked at with a journal: it may stay if it cannot be removed.
     files_.Remove(journal_->path()).IgnoreError();
-    over_ = true;
+    over_ = promoted_ = true;
     state_ = State::kIdle;
   }
   StopThread();
+  return absl::OkStatus();
+}
+
+absl::Status DiskFiles::TakeBack(const EpochKey& epoch) {
+  absl::MutexLock lock(&mutex_);
+  if (!promoted_) return absl::FailedPreconditionError("the disks were not handed over");
+  // What is on the disks is that epoch, all of it durable: an empty journal goes with it.
+  const std::string journal_path = journal_->path();
+  journal_.reset();  // its lock
+  ROMULUS_ASSIGN_OR_RETURN(std::shared_ptr<disk::File> file, files_.OpenJournal(journal_path));
+  journal_ = std::make_unique<DiskJournal>(std::move(file), journal_options_);
+  ROMULUS_RETURN_IF_ERROR(journal_->Reset());
+  ROMULUS_RETURN_IF_ERROR(StampAll(disk::Mode::kSecondary, epoch));
+  for (const Disk& disk : disks_) {
+    disk::Stamp stamp = disk.copy->stamp();
+    stamp.covers_term = disk.covered;
+    ROMULUS_RETURN_IF_ERROR(disk.copy->SetStamp(stamp));
+  }
+  journaled_ = committed_ = epoch;
+  health_ = absl::OkStatus();
+  over_ = promoted_ = stopping_ = false;
+  StartThread();
   return absl::OkStatus();
 }
 

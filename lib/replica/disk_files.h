@@ -18,8 +18,10 @@
 #define ROMULUS_REPLICA_DISK_FILES_H_
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
+#include <string>
 #include <thread>
 #include <vector>
 
@@ -50,6 +52,8 @@ struct DiskFilesOptions {
   // False: what the thread would do is done by the calls themselves (tests).
   bool own_thread = true;
   base::Failpoints* failpoints = nullptr;  // may be null
+  // Open() found something in the journal, at `path`, that it did not take. May be empty.
+  std::function<void(const std::string& path, const DroppedTail& tail)> on_dropped = {};
 };
 
 // Bytes of one segment for a cap on the primary's disk log, with what goes beyond the cap: what the
@@ -84,6 +88,7 @@ class DiskFiles final : public DiskReplica {
   absl::Status Journal(const EpochKey& epoch, std::span<const epoch::DiskWrite> writes) override;
   absl::Status Apply(const EpochKey& epoch) override;
   absl::Status Promote(const EpochKey& epoch, Term term) override;
+  absl::Status TakeBack(const EpochKey& epoch) override;
   absl::Status GiveUp() override;
   // GiveUp(), and the copies are closed in good order. Nothing may be called afterwards.
   absl::Status Close();
@@ -99,12 +104,14 @@ class DiskFiles final : public DiskReplica {
     std::shared_ptr<disk::DiskCopy> copy;
     std::vector<bool> reserved;   // blocks whose space is known to be there; reserved_mutex_
     uint64_t unsynced_bytes = 0;  // of the full sync
+    Term covered;                 // by its stamp before Promote()
   };
   class Target;
   static constexpr EpochKey kEverything{Term(UINT64_MAX), EpochId(UINT64_MAX)};
 
   DiskFiles(std::vector<std::shared_ptr<disk::DiskCopy>> copies, const DiskFilesOptions& options,
             disk::Files& files);
+  void StartThread();
   void StopThread();
 
   absl::Status Recover() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -132,6 +139,7 @@ class DiskFiles final : public DiskReplica {
   void ThreadMain();
 
   const DiskFilesOptions options_;
+  JournalOptions journal_options_;
   disk::Files& files_;
   std::vector<Disk> disks_;
   std::unique_ptr<DiskJournal> journal_;
@@ -143,6 +151,7 @@ class DiskFiles final : public DiskReplica {
   absl::Status usable_ ABSL_GUARDED_BY(mutex_);
   absl::Status health_ ABSL_GUARDED_BY(mutex_);
   bool over_ ABSL_GUARDED_BY(mutex_) = false;  // promoted or closed
+  bool promoted_ ABSL_GUARDED_BY(mutex_) = false;
   bool busy_ ABSL_GUARDED_BY(mutex_) = false;  // the thread works on the closed segment
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   EpochKey journaled_ ABSL_GUARDED_BY(mutex_);

@@ -16,7 +16,10 @@ constexpr uint64_t kSyncEveryBytes = 64u << 20;
 
 absl::Status DiskFiles::BeginSync(Term term) {
   absl::MutexLock lock(&mutex_);
-  if (over_) return absl::FailedPreconditionError("the disks were handed over");
+  if (over_) {
+    return absl::FailedPreconditionError(
+        "the disks were handed over to a guest: romulusd has to be started again");
+  }
   while (busy_) changed_.Wait(&mutex_);
   const bool was_following = state_ == State::kFollowing;
   state_ = State::kIdle;

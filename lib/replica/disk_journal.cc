@@ -19,10 +19,18 @@ namespace {
 
 constexpr uint64_t kReserveBytes = 4u << 20;
 
+// 0: not known.
+uint64_t BootTag(const std::string& boot_id) {
+  return boot_id.empty() ? 0 : XXH3_64bits(boot_id.data(), boot_id.size()) | 1;
+}
+
 }  // namespace
 
 DiskJournal::DiskJournal(std::shared_ptr<disk::File> file, const JournalOptions& options)
-    : file_(std::move(file)), options_(options), segment_bytes_(options.segment_bytes) {
+    : file_(std::move(file)),
+      options_(options),
+      boot_(BootTag(options.boot_id)),
+      segment_bytes_(options.segment_bytes) {
   ROMULUS_CHECK(segment_bytes_ % kBlockBytes == 0 && segment_bytes_ >= kBlockBytes);
   ROMULUS_CHECK(segment_bytes_ <= kMaxSegmentBytes);
 }
@@ -36,7 +44,8 @@ absl::Status DiskJournal::Reset() {
   std::random_device random;
   for (uint64_t& word : id_) word = uint64_t{random()} << 32 | random();
   segment_bytes_ = options_.segment_bytes;
-  newest_ = {};
+  newest_ = durable_ = {};
+  dropped_.clear();
   has_unsynced_ = false;
   for (int i = 0; i < kSegments; ++i) {
     Segment& segment = segments_[i];
@@ -44,7 +53,8 @@ absl::Status DiskJournal::Reset() {
     segment.generation = 0;
     segment.begin = kHeadBytes + static_cast<uint64_t>(i) * segment_bytes_;
     segment.used = segment.reserved = segment.records = 0;
-    segment.previous = segment.applied = segment.last = {};
+    segment.previous = segment.applied = segment.durable = segment.last = {};
+    segment.boot = boot_;
     segment.is_sealed = false;
     ROMULUS_RETURN_IF_ERROR(WriteHeader(i, /*in_use=*/false));
   }
@@ -79,10 +89,13 @@ absl::Status DiskJournal::Append(const EpochKey& key, std::span<const DiskWrite>
   if (size > segment_bytes_ - segment.used) {
     return absl::ResourceExhaustedError(absl::StrCat(path(), ": the segment is full"));
   }
-  if (segment.used + size > segment.reserved) {
+  // So that the end of the records is seen to be one, and not a torn record.
+  const uint64_t zeros = std::min(kBlockBytes, segment_bytes_ - segment.used - size);
+  if (segment.used + size + zeros > segment.reserved) {
     // In steps, so that a full file system is found before anything is written.
-    const uint64_t end = std::min(
-        segment_bytes_, (segment.used + size + kReserveBytes - 1) / kReserveBytes * kReserveBytes);
+    const uint64_t needed = segment.used + size + zeros;
+    const uint64_t end =
+        std::min(segment_bytes_, (needed + kReserveBytes - 1) / kReserveBytes * kReserveBytes);
     ROMULUS_RETURN_IF_ERROR(
         file_->Reserve(segment.begin + segment.reserved, end - segment.reserved));
     segment.reserved = end;
@@ -91,13 +104,14 @@ absl::Status DiskJournal::Append(const EpochKey& key, std::span<const DiskWrite>
   header.generation = segment.generation;
   header.term = key.term.value();
   header.epoch = key.epoch.value();
+  header.durable_term = durable_.term.value();
+  header.durable_epoch = durable_.epoch.value();
   for (const DiskWrite& write : writes) {
     if (!IsRecorded(write)) continue;
     ++header.writes;
     header.body_bytes += sizeof(WriteEntry) + write.data.size();
   }
   Hasher hasher(id_);
-  hasher.AddObject(header);
   const auto for_each_part = [&](const auto& use) -> absl::Status {
     for (const DiskWrite& write : writes) {
       if (!IsRecorded(write)) continue;
@@ -111,13 +125,14 @@ absl::Status DiskJournal::Append(const EpochKey& key, std::span<const DiskWrite>
     hasher.Add(part);
     return absl::OkStatus();
   }));
-  header.sum = hasher.sum();
+  header.body_sum = hasher.sum();
+  header.sum = SumOf(id_, header);
   Writer writer(*file_, segment.begin + segment.used);
   has_unsynced_ = true;
   ROMULUS_RETURN_IF_ERROR(writer.Add(std::as_bytes(std::span<const RecordHeader, 1>(&header, 1))));
   ROMULUS_RETURN_IF_ERROR(
       for_each_part([&](std::span<const std::byte> part) { return writer.Add(part); }));
-  ROMULUS_RETURN_IF_ERROR(writer.Finish());
+  ROMULUS_RETURN_IF_ERROR(writer.Finish(zeros));
   segment.used_before = segment.used;
   segment.last_before = segment.last;
   newest_before_ = newest_;
@@ -136,6 +151,7 @@ void DiskJournal::Forget() {
   segment.used = segment.used_before;
   segment.last = segment.last_before;
   newest_ = newest_before_;
+  durable_ = std::min(durable_, newest_);  // or what is written later would miss it
   --segment.records;
   // Else a restart would find it; it is whole.
   const std::vector<std::byte> zeros(kBlockBytes);
@@ -143,7 +159,10 @@ void DiskJournal::Forget() {
 }
 
 absl::Status DiskJournal::Sync() {
-  if (options_.is_durable) ROMULUS_RETURN_IF_ERROR(file_->Sync());
+  if (options_.is_durable) {
+    ROMULUS_RETURN_IF_ERROR(file_->Sync());
+    durable_ = newest_;
+  }
   has_unsynced_ = false;
   return absl::OkStatus();
 }
@@ -192,6 +211,8 @@ absl::Status DiskJournal::BeginSegment() {
   const uint64_t generation = std::exchange(segment.generation, newest_generation + 1);
   const EpochKey previous = std::exchange(segment.previous, newest_);
   segment.applied = applied;
+  segment.durable = durable_;
+  segment.boot = boot_;
   segment.used = segment.used_before = segment.records = 0;
   segment.last = segment.last_before = {};
   segment.is_sealed = false;
@@ -218,6 +239,9 @@ absl::Status DiskJournal::WriteHeader(int index, bool in_use) {
   header.previous_epoch = segment.previous.epoch.value();
   header.applied_term = segment.applied.term.value();
   header.applied_epoch = segment.applied.epoch.value();
+  header.durable_term = segment.durable.term.value();
+  header.durable_epoch = segment.durable.epoch.value();
+  header.boot = segment.boot;
   header.sum = SumOf(id_, header);
   return file_->Write(2 * kBlockBytes * static_cast<uint64_t>(index), Block(header));
 }
@@ -260,7 +284,7 @@ absl::Status DiskJournal::ApplyClosed(const EpochKey& last, JournalTarget& targe
     if (absl::IsNotFound(record.status())) {
       return absl::DataLossError(absl::StrCat(path(), ": is damaged at byte ", segment.begin + at));
     }
-    if (!record.ok()) return record.status();
+    if (!record.ok()) return base::Annotate(record.status(), path());
     if (record->key > last) break;
     ROMULUS_RETURN_IF_ERROR(WalkRecord(segment, at, *record, &target));
     at += record->size;

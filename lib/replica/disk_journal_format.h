@@ -27,7 +27,7 @@ using JournalId = std::array<uint64_t, 2>;
 
 inline constexpr uint64_t kBlockBytes = 512;  // what a disk writes whole or not at all
 inline constexpr uint64_t kHeadBytes = 4096;
-inline constexpr uint32_t kFormat = 1;
+inline constexpr uint32_t kFormat = 2;
 inline constexpr uint64_t kMaxSegmentBytes = uint64_t{1} << 40;
 inline constexpr size_t kBufferBytes = 1u << 20;
 
@@ -54,9 +54,12 @@ struct Header {
   uint64_t previous_epoch = 0;
   uint64_t applied_term = 0;
   uint64_t applied_epoch = 0;
+  uint64_t durable_term = 0;
+  uint64_t durable_epoch = 0;
+  uint64_t boot = 0;
   Sum sum;
 };
-static_assert(sizeof(Header) == 96);
+static_assert(sizeof(Header) == 120);
 
 struct SealBlock {
   uint64_t magic = Magic("RomSeal1");
@@ -72,11 +75,14 @@ struct RecordHeader {
   uint64_t generation = 0;
   uint64_t term = 0;
   uint64_t epoch = 0;
+  uint64_t durable_term = 0;
+  uint64_t durable_epoch = 0;
   uint64_t body_bytes = 0;
   uint64_t writes = 0;
-  Sum sum;
+  Sum body_sum;
+  Sum sum;  // of the header alone: what it says counts even if its body is torn
 };
-static_assert(sizeof(RecordHeader) == 64);
+static_assert(sizeof(RecordHeader) == 96);
 
 struct WriteEntry {
   uint8_t kind = 0;
@@ -203,9 +209,9 @@ class Writer {
     }
     return absl::OkStatus();
   }
-  // With zeros to the end of the block.
-  absl::Status Finish() {
-    buffer_.resize(Padded(buffer_.size()));
+  // With zeros to the end of the block, and `more_zeros` behind it.
+  absl::Status Finish(uint64_t more_zeros) {
+    buffer_.resize(Padded(buffer_.size()) + more_zeros);
     return Flush();
   }
 

@@ -44,7 +44,8 @@ struct DiskFacts {
   std::string path;  // of the image, for people
   uint64_t size_bytes = 0;
   CopyRole role = CopyRole::kNever;
-  EpochKey stamp;  // the epoch that the copy was last known to be at; {0, 0}: never stamped
+  std::string unusable;  // why a secondary's copy cannot be used as it is; empty: it can
+  EpochKey stamp;        // the epoch that the copy was last known to be at; {0, 0}: never stamped
   // Known to hold nothing but zeros (all of it is a hole). Believed of kNever copies only.
   bool all_zero = false;
 };
@@ -75,9 +76,13 @@ class DiskReplica {
   // Applies what is journaled up to and including `epoch` to the disks, and stamps them.
   virtual absl::Status Apply(const EpochKey& epoch) = 0;
   // The guest will run here, in `term`, from `epoch`: applies what is journaled up to it, forgets
-  // the rest, stamps the disks as a primary's, durably. Nothing but facts() may be called any more;
+  // the rest, stamps the disks as a primary's, durably. Only facts() and TakeBack() may be called;
   // the guest's disks share the files, whose locks nobody lets go in between.
   virtual absl::Status Promote(const EpochKey& epoch, Term term) = 0;
+  // The promotion from `epoch` failed before the guest could touch the disks: they are a
+  // secondary's copies again, at that epoch. After Promote(); all but Journal() and Apply() may be
+  // called again.
+  virtual absl::Status TakeBack(const EpochKey& epoch) = 0;
   // The replica is given up (unprotect, a new full sync elsewhere): the copies stay at the last
   // applied epoch.
   virtual absl::Status GiveUp() = 0;

@@ -532,6 +532,15 @@ absl::StatusOr<PromotableEpoch> ReplicaStore::TakeForPromotion(Term new_term) {
   return taken;
 }
 
+absl::Status ReplicaStore::TakeBackDisks() {
+  std::unique_lock<std::mutex> lock(mutex_);
+  if (disks_ == nullptr) return absl::OkStatus();
+  if (!sealed_) return absl::FailedPreconditionError("nothing was promoted");
+  const absl::Status taken = disks_->TakeBack(newest_);
+  PublishDisksLocked();
+  return taken;
+}
+
 void ReplicaStore::NoteTerm(Term term) {
   StreamLock lock(*this);
   known_term_ = std::max(known_term_, term);

@@ -167,6 +167,9 @@ class ReplicaStore {
   // "nothing to promote: ...", the disks' (the store goes on unchanged), or because it was promoted
   // already.
   absl::StatusOr<PromotableEpoch> TakeForPromotion(Term new_term);
+  // What took the epoch could not bring the guest to run, and did not touch the disks: they become
+  // a secondary's copies of that epoch again, for the next store. Errors: the disks'.
+  absl::Status TakeBackDisks();
   // Remembers a newer term; frames of older ones are refused from then on.
   void NoteTerm(Term term);
 

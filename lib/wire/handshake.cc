@@ -141,6 +141,14 @@ Refusal JudgeDisk(const Hello& hello, const romulus::v1::DiskCopy& theirs, const
     return {};
   }
   if (own.term <= Term(theirs.covers_term()) || hello.overwrite_disks()) return {};
+  if (!own.unusable.empty()) {
+    return refuse("this node's copy is a replica of term ", own.term.value(),
+                  " that cannot be used as it is (", own.unusable,
+                  "), and the primary's disks hold what this node had in term ",
+                  theirs.covers_term(),
+                  " at most: it may be the last that is left of what was acked. Mend it, or, if "
+                  "this copy is not wanted, start the primary with `--overwrite-peer`");
+  }
   return refuse("this node's copy is newer: it is ", RoleWords(own.role), " of term ",
                 own.term.value(), ", and the primary's disks hold what this node had in term ",
                 theirs.covers_term(),

@@ -41,7 +41,9 @@ struct DiskCopy {
   std::string path;  // here, for people; does not travel
   uint64_t size_bytes = 0;
   romulus::v1::DiskCopyRole role = romulus::v1::DISK_COPY_ROLE_UNSPECIFIED;
-  Term term;  // of the epoch that the copy is known to be at
+  std::string
+      unusable;  // why a replica cannot be promoted as it is; empty: it can; does not travel
+  Term term;     // of the epoch that the copy is known to be at
   EpochId epoch;
   bool all_zero = false;  // holds nothing but zeros
   // What the other node's copy holds of this term and of older ones is in this copy too.

@@ -207,6 +207,42 @@ class Disks(unittest.TestCase):
         status = primary.await_mode("protected")
         self.assertGreater(int(status["term"]), term)
 
+    def test_a_replica_without_its_journal_is_not_overwritten_by_a_stranger(self):
+        pair = self.pair(failover="heartbeat_interval_ms: 20 heartbeat_timeout_ms: 400")
+        primary, secondary = pair.start_protected()
+        self.steps_beyond(primary, 10)
+        secondary.kill()
+        primary.kill()
+        journal = pair.folder / "beta/root.img.journal"
+        journal.unlink()
+        # The primary's host got a new disk: nothing of what was acked is on it.
+        pair.image("alpha", "root").write_bytes(bytes(DISK_MIB << 20))
+        (pair.folder / "alpha/root.img.romulus").unlink()
+        content = pair.image("beta", "root").read_bytes()
+        secondary = pair.start_node("beta", "secondary")
+        copy = disk_of(secondary.await_status("an answer", lambda s: True))
+        self.assertEqual(copy["role"], "secondary")
+        self.assertIn(str(journal), copy["unusable"])
+        primary = pair.start_node("alpha", "primary")
+        status = primary.await_status(
+            "the refusal", lambda s: "cannot be used as it is" in s["peer"].get("detail", ""))
+        for said in ("'root'", str(journal), "--overwrite-peer"):
+            self.assertIn(said, status["peer"]["detail"])
+        self.assertEqual(pair.image("beta", "root").read_bytes(), content)
+        primary.kill()
+        primary = pair.start_node("alpha", "primary", "--overwrite-peer")
+        primary.await_mode("protected")
+        secondary.await_status("a good copy", lambda s: not disk_of(s).get("unusable"))
+
+    def test_P8_the_secondarys_copy_is_said_to_be_at_the_epoch_that_it_holds(self):
+        pair = self.pair()
+        _, secondary = pair.start_protected()
+        epoch = int(secondary.await_mode("protected")["epoch_acked"])
+        # Many commits after the first.
+        status = secondary.await_status(
+            "the copy's epoch", lambda s: int(disk_of(s).get("epoch", 0)) > epoch + 20)
+        self.assertEqual(disk_of(status)["role"], "secondary")
+
     def test_terms_survive_restarts(self):
         pair = self.pair()
         term = 0

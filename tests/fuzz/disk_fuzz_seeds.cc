@@ -21,8 +21,10 @@ epoch::DiskWrite Data(uint32_t disk, uint64_t sector) {
 
 void Journals(const std::string& folder) {
   testing::FaultFiles files;
-  DiskJournal journal(*files.OpenJournal("/journal"),
-                      {.segment_bytes = 2048, .is_durable = true, .disk_sizes = {32768, 0, 4096}});
+  DiskJournal journal(*files.OpenJournal("/journal"), {.segment_bytes = 4096,
+                                                       .is_durable = true,
+                                                       .disk_sizes = {32768, 0, 4096},
+                                                       .boot_id = "a boot"});
   ROMULUS_CHECK(journal.Reset().ok());
   Write(folder, "empty", files.Content("/journal"));
   for (uint64_t epoch = 1; epoch <= 3; ++epoch) {
@@ -30,7 +32,16 @@ void Journals(const std::string& folder) {
                                        {epoch::DiskWrite::Kind::kDiscard, 2, 512, 1024, {}}};
     if (epoch == 3) journal.CloseOpen();
     ROMULUS_CHECK(journal.Append({Term(1), EpochId(epoch)}, writes).ok());
-    Write(folder, "epochs_" + std::to_string(epoch), files.Content("/journal"));
+    const std::string good = files.Content("/journal");
+    Write(folder, "epochs_" + std::to_string(epoch), good);
+    // With the one before synced, or not; the first record's head damaged, its body, its end gone.
+    for (const size_t at : {4096 + 8, 4096 + 200}) {
+      std::string bad = good;
+      bad[at] ^= 1;
+      Write(folder, "damaged_" + std::to_string(epoch) + "_" + std::to_string(at), bad);
+    }
+    Write(folder, "torn_" + std::to_string(epoch), good.substr(0, good.size() - 600));
+    if (epoch == 2) ROMULUS_CHECK(journal.Sync().ok());
   }
 }
 

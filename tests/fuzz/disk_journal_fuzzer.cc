@@ -63,12 +63,11 @@ std::string Resealed(std::string bytes) {
          at + sizeof(RecordHeader) <= bytes.size();) {
       auto record = At<RecordHeader>(bytes, at);
       if (record.body_bytes > bytes.size() - at - sizeof(record)) break;
-      record.sum = {};
       Hasher hasher(id);
-      hasher.AddObject(record);
       hasher.Add(
           base::AsBytes(absl::string_view(bytes).substr(at + sizeof(record), record.body_bytes)));
-      record.sum = hasher.sum();
+      record.body_sum = hasher.sum();
+      record.sum = SumOf(id, record);
       std::memcpy(bytes.data() + at, &record, sizeof(record));
       at += Padded(sizeof(record) + record.body_bytes);
     }
@@ -83,8 +82,16 @@ int64_t Read(const std::string& bytes) {
   DiskJournal journal(*files.OpenJournal("/journal"),
                       {.segment_bytes = 1024,
                        .is_durable = true,
-                       .disk_sizes = {std::begin(kSizes), std::end(kSizes)}});
-  if (!journal.Load().ok()) return -1;
+                       .disk_sizes = {std::begin(kSizes), std::end(kSizes)},
+                       .boot_id = "a boot"});
+  const absl::Status loaded = journal.Load();
+  for (const DroppedTail& tail : journal.dropped()) {
+    if (tail.size_bytes == 0 || tail.offset_bytes > bytes.size() ||
+        tail.size_bytes > bytes.size() - tail.offset_bytes) {
+      std::abort();
+    }
+  }
+  if (!loaded.ok()) return -1;
   Target target;
   for (int i = 0; journal.has_closed(); ++i) {
     const EpochKey end = journal.closed_end();

@@ -127,6 +127,13 @@ class FakeDiskReplica final : public DiskReplica {
     Stamp(CopyRole::kPrimary, {term, EpochId()});
     return absl::OkStatus();
   }
+  absl::Status TakeBack(const EpochKey& epoch) override {
+    ROMULUS_CHECK(promoted);
+    promoted = false;
+    synced = false;
+    Stamp(CopyRole::kSecondary, epoch);
+    return absl::OkStatus();
+  }
   absl::Status GiveUp() override {
     ROMULUS_CHECK(!promoted);
     given_up = true;

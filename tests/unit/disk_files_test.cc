@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "absl/strings/str_cat.h"
 #include "disk_files_rig.h"
 #include "support/fault_files.h"
 
@@ -12,6 +13,7 @@ namespace {
 
 using namespace testing;  // NOLINT: the rig
 using romulus::testing::FaultFiles;
+using ::testing::AllOf;
 using ::testing::HasSubstr;
 
 struct FilesRig {
@@ -109,6 +111,37 @@ TEST(DiskFilesTest, RefusesToPromoteWhatIsNotThere) {
   EXPECT_TRUE(absl::IsFailedPrecondition(status));
   EXPECT_THAT(std::string(status.message()), HasSubstr("/root.img"));
   EXPECT_TRUE(rig.disks().Promote(Key(1), Term(2)).ok());
+}
+
+TEST(DiskFilesTest, P3_AfterAPromotionThatFailedTheyAreASecondarysAgain) {
+  for (const bool own_thread : {false, true}) {
+    FilesRig rig;
+    rig.options.own_thread = own_thread;
+    rig.Open();
+    EXPECT_FALSE(rig.disks().TakeBack(Key(1)).ok());
+    rig.Follow();
+    ASSERT_TRUE(rig.Epoch(2, {Filled(0, 1, 'x', 10)}).ok());
+    const Term covered = rig.secondary->copies[0]->stamp().covers_term;
+    ASSERT_TRUE(rig.disks().Promote(Key(2), Term(7)).ok());
+    EXPECT_EQ(rig.mode(), disk::Mode::kPrimarySolo);
+    ASSERT_TRUE(rig.disks().TakeBack(Key(2)).ok());
+    for (int restarts = 0; restarts < 2; ++restarts) {
+      EXPECT_TRUE(rig.disks().usable().ok()) << rig.disks().usable();
+      EXPECT_EQ(rig.disks().newest(), Key(2));
+      for (size_t which = 0; which < 2; ++which) {
+        EXPECT_EQ(rig.mode(which), disk::Mode::kSecondary);
+        EXPECT_EQ(rig.secondary->copies[which]->stamp().term, Term(1));
+        EXPECT_EQ(rig.secondary->copies[which]->stamp().covers_term, covered);
+      }
+      EXPECT_TRUE(rig.Equal());
+      rig.Open();
+    }
+    // And a primary may come again.
+    ASSERT_TRUE(FullSync(rig.disks(), rig.images, Term(9)).ok());
+    ASSERT_TRUE(rig.disks().Journal(Key(1, 9), {{Filled(0, 1, 'z', 12)}}).ok());
+    ASSERT_TRUE(rig.disks().Apply(Key(1, 9)).ok());
+    EXPECT_TRUE(rig.disks().Promote(Key(1, 9), Term(10)).ok());
+  }
 }
 
 // How a node starts as primary from what it had as a secondary.
@@ -283,9 +316,55 @@ TEST(DiskFilesTest, WithoutItsJournalACopyIsNotTrusted) {
   const absl::Status usable = rig.disks().usable();
   EXPECT_TRUE(absl::IsDataLoss(usable));
   EXPECT_THAT(std::string(usable.message()), HasSubstr("/root.img.journal"));
-  EXPECT_EQ(rig.disks().facts()[0].role, CopyRole::kSyncing);
+  // Still of its term: whoever does not contain that must not overwrite it.
+  const DiskFacts facts = rig.disks().facts()[0];
+  EXPECT_EQ(facts.role, CopyRole::kSecondary);
+  EXPECT_EQ(facts.stamp, Key(1));
+  EXPECT_EQ(facts.unusable, usable.message());
   EXPECT_FALSE(rig.disks().Promote(Key(1), Term(2)).ok());
   EXPECT_TRUE(FullSync(rig.disks(), rig.images).ok());  // that mends it
+}
+
+TEST(DiskFilesTest, P2_ADamagedJournalMakesACopyUnusableAndIsTold) {
+  FilesRig rig(Durability::kEpoch);
+  std::vector<std::string> told;
+  rig.options.on_dropped = [&](const std::string& path, const DroppedTail& tail) {
+    told.push_back(absl::StrCat(path, " at ", tail.offset_bytes, " after epoch ",
+                                tail.last_kept.epoch.value()));
+  };
+  rig.Open();
+  rig.Follow();
+  for (uint64_t epoch = 2; epoch <= 4; ++epoch) {
+    ASSERT_TRUE(rig.Epoch(epoch, {Filled(0, epoch, 'x')}).ok());
+  }
+  EXPECT_TRUE(told.empty());
+  rig.secondary.reset();
+  const std::string good = rig.files.Content("/root.img.journal");
+  const size_t record = DiskJournal::RecordBytes(std::vector<DiskWrite>{Filled(0, 1, 'x')});
+  // Of the epochs 2, 3, 4.
+  for (uint64_t epoch = 2; epoch <= 4; ++epoch) {
+    std::string bad = good;
+    bad[4096 + (epoch - 2) * record + 200] ^= 1;
+    rig.files.SetContent("/root.img.journal", bad);
+    rig.files.LosePower(epoch);
+    told.clear();
+    rig.Open();
+    ASSERT_EQ(told.size(), 1u);
+    EXPECT_EQ(told[0], absl::StrCat("/root.img.journal at ", 4096 + (epoch - 2) * record,
+                                    " after epoch ", epoch == 2 ? 0 : epoch - 1));
+    const absl::Status usable = rig.disks().usable();
+    if (epoch == 4) {  // nothing proves that it was ever whole
+      EXPECT_TRUE(usable.ok()) << usable;
+      EXPECT_EQ(rig.disks().newest(), Key(3));
+      continue;
+    }
+    EXPECT_TRUE(absl::IsDataLoss(usable)) << usable;
+    EXPECT_THAT(std::string(usable.message()),
+                AllOf(HasSubstr("/root.img.journal"), HasSubstr("copied again")));
+    EXPECT_FALSE(rig.disks().Promote(rig.disks().newest(), Term(2)).ok());
+    EXPECT_EQ(rig.secondary->Read()->at(0)[1024], 'R');  // nothing of it was applied
+    rig.secondary.reset();
+  }
 }
 
 TEST(DiskFilesTest, AnotherCopysJournalIsNotTaken) {

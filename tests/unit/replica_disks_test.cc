@@ -210,6 +210,19 @@ TEST_F(ReplicaDisksTest, APromotionThatTheDisksRefuseCanBeTriedAgain) {
   EXPECT_EQ(WrongDisk(), "");
 }
 
+TEST_F(ReplicaDisksTest, DisksOfAPromotionThatFailedAreTakenBack) {
+  Sync();
+  EXPECT_FALSE(rig->store.TakeBackDisks().ok());
+  Epoch(1, 3);
+  ASSERT_TRUE(rig->store.TakeForPromotion(Term(9)).ok());
+  EXPECT_EQ(rig->store.disk_facts()[0].role, CopyRole::kPrimary);
+  ASSERT_TRUE(rig->store.TakeBackDisks().ok());
+  EXPECT_FALSE(disks.promoted);
+  EXPECT_EQ(rig->store.disk_facts()[0].role, CopyRole::kSecondary);
+  EXPECT_EQ(rig->store.disk_facts()[0].stamp, (EpochKey{kTerm, EpochId(1)}));
+  EXPECT_EQ(WrongDisk(), "");
+}
+
 TEST_F(ReplicaDisksTest, AFullSyncNeedsItsDisks) {
   ModelPrimary without(4);
   rig->Feed(without.StartStream(kTerm));

@@ -282,6 +282,20 @@ TEST_F(DiskHandshakeTest, ANewerCopyIsNotOverwritten) {
   EXPECT_TRUE(Answer(Root(v1::DISK_COPY_ROLE_PRIMARY, 3), 2, /*overwrite=*/true).accepted());
 }
 
+// Its journal is lost, say: of nothing else is known that it holds what was acked last.
+TEST_F(DiskHandshakeTest, AReplicaThatCannotBeUsedIsOverwrittenOnlyByWhatContainsIt) {
+  DiskCopy disk = Root(v1::DISK_COPY_ROLE_SECONDARY, 16);
+  disk.unusable = "/images/root.img.journal: is empty";
+  EXPECT_TRUE(Answer(disk, 16).accepted());
+  const v1::HelloReply reply = Answer(disk, 15);
+  EXPECT_EQ(reply.reason(), v1::REFUSAL_REASON_DISKS);
+  for (const char* said : {"'root' (/images/root.img)", "/images/root.img.journal: is empty",
+                           "of term 16", "nothing was overwritten", "--overwrite-peer"}) {
+    EXPECT_THAT(reply.detail(), HasSubstr(said));
+  }
+  EXPECT_TRUE(Answer(disk, 15, /*overwrite=*/true).accepted());
+}
+
 // Terms on disks go on rising: what is written over a copy is of a newer term than the copy.
 TEST_F(DiskHandshakeTest, TheStreamsTermIsBeyondTheCopys) {
   const v1::HelloReply reply = Answer(Root(v1::DISK_COPY_ROLE_PRIMARY, 500), 2, true);

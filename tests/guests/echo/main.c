@@ -1,4 +1,5 @@
-// Answers ARP, ICMP echo requests and UDP to one port, as fast as it can, and nothing else.
+// Answers ARP, ICMP echo requests and UDP to one port, as fast as it can, and nothing else; or
+// (flood=BYTES) sends numbered frames as fast as the card takes them, and listens to nobody.
 //
 // Receive and transmit buffers are the same ones: a frame is turned around where it lies and goes
 // back to the receive queue once it is sent. All else that changes, the rings, the counters and the
@@ -40,6 +41,8 @@ static uint64_t g_window = UINT64_MAX;
 static uint64_t g_count = 0;
 static uint64_t g_event_index = 1;
 static uint64_t g_report_ms = 0;
+static uint64_t g_flood = 0;
+static uint64_t g_flooded = 0;  // frames so far
 
 static const struct NumberOption kNumbers[] = {
     VIRTIO_OPTIONS,
@@ -48,6 +51,7 @@ static const struct NumberOption kNumbers[] = {
     {"count", &g_count, 0, 1},
     {"event_idx", &g_event_index, 0, 1},
     {"report_ms", &g_report_ms, 0, 86400000},
+    {"flood", &g_flood, 0, 1514},
 };
 
 static bool ParseAddress(const char* name, const char* text) {
@@ -176,6 +180,39 @@ static void Poll(void) {
   RingPublish(&g_cpu.receive, &g_cpu.device);
 }
 
+enum { kFloodType = 0x88b5 };  // IEEE 802, local experiments
+
+// Broadcast from our address; behind the type its number, from 1, little-endian, then zeros.
+static void SendNumbered(uint32_t index) {
+  uint8_t* const frame = Buffer(index) + kHeaderBytes;
+  const uint64_t number = ++g_flooded;
+  for (int i = 0; i < 8; ++i) frame[14 + i] = (uint8_t)(number >> 8 * i);
+  RingAdd(&g_cpu.transmit, (uint16_t)index);
+}
+
+static void Flood(void) {
+  struct VirtioUsedElement used;
+  while (RingTake(&g_cpu.transmit, &used)) {
+    if (used.id >= kBuffers) FailNumber("bad used element ", used.id);
+    SendNumbered(used.id);
+  }
+  RingPublish(&g_cpu.transmit, &g_cpu.device);
+}
+
+static void StartFlood(void) {
+  if (g_flood < 64) FailNumber("a frame is longer than flood=", g_flood);
+  for (uint32_t i = 0; i < kBuffers; ++i) {
+    uint8_t* const buffer = Buffer(i);
+    memset(buffer, 0, kBufferBytes);
+    memset(buffer + kHeaderBytes, 0xff, 6);
+    Copy(buffer + kHeaderBytes + 6, g_cpu.mac, 6);
+    Store16(buffer + kHeaderBytes + 12, kFloodType);
+    g_cpu.transmit.desc[i].size = kHeaderBytes + (uint32_t)g_flood;
+    SendNumbered(i);
+  }
+  RingPublish(&g_cpu.transmit, &g_cpu.device);
+}
+
 static void SetUp(void) {
   struct VirtioDevice* const device = &g_cpu.device;
   *device = VirtioFind(kVirtioNet, g_window);
@@ -193,7 +230,7 @@ static void SetUp(void) {
     const uint64_t buffer = (uint64_t)(uintptr_t)Buffer(i);
     g_cpu.receive.desc[i] = (struct VirtioDesc){buffer, kBufferBytes, kDescWrite, 0};
     g_cpu.transmit.desc[i] = (struct VirtioDesc){buffer, 0, 0, 0};
-    PostReceive(i);
+    if (g_flood == 0) PostReceive(i);
   }
   VirtioStart(device);
   RingPublish(&g_cpu.receive, device);
@@ -233,6 +270,8 @@ static void Report(void) {
   Decimal(&line, counters->udp, 1);
   Text(&line, " others ");
   Decimal(&line, counters->others, 1);
+  Text(&line, " flooded ");
+  Decimal(&line, g_flooded, 1);
   Send(&line);
 }
 
@@ -245,10 +284,15 @@ void guest_main(uint64_t index, const struct StartInfo* info) {
   memset(&g_cpu, 0, sizeof(g_cpu));
   SetUp();
   PrintBanner();
+  if (g_flood != 0) StartFlood();
   const uint64_t period = g_report_ms * g_guest_options.tsc_khz;
   uint64_t next_report = ReadTsc() + period;
   for (;;) {
-    Poll();
+    if (g_flood != 0) {
+      Flood();
+    } else {
+      Poll();
+    }
     if (period != 0 && Due(next_report, ReadTsc(), period)) {
       next_report = NextDeadline(next_report, ReadTsc(), period);
       Report();
