@@ -16,6 +16,7 @@ void Step::Common() {
       return StartPrimary();
     case EventKind::kStartSecondary:
       state_.role = Role::kSecondary;
+      state_.lineage = event_.lineage;
       return Enter(Mode::kStandby, "waits for a primary");
     case EventKind::kShutdown:
       return Shutdown();
@@ -28,9 +29,19 @@ void Step::StartPrimary() {
   state_.role = Role::kPrimary;
   Heard(event_.term);
   Raise();
+  state_.lineage = event_.lineage;
   state_.guest_running = true;
-  state_.output_open = true;
-  Enter(Mode::kSolo, "the guest was started here; no secondary yet");
+  state_.output_open = !event_.hold;
+  state_.held_since_start = event_.hold;
+  if (event_.hold) {
+    Do(ActionKind::kHoldOutput);
+    Enter(
+        Mode::kDegraded,
+        "started from disks that were protected: output is held until the other node says that it "
+        "was not promoted since (or `unprotect --force`)");
+  } else {
+    Enter(Mode::kSolo, "the guest was started here; no secondary yet");
+  }
   if (state_.protect_wanted) Do(ActionKind::kConnect);
 }
 
@@ -63,6 +74,7 @@ void Step::Fence(Term term, absl::string_view reason) {
   state_.output_open = false;
   state_.peer_connected = false;
   state_.sync_done = false;
+  state_.held_since_start = false;
   Enter(Mode::kFenced, reason);
 }
 

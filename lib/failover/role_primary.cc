@@ -9,13 +9,7 @@ void Step::Primary() {
     case EventKind::kPeerConnected:
       return PrimaryConnected();
     case EventKind::kPeerRefused:
-      if (event_.by_term && event_.term > state_.term) {
-        return Fence(event_.term, Because("the secondary knows a newer term"));
-      }
-      if (event_.two_primaries) return TwoPrimaries();
-      Heard(event_.term);
-      if (!state_.peer_connected) state_.reason = Because("the secondary refused us");
-      return;
+      return Refused();
     case EventKind::kSyncDone:
       if (state_.mode != Mode::kSyncing || event_.term != state_.term) return;
       state_.sync_done = true;
@@ -40,13 +34,8 @@ void Step::Primary() {
       return LoseSecondary(Because("checkpoints fail on this node"));
     case EventKind::kGoodbye:
       return PrimaryGoodbye();
-    case EventKind::kHigherTerm:
-      // Only a promotion ends this guest: without one the other was booted beside it, and this
-      // one may hold the only state.
-      if (event_.promoted_term > state_.term) {
-        return Fence(event_.term, Because("a newer term began"));
-      }
-      return TwoPrimaries();
+    case EventKind::kOtherPrimary:
+      return MeetPrimary();
     case EventKind::kGuestStopped:
       return GuestStopped();
     case EventKind::kOpFailover:
@@ -88,12 +77,45 @@ void Step::EndedPrimary() {
   }
 }
 
-void Step::TwoPrimaries() {
+void Step::Refused() {
+  if (event_.holds == PeerHolds::kGuest) return MeetPrimary();
+  Heard(event_.term);
+  if (state_.peer_connected) return;
+  const std::string reason = Because("the secondary refused us");
+  const bool newer_there = JudgeLineages(state_.lineage, event_.lineage) == Newer::kSecond;
+  if (state_.mode == Mode::kDegraded && event_.holds == PeerHolds::kNothing && !newer_there) {
+    return GoSolo(reason);  // it cannot take over, and has not
+  }
+  state_.reason =
+      state_.output_open
+          ? reason
+          : absl::StrCat(reason,
+                         newer_there ? "; its disks are of a guest that was promoted over "
+                                       "this one: start it as the primary instead"
+                                     : "",
+                         "; output is held (`unprotect --force` lets it out)");
+}
+
+// Only a promotion over this guest ends it: without one the other was booted beside it, and this
+// one may hold the only state.
+void Step::MeetPrimary() {
+  const Newer newer = JudgeLineages(state_.lineage, event_.lineage);
+  if (newer == Newer::kSecond) {
+    return Fence(
+        event_.term,
+        absl::StrCat(Because("the other node was promoted over this one"), " (in term ",
+                     event_.lineage.promoted.value(), ", from an epoch of term ",
+                     event_.lineage.covers.value(), "); start this node again as a secondary"));
+  }
   Heard(event_.term);
   if (state_.peer_connected) return;
   state_.reason =
-      "two primaries: the other node runs a guest of its own, and neither yields; stop the one "
-      "that is not wanted and start it again as a secondary";
+      newer == Newer::kFirst
+          ? "the other node still runs the guest that this one was promoted over; it stops when it "
+            "hears so"
+          : "two primaries: the other node runs a guest of its own, and neither yields; stop the "
+            "one that is not wanted and start it again as a secondary";
+  if (!state_.output_open) absl::StrAppend(&state_.reason, "; output is held");
 }
 
 void Step::PrimaryConnected() {
@@ -109,9 +131,11 @@ void Step::PrimaryConnected() {
   state_.peer_connected = true;
   state_.sync_done = false;
   state_.committed_epoch = EpochId();
+  state_.held_since_start = false;
   // Output that is held stays so until the new stream's first ack: until then the secondary may
   // still be about to promote what it held before.
-  Enter(Mode::kSyncing, "full sync");
+  Enter(Mode::kSyncing,
+        state_.output_open ? "full sync" : "full sync; output is held until the first ack");
   Do(ActionKind::kStartSync, state_.term);
 }
 
@@ -119,6 +143,9 @@ void Step::PrimaryAcked() {
   if (event_.term != state_.term || !state_.peer_connected || !state_.sync_done) return;
   state_.committed_epoch = std::max(state_.committed_epoch, event_.epoch);
   if (state_.mode == Mode::kSyncing) {
+    // Not before the first ack: a secondary that was about to be promoted from an older term when
+    // it accepted this stream has nothing of this one.
+    state_.lineage.shared = state_.term;
     Enter(Mode::kProtected, "in step with the secondary");
   }
 }
@@ -128,6 +155,7 @@ void Step::GoSolo(absl::string_view reason) {
   Raise();
   state_.sync_done = false;
   state_.output_open = true;
+  state_.held_since_start = false;
   Enter(Mode::kSolo, reason);
   Do(ActionKind::kOpenOutput);
 }
@@ -152,8 +180,10 @@ void Step::LoseSecondary(absl::string_view reason) {
 }
 
 void Step::PrimaryGoodbye() {
-  if (event_.goodbye == GoodbyeReason::kPromoted && event_.term > state_.term) {
-    return Fence(event_.term, Because("the secondary was promoted"));
+  // Said on a stream of this guest's: it is the one that is continued there.
+  if (event_.goodbye == GoodbyeReason::kPromoted) {
+    return Fence(event_.term, Because("the secondary was promoted; start this node again as a "
+                                      "secondary"));
   }
   if (!state_.peer_connected) return;
   if (event_.goodbye == GoodbyeReason::kUnprotect && state_.unprotecting) return EndProtection();

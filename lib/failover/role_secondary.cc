@@ -31,7 +31,7 @@ void Step::Secondary() {
       if (!state_.peer_connected) return;
       SayGoodbye(GoodbyeReason::kProtocol, event_.detail);
       return StreamReset(Because("this node reset the stream"));
-    case EventKind::kHigherTerm:
+    case EventKind::kOtherPrimary:
       return Heard(event_.term);
     case EventKind::kReplicaLost:
       // A promotion that is under way hears so from the replica itself.
@@ -63,6 +63,7 @@ void Step::SecondaryConnected() {
   state_.peer_silent = false;
   state_.peer_left = false;
   // The new full sync is written over whatever was here.
+  state_.lineage = Lineage{};
   state_.committed = false;
   state_.committed_epoch = EpochId();
   Enter(Mode::kSyncing, "full sync: nothing to promote yet");
@@ -151,9 +152,11 @@ void Step::DropReplica() {
 
 void Step::PromotionDone() {
   if (state_.mode != Mode::kPromoting) return;
+  // A stream may have brought a newer epoch between the decision and the sealing.
+  const Term from_term = std::max(event_.term, state_.term);
   state_.role = Role::kPrimary;
   state_.term = state_.promotion_term;
-  state_.promoted_term = state_.term;
+  state_.lineage = {state_.promotion_term, from_term, from_term};
   state_.guest_running = true;
   state_.output_open = true;
   state_.peer_silent = false;
@@ -161,9 +164,6 @@ void Step::PromotionDone() {
   state_.committed = false;
   state_.sync_done = false;
   const EpochId from = std::exchange(state_.committed_epoch, EpochId());
-  if (state_.newest_term > state_.term) {
-    return Fence(state_.newest_term, "a newer term began during the promotion");
-  }
   Enter(Mode::kSolo, absl::StrCat("promoted from epoch ", from.value(), " (", state_.reason, ")"));
   Do(ActionKind::kOpenOutput);
   if (state_.protect_wanted) Do(ActionKind::kConnect);

@@ -72,7 +72,8 @@ class Step {
 
   void Primary();
   void EndedPrimary();
-  void TwoPrimaries();
+  void Refused();
+  void MeetPrimary();
   void PrimaryConnected();
   void PrimaryAcked();
   void GoSolo(absl::string_view reason);
