@@ -151,6 +151,48 @@ Term DiskStamps::newest_term() const {
   return newest;
 }
 
+Lineage DiskStamps::lineage() const {
+  std::lock_guard lock(mutex_);
+  if (lineage_) return *lineage_;
+  std::optional<Lineage> all;
+  Term shared;
+  for (const auto& copy : copies_) {
+    const disk::Stamp stamp = copy->stamp();
+    if (stamp.mode == disk::Mode::kNever) continue;  // new in the configuration
+    shared = std::max(shared, stamp.lineage.shared);
+    if (stamp.mode == disk::Mode::kSecondary) shared = std::max(shared, stamp.term);
+    Lineage promotion = stamp.lineage;
+    promotion.shared = Term();
+    // A promotion that did not get to all of them was none.
+    all = !all || *all == promotion ? promotion : Lineage{};
+  }
+  Lineage lineage = all.value_or(Lineage{});
+  lineage.shared = shared;
+  return lineage;
+}
+
+bool DiskStamps::may_be_superseded() const {
+  return std::any_of(copies_.begin(), copies_.end(), [](const auto& copy) {
+    return copy->stamp().mode == disk::Mode::kPrimaryProtected;
+  });
+}
+
+void DiskStamps::SetLineage(const Lineage& lineage) {
+  std::lock_guard lock(mutex_);
+  lineage_ = lineage;
+}
+
+absl::Status DiskStamps::RecordHeld() {
+  std::lock_guard lock(mutex_);
+  for (const auto& copy : copies_) {
+    const disk::Stamp now = copy->stamp();
+    // SetStamp() says that it is in use.
+    if (now.mode != disk::Mode::kNever && now.is_clean)
+      ROMULUS_RETURN_IF_ERROR(copy->SetStamp(now));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status DiskStamps::Record(Term term, bool is_protected, std::optional<Term> covers) {
   std::lock_guard lock(mutex_);
   if (term < recorded_) return absl::OkStatus();
@@ -165,9 +207,11 @@ absl::Status DiskStamps::Record(Term term, bool is_protected, std::optional<Term
     wanted.is_volatile = false;
     wanted.journal_id.clear();
     if (covers_ && now.mode == disk::Mode::kSecondary) wanted.covers_term = *covers_;
+    if (lineage_) wanted.lineage = *lineage_;
     if (covers) wanted.covers_term = std::max(wanted.covers_term, *covers);
     const bool equal = now.mode == wanted.mode && now.term == wanted.term &&
-                       now.covers_term == wanted.covers_term && !now.is_clean;
+                       now.covers_term == wanted.covers_term && now.lineage == wanted.lineage &&
+                       !now.is_clean;
     if (!equal) ROMULUS_RETURN_IF_ERROR(copy->SetStamp(wanted));
   }
   recorded_ = term;

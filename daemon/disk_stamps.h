@@ -15,6 +15,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "base/lineage.h"
 #include "base/types.h"
 #include "daemon/guest_disks.h"
 #include "disk/copy.h"
@@ -48,12 +49,23 @@ class DiskStamps {
   absl::Status MakeBootable(const replica::DiskFilesOptions& options, disk::Files& files);
   // The guest's term must be beyond it.
   Term newest_term() const;
+  // Of a guest that is booted on the copies: before the first Record() what they say, then what was
+  // last set.
+  Lineage lineage() const;
+  // The copies were a primary's, and its secondary may have been promoted since: until the other
+  // node has said that it was not, output must not leave. Before the first Record().
+  bool may_be_superseded() const;
+  // Takes effect with the next Record().
+  void SetLineage(const Lineage& lineage);
 
   // The guest runs here in `term`; `is_protected`: a secondary may hold an epoch of it. `covers`,
   // if given: the other node's copies of that term and of older ones are contained in these. What
   // is already so costs nothing; an older term than that of the last call is ignored. Errors:
   // DiskCopy's.
   absl::Status Record(Term term, bool is_protected, std::optional<Term> covers);
+  // The guest runs here, and all that it says is held since it was started: the copies stay what
+  // they were, whatever it writes, for nobody else can know of it. Errors: DiskCopy's.
+  absl::Status RecordHeld();
   std::vector<wire::DiskCopy> ForHello() const;
   // Nobody writes to the disks any more.
   absl::Status Close();
@@ -62,10 +74,11 @@ class DiskStamps {
 
  private:
   const DiskCopies copies_;
-  std::mutex mutex_;  // one Record() at a time
+  mutable std::mutex mutex_;  // one Record() at a time
   Term recorded_;
   bool recorded_protected_ = false;
   std::optional<Term> covers_;  // of copies that were a secondary's
+  std::optional<Lineage> lineage_;
 };
 
 }  // namespace romulus::daemon

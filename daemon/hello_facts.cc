@@ -140,9 +140,8 @@ romulus::v1::HelloReply JudgeHello(const romulus::v1::Hello& hello,
   judge.plays_secondary = facts.plays_secondary;
   judge.role_detail = facts.role_detail;
   judge.newest_term = facts.newest_term;
-  judge.runs_guest = facts.runs_guest;
-  judge.own_term = facts.own_term;
-  judge.promoted_term = facts.promoted_term;
+  judge.holds = facts.holds;
+  judge.lineage = facts.lineage;
   judge.disks = facts.disks;
   judge.missing_cpu_features = [&host](const std::vector<wire::CpuidLeaf>& leaves,
                                        uint32_t tsc_khz) {

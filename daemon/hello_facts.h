@@ -35,9 +35,8 @@ struct HelloFacts {
   bool plays_secondary = true;
   std::string role_detail;
   Term newest_term;
-  bool runs_guest = false;  // then the two terms below count: wire/handshake.h
-  Term own_term;
-  Term promoted_term;
+  romulus::v1::Holds holds = romulus::v1::HOLDS_NOTHING;
+  Lineage lineage;
   std::vector<wire::DiskCopy> disks;  // that are replicated to this node
 };
 

@@ -132,6 +132,9 @@ absl::Status Node::Open() {
   if (peer != nullptr) {
     HelloFacts facts = Facts();
     facts.plays_secondary = !options_.start_as_primary;
+    // Until the role machine was started nothing is proven.
+    facts.holds = romulus::v1::HOLDS_UNSPECIFIED;
+    facts.lineage = stamps_->lineage();
     ROMULUS_ASSIGN_OR_RETURN(secondary_,
                              Secondary::Listen({.guest = guest,
                                                 .control = &control_,
@@ -172,9 +175,12 @@ absl::Status Node::Run() {
                         {"memory_mib", config_.guest().memory_mib()}});
   failover::Event event{};
   event.kind = failover::EventKind::kStartSecondary;
+  event.lineage = stamps_->lineage();
   if (host_ != nullptr) {
     event.kind = failover::EventKind::kStartPrimary;
     event.term = stamps_->newest_term();
+    // Without another node in the configuration nobody could be asked, nor have been promoted.
+    event.hold = options_.config.peer() != nullptr && stamps_->may_be_superseded();
   }
   Handle(std::move(event)).IgnoreError();
   if (host_ != nullptr) {
@@ -225,6 +231,8 @@ void Node::StateChanged(const failover::RoleState& before, const std::string& ev
                        {"term", now.term.value()},
                        {"cause", event},
                        {"reason", now.reason}});
+    if (now.mode == failover::Mode::kFenced) log_.Error("fenced", {{"why", now.reason}});
+    if (now.held_since_start) log_.Warning("output_held", {{"why", now.reason}});
     UpdateMetrics();
     server_->NotifyChanged();
   } else if (before.peer_connected != now.peer_connected || before.reason != now.reason) {
@@ -321,7 +329,7 @@ void Node::Connect() {
   hello->overwrite_disks = overwrite_peer_;
   hello->current_term = role_.state().term;
   hello->stream_term = role_.ProposedTerm();
-  hello->promoted_term = role_.state().promoted_term;
+  hello->lineage = role_.state().lineage;
   primary_->Connect(*std::move(hello));
 }
 

@@ -70,7 +70,7 @@ void Node::RecordFailover(const failover::Promotion& promotion, uint64_t detect_
   last.set_at_unix_ms(UnixMs());
   last.set_detect_ns(detect_ns);
   last.set_activate_ns(promotion.times.total_ns);
-  last.set_term(role_.state().newest_term.value());
+  last.set_term(role_.state().promotion_term.value());
   last.set_from_term(promotion.from_term.value());
   last.set_epoch(promotion.epoch.value());
   last.set_by_operator(promotion_by_operator_);
@@ -202,9 +202,12 @@ HelloFacts Node::Facts() const {
   const failover::RoleState& state = role_.state();
   HelloFacts facts;
   facts.newest_term = state.newest_term;
-  facts.runs_guest = state.role == failover::Role::kPrimary && state.guest_running;
-  facts.own_term = state.term;
-  facts.promoted_term = state.promoted_term;
+  facts.lineage = state.lineage;
+  if (state.role == failover::Role::kPrimary) {
+    if (state.guest_running) facts.holds = v1::HOLDS_GUEST;
+  } else if (state.committed || state.peer_connected || state.mode == failover::Mode::kPromoting) {
+    facts.holds = v1::HOLDS_REPLICA;
+  }
   facts.plays_secondary = state.role == failover::Role::kSecondary &&
                           state.mode != failover::Mode::kPromoting &&
                           state.mode != failover::Mode::kFenced &&

@@ -70,10 +70,16 @@ void Node::TellDiskWait() {
 void Node::RecordStamps() {
   const failover::RoleState& state = role_.state();
   if (state.role != failover::Role::kPrimary || !state.guest_running) return;
-  std::optional<Term> covers;
-  // What the secondary holds is about to be overwritten, because it was found to be contained here.
-  if (state.peer_connected) covers = state.term;
-  const absl::Status recorded = stamps_->Record(state.term, !state.output_open, covers);
+  const auto record = [&] {
+    if (state.held_since_start) return stamps_->RecordHeld();
+    stamps_->SetLineage(state.lineage);
+    std::optional<Term> covers;
+    // What the secondary holds is about to be overwritten, because it was found to be contained
+    // here.
+    if (state.peer_connected) covers = state.term;
+    return stamps_->Record(state.term, !state.output_open, covers);
+  };
+  const absl::Status recorded = record();
   if (!recorded.ok() && stamp_status_.ok()) log_.Error("stamp_failed", {{"why", recorded}});
   stamp_status_ = recorded;
 }

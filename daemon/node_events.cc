@@ -51,6 +51,19 @@ Event GoodbyeEvent(const romulus::v1::Goodbye& goodbye) {
   return event;
 }
 
+failover::PeerHolds HoldsFrom(romulus::v1::Holds holds) {
+  switch (holds) {
+    case romulus::v1::HOLDS_NOTHING:
+      return failover::PeerHolds::kNothing;
+    case romulus::v1::HOLDS_REPLICA:
+      return failover::PeerHolds::kReplica;
+    case romulus::v1::HOLDS_GUEST:
+      return failover::PeerHolds::kGuest;
+    default:
+      return failover::PeerHolds::kUnknown;
+  }
+}
+
 absl::string_view StopName(vmm::GuestStop reason) {
   switch (reason) {
     case vmm::GuestStop::kPowerOff:
@@ -132,9 +145,9 @@ void Node::OnStreamRefused(const romulus::v1::HelloReply& reply) {
                {{"reason", reason}, {"detail", reply.detail()}, {"term", reply.term()}});
   Event event = EventOf(EventKind::kPeerRefused, peer_detail_);
   event.term = Term(reply.term());
-  event.by_term = reply.reason() == romulus::v1::REFUSAL_REASON_TERM;
-  event.two_primaries = reply.reason() == romulus::v1::REFUSAL_REASON_TWO_PRIMARIES;
-  if (event.two_primaries) {
+  event.holds = HoldsFrom(reply.holds());
+  event.lineage = wire::LineageFrom(reply.lineage());
+  if (reply.reason() == romulus::v1::REFUSAL_REASON_TWO_PRIMARIES) {
     log_.Error("two_primaries", {{"peer_node", reply.node_name()}, {"detail", reply.detail()}});
   }
   Handle(std::move(event)).IgnoreError();
@@ -205,22 +218,18 @@ void Node::OnHello(const romulus::v1::Hello& hello, const romulus::v1::HelloRepl
     return;
   }
   peer_detail_ = absl::StrCat("refused: ", reply.detail());
-  // Another primary, which looks for its secondary here: this node's own term may be over.
-  const bool same_vm =
-      hello.vm_uuid() == config_.uuid() && reply.reason() != romulus::v1::REFUSAL_REASON_VM;
-  const bool two_primaries = reply.reason() == romulus::v1::REFUSAL_REASON_TWO_PRIMARIES;
-  const bool promoted_over_us =
-      role_.state().guest_running && Term(hello.promoted_term()) > role_.state().term;
-  if (two_primaries) log_.Error("two_primaries", {{"peer_node", hello.node_name()}});
-  if (same_vm && (two_primaries || promoted_over_us ||
-                  Term(hello.current_term()) > role_.state().newest_term)) {
-    Event event =
-        EventOf(EventKind::kHigherTerm,
-                absl::StrCat(hello.node_name(), " runs the guest in term ", hello.current_term()));
-    event.term = Term(hello.current_term());
-    event.promoted_term = Term(hello.promoted_term());
-    Handle(std::move(event)).IgnoreError();
+  // A primary, which looks for its secondary here: this node's own guest may be over. What another
+  // VM's says, or what another protocol means, proves nothing.
+  if (reply.holds() == romulus::v1::HOLDS_UNSPECIFIED) return;
+  if (reply.reason() == romulus::v1::REFUSAL_REASON_TWO_PRIMARIES) {
+    log_.Error("two_primaries", {{"peer_node", hello.node_name()}});
   }
+  Event event =
+      EventOf(EventKind::kOtherPrimary,
+              absl::StrCat(hello.node_name(), " runs the guest in term ", hello.current_term()));
+  event.term = Term(hello.current_term());
+  event.lineage = wire::LineageFrom(hello.lineage());
+  Handle(std::move(event)).IgnoreError();
 }
 
 void Node::OnReplicaSync(uint64_t pages_done, uint64_t pages_total, bool complete) {
@@ -294,7 +303,7 @@ void Node::OnPromotion(absl::StatusOr<PromotedGuest> promoted, bool replica_inta
   host_->AnnounceNics();
   // The console may have made room while nobody knew whose it was.
   host_->OnConsoleRoom();
-  Handle(WithTerm(EventKind::kPromotionDone, role_.state().newest_term)).IgnoreError();
+  Handle(WithTerm(EventKind::kPromotionDone, promotion.from_term)).IgnoreError();
   AnswerFailovers(absl::OkStatus());
 }
 

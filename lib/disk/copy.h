@@ -63,9 +63,10 @@ class DiskCopy {
   // nothing of the copy was kept safe from that (DISK_DURABILITY_NEVER).
   absl::Status trusted() const;
 
-  // Writes the side file, durably. Of `wanted`: mode, term, epoch, covers_term, is_volatile and
-  // journal_id; the rest is filled in. Begin with stamp() to change only some of them. Nothing is
-  // done for a read-only disk. Errors: those of Files::Replace; the old stamp holds then.
+  // Writes the side file, durably. Of `wanted`: mode, term, epoch, covers_term, lineage,
+  // is_volatile and journal_id; the rest is filled in. Begin with stamp() to change only some of
+  // them. Nothing is done for a read-only disk. Errors: those of Files::Replace; the old stamp
+  // holds then.
   absl::Status SetStamp(const Stamp& wanted);
   // This process writes to the disk no more. Syncs it and stamps it clean, with what the file looks
   // like, so that a change behind our back is found. Any later SetStamp() takes that back.

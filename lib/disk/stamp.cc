@@ -92,6 +92,9 @@ v1::DiskStamp MessageOf(const Stamp& stamp) {
   message.set_inode(stamp.inode);
   message.set_mtime_ns(stamp.mtime_ns);
   message.set_boot_id(stamp.boot_id);
+  message.set_promoted_term(stamp.lineage.promoted.value());
+  message.set_promotion_covers_term(stamp.lineage.covers.value());
+  message.set_shared_term(stamp.lineage.shared.value());
   return message;
 }
 
@@ -105,8 +108,9 @@ absl::StatusOr<Stamp> StampOf(const v1::DiskStamp& message) {
   const absl::StatusOr<Mode> mode = FromProto(message.mode());
   if (!mode.ok()) return mode.status();
   stamp.mode = *mode;
-  if (message.term() > kMaxPeerTerm.value() || message.covers_term() > kMaxPeerTerm.value()) {
-    return absl::DataLossError("its term cannot be");
+  for (const uint64_t term : {message.term(), message.covers_term(), message.promoted_term(),
+                              message.promotion_covers_term(), message.shared_term()}) {
+    if (Term(term) > kMaxPeerTerm) return absl::DataLossError("its term cannot be");
   }
   stamp.term = Term(message.term());
   stamp.epoch = EpochId(message.epoch());
@@ -121,6 +125,8 @@ absl::StatusOr<Stamp> StampOf(const v1::DiskStamp& message) {
   stamp.inode = message.inode();
   stamp.mtime_ns = message.mtime_ns();
   stamp.boot_id = message.boot_id();
+  stamp.lineage = {Term(message.promoted_term()), Term(message.promotion_covers_term()),
+                   Term(message.shared_term())};
   return stamp;
 }
 

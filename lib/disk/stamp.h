@@ -8,6 +8,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "base/lineage.h"
 #include "base/types.h"
 
 namespace romulus::disk {
@@ -29,6 +30,7 @@ struct Stamp {
   // The other node's copies of this term and of older ones are contained in this one: they may be
   // overwritten from here.
   Term covers_term;
+  Lineage lineage;           // a primary's: of the guest that ran on it
   bool is_volatile = false;  // kSecondary: not durable, so that a power loss of the host ends it
   std::string journal_id;    // kSecondary: of the journal that belongs to it
   // Filled in by DiskCopy:

@@ -3,8 +3,9 @@
 // scheduler. No clocks, no threads, no input or output here.
 //
 // Terms: every raise takes a number that only this node can take (its residue modulo kTermStride is
-// the node's index), so two nodes never run the guest in the same term (P3), arbiter or not. A
-// promotion leaps far enough to win over a primary which went solo at the same time.
+// the node's index), so two nodes never run the guest in the same term (P3), arbiter or not. Which
+// of two primaries is over is decided by where their guests come from (base/lineage.h), never by
+// their terms.
 #ifndef ROMULUS_FAILOVER_ROLE_MACHINE_H_
 #define ROMULUS_FAILOVER_ROLE_MACHINE_H_
 
@@ -16,6 +17,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
+#include "base/lineage.h"
 #include "base/types.h"
 
 namespace romulus::failover {
@@ -42,7 +44,8 @@ absl::string_view ModeName(Mode mode);
 
 enum class OnSecondaryLost : uint8_t {
   kSolo,  // go on alone, output open
-  kHold,  // hold output until the secondary is back, refuses us, or an operator says unprotect
+  kHold,  // hold output until the secondary is back, refuses us and holds nothing that it could
+          // promote, or an operator says unprotect
 };
 
 struct Policy {
@@ -61,7 +64,8 @@ absl::Status Validate(const Policy& policy);
 inline constexpr uint64_t kTermStride = 16;
 // The next term above `above` that belongs to this node.
 Term NextTerm(const Policy& policy, Term above);
-// The term of a promotion above `above`: beyond what the old primary reaches by going solo.
+// The term of a promotion above `above`: beyond what the old primary reaches by going solo, so that
+// people see the newer one at a glance.
 Term PromotionTerm(const Policy& policy, Term above);
 
 // What an operator must know who ends the protection without the secondary's word.
@@ -87,9 +91,11 @@ struct RoleState {
   bool committed = false;       // secondary: holds a committed epoch
   EpochId committed_epoch;      // of `term`; primary: the newest acked
   Term promotion_term;          // secondary, promoting: in which the guest will run here
-  Term promoted_term;           // primary: of the promotion its guest came from; 0: booted here
-  std::string reason;           // why this mode, for people (P8)
-  uint64_t since_ns = 0;        // when the mode was entered; set by RoleMachine
+  Lineage lineage;              // primary: of its guest; secondary: of its disks, until it follows
+  bool held_since_start = false;  // primary: output was never open or acked, as a secondary may
+                                  // have been promoted before this start
+  std::string reason;             // why this mode, for people (P8)
+  uint64_t since_ns = 0;          // when the mode was entered; set by RoleMachine
 
   friend bool operator==(const RoleState&, const RoleState&) = default;
 };
@@ -98,11 +104,11 @@ struct RoleState {
 bool RunsGuest(const RoleState& state);
 
 enum class EventKind : uint8_t {
-  kStartPrimary,  // configured initial role; the guest was booted
-  kStartSecondary,
+  kStartPrimary,     // configured initial role; the guest was booted. term, lineage, hold
+  kStartSecondary,   // lineage
   kPeerConnected,    // handshake accepted (primary: our Hello was; secondary: we accepted). term
-  kPeerRefused,      // primary: our Hello was refused. detail, term = the secondary's newest,
-                     // by_term, two_primaries
+  kPeerRefused,      // primary: our Hello was refused. detail, term = the other's newest, holds,
+                     // lineage
   kSyncDone,         // primary: all memory is over there. Must be handled before the first epoch is
                      // cut: from here on the secondary may hold one, and a loss is judged by that
   kEpochCommitted,   // primary: acked; secondary: committed. term, epoch
@@ -111,9 +117,8 @@ enum class EventKind : uint8_t {
   kPeerHeard,        // secondary: a sign of life after kPeerSilent
   kGoodbye,          // the peer ended the stream on purpose. goodbye, detail
   kStreamBroken,     // we refused a frame: the peer lives but the stream must start over. detail
-  kHigherTerm,       // a newer term exists. term, detail; promoted_term if a guest runs in it. A
-                     // primary is told as well of another one whose term is not newer
-  kPromotionDone,    // the guest runs here
+  kOtherPrimary,     // another node that runs a guest has said Hello here. detail, term, lineage
+  kPromotionDone,    // the guest runs here. term = of the epoch that it goes on from
   kPromotionFailed,  // detail
   kGuestStopped,     // by itself. detail. While epochs are cut: after the last one, which has its
                      // last words, was acked (or could not be)
@@ -142,14 +147,22 @@ enum class GoodbyeReason : uint8_t {
   kDisk,  // the secondary has given its replica up, because its disks cannot take what comes
 };
 
+// What the other node could go on from, as its answer says.
+enum class PeerHolds : uint8_t {
+  kUnknown,
+  kNothing,
+  kReplica,  // a committed epoch, or a stream that may bring one
+  kGuest,    // a guest runs there
+};
+
 struct Event {
   EventKind kind = EventKind::kShutdown;
   Term term{};
   EpochId epoch{};
-  bool force = false;          // kOpFailover
-  bool by_term = false;        // kPeerRefused: because our term is over
-  bool two_primaries = false;  // kPeerRefused: a guest of its own runs there
-  Term promoted_term{};        // kHigherTerm: of the promotion that the other's guest came from
+  bool force = false;  // kOpFailover
+  bool hold = false;   // kStartPrimary: a secondary may have been promoted meanwhile
+  Lineage lineage{};   // kStartPrimary, kStartSecondary: of the disks here; else the other's
+  PeerHolds holds = PeerHolds::kUnknown;  // kPeerRefused
   bool intact = false;  // kPromotionFailed: before the replica was sealed, so it may be tried again
   GoodbyeReason goodbye = GoodbyeReason::kShutdown;
   std::string detail{};

@@ -26,7 +26,7 @@ absl::string_view EventName(EventKind kind) {
                                                                      "peer_heard",
                                                                      "goodbye",
                                                                      "stream_broken",
-                                                                     "higher_term",
+                                                                     "other_primary",
                                                                      "promotion_done",
                                                                      "promotion_failed",
                                                                      "guest_stopped",

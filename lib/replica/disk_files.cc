@@ -407,7 +407,7 @@ absl::Status DiskFiles::SyncDisks() {
   return absl::OkStatus();
 }
 
-absl::Status DiskFiles::StampAll(disk::Mode mode, const EpochKey& key, Term covers) {
+absl::Status DiskFiles::StampAll(disk::Mode mode, const EpochKey& key, Term promoted) {
   if (base::Fires(options_.failpoints, "disk_files.stamp")) {
     return absl::ResourceExhaustedError(
         absl::StrCat(disks_.front().copy->stamp_path(), ": failpoint"));
@@ -420,7 +420,9 @@ absl::Status DiskFiles::StampAll(disk::Mode mode, const EpochKey& key, Term cove
     stamp.epoch = key.epoch;
     stamp.is_volatile = is_secondary && options_.durability == Durability::kNever;
     stamp.journal_id = is_secondary ? journal_->id() : "";
-    stamp.covers_term = std::max(stamp.covers_term, covers);
+    stamp.covers_term = std::max(stamp.covers_term, promoted);
+    // A replica's content is the other node's: where this copy's own guest came from is over.
+    stamp.lineage = promoted == Term() ? Lineage{} : Lineage{key.term, promoted, promoted};
     ROMULUS_RETURN_IF_ERROR(disk.copy->SetStamp(stamp));
   }
   return absl::OkStatus();
@@ -447,7 +449,7 @@ absl::Status DiskFiles::Promote(const EpochKey& epoch, Term term) {
     // The old primary may have gone on alone in a term above the epoch's and below this one: what
     // it wrote then, and told, is not in these copies.
     ROMULUS_RETURN_IF_ERROR(
-        StampAll(disk::Mode::kPrimarySolo, {term, EpochId(0)}, /*covers=*/epoch.term));
+        StampAll(disk::Mode::kPrimarySolo, {term, EpochId(0)}, /*promoted=*/epoch.term));
     // A primary's copy is not looked at with a journal: it may stay if it cannot be removed.
     files_.Remove(journal_->path()).IgnoreError();
     over_ = promoted_ = true;

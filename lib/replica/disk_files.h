@@ -125,8 +125,9 @@ class DiskFiles final : public DiskReplica {
   absl::Status MakeRoom(uint64_t record_bytes) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status MakeDurable(const EpochKey& epoch, bool has_record, bool has_flush)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // `covers`: the other node's copies of that term and of older ones are contained from now on.
-  absl::Status StampAll(disk::Mode mode, const EpochKey& key, Term covers = Term());
+  // `promoted`: the term of the epoch that the guest goes on from here; the other node's copies of
+  // it and of older ones are contained from now on.
+  absl::Status StampAll(disk::Mode mode, const EpochKey& key, Term promoted = Term());
   absl::Status SyncDisks();
   absl::Status GiveUpLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 

@@ -318,7 +318,6 @@ void Session::Refuse(const absl::Status& why) {
   // The replica was given up before this: the primary may take its word.
   if (fault == Fault::kDiskIo) reason = v1::Goodbye::REASON_DISK;
   if (fault == Fault::kCap) reason = v1::Goodbye::REASON_CAP;
-  if (fault == Fault::kTerm) reason = v1::Goodbye::REASON_PROMOTED;
   if (store_->sealed()) {
     reason = v1::Goodbye::REASON_PROMOTED;
     counters_->frames_after_seal.fetch_add(1);

@@ -213,16 +213,19 @@ Refusal JudgeHost(const Hello& hello, const HelloJudge& judge) {
   return {};
 }
 
-// Both run a guest. A promotion beyond the other's term ends it (P3); two guests of which neither
-// was promoted over the other are an operator's to choose from.
+// Both run a guest: the one that the other was promoted over ends (P3); two of which neither was
+// are an operator's to choose from.
 Refusal JudgeOtherPrimary(const Hello& hello, const HelloJudge& judge) {
   const std::string detail = absl::StrCat("role: this node is not a secondary",
                                           judge.role_detail.empty() ? "" : ": ", judge.role_detail);
-  if (Term(hello.current_term()) < judge.promoted_term) {
-    return {romulus::v1::REFUSAL_REASON_TERM, detail};
-  }
-  if (Term(hello.promoted_term()) > judge.own_term) {
-    return {romulus::v1::REFUSAL_REASON_ROLE, detail};  // ours is the older; it is about to stop
+  switch (JudgeLineages(judge.lineage, LineageFrom(hello.lineage()))) {
+    case Newer::kFirst:
+      return {romulus::v1::REFUSAL_REASON_TERM,
+              absl::StrCat(detail, "; its guest was promoted over the one there")};
+    case Newer::kSecond:
+      return {romulus::v1::REFUSAL_REASON_ROLE, detail};  // ours is about to stop
+    case Newer::kNeither:
+      break;
   }
   return {romulus::v1::REFUSAL_REASON_TWO_PRIMARIES, detail};
 }
@@ -240,16 +243,9 @@ Refusal Judge(const Hello& hello, const HelloJudge& judge) {
     return {romulus::v1::REFUSAL_REASON_VM,
             absl::StrCat("node name: both nodes are called ", Quoted(judge.node_name))};
   }
-  if (judge.runs_guest) return JudgeOtherPrimary(hello, judge);
-  if (Term(hello.current_term()) < judge.newest_term && Term(hello.term()) < judge.newest_term) {
-    return {romulus::v1::REFUSAL_REASON_TERM,
-            absl::StrCat("term: the primary is in term ", hello.current_term(),
-                         ", which is over: term ", judge.newest_term.value(), " has begun")};
-  }
+  if (judge.holds == romulus::v1::HOLDS_GUEST) return JudgeOtherPrimary(hello, judge);
   if (!judge.plays_secondary) {
-    // Also tells a primary of an older term that it lost it.
-    const bool lost = Term(hello.current_term()) < judge.newest_term;
-    return {lost ? romulus::v1::REFUSAL_REASON_TERM : romulus::v1::REFUSAL_REASON_ROLE,
+    return {romulus::v1::REFUSAL_REASON_ROLE,
             absl::StrCat("role: this node is not a secondary",
                          judge.role_detail.empty() ? "" : ": ", judge.role_detail)};
   }
@@ -286,7 +282,7 @@ romulus::v1::Hello BuildHello(const HelloInput& input) {
   hello.set_node_name(input.node_name);
   hello.set_term(input.stream_term.value());
   hello.set_current_term(input.current_term.value());
-  hello.set_promoted_term(input.promoted_term.value());
+  *hello.mutable_lineage() = LineageToProto(input.lineage);
   hello.set_vcpu_count(input.machine.vcpu_count);
   for (const memory::Region& region : input.machine.memory) {
     auto* added = hello.add_memory();
@@ -316,6 +312,18 @@ romulus::v1::Hello BuildHello(const HelloInput& input) {
   return hello;
 }
 
+romulus::v1::Lineage LineageToProto(const Lineage& lineage) {
+  romulus::v1::Lineage message;
+  message.set_promoted_term(lineage.promoted.value());
+  message.set_covers_term(lineage.covers.value());
+  message.set_shared_term(lineage.shared.value());
+  return message;
+}
+
+Lineage LineageFrom(const romulus::v1::Lineage& lineage) {
+  return {Term(lineage.promoted_term()), Term(lineage.covers_term()), Term(lineage.shared_term())};
+}
+
 romulus::v1::HelloReply EvaluateHello(const Hello& hello, const HelloJudge& judge) {
   Refusal refusal = Judge(hello, judge);
   HelloReply reply;
@@ -326,6 +334,11 @@ romulus::v1::HelloReply EvaluateHello(const Hello& hello, const HelloJudge& judg
   reply.set_max_frame_bytes(judge.max_frame_bytes);
   reply.set_accepted(refusal.detail.empty());
   reply.set_reason(refusal.reason);
+  if (refusal.reason != romulus::v1::REFUSAL_REASON_VM &&
+      refusal.reason != romulus::v1::REFUSAL_REASON_PROTOCOL_VERSION) {
+    reply.set_holds(judge.holds);
+    *reply.mutable_lineage() = LineageToProto(judge.lineage);
+  }
   if (reply.accepted() || refusal.reason == romulus::v1::REFUSAL_REASON_DISKS) {
     for (const DiskCopy& disk : judge.disks) PutDisk(disk, reply.add_disks());
     reply.set_term(std::max(judge.newest_term, NewestDiskTerm(judge)).value());

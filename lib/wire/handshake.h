@@ -13,13 +13,14 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
+#include "base/lineage.h"
 #include "base/types.h"
 #include "memory/memory_layout.h"
 #include "romulus/v1/replication.pb.h"
 
 namespace romulus::wire {
 
-inline constexpr uint32_t kProtocolVersion = 2;  // 2: disks
+inline constexpr uint32_t kProtocolVersion = 3;  // 2: disks; 3: lineage
 
 // One CPUID leaf as the guest sees it.
 struct CpuidLeaf {
@@ -66,10 +67,9 @@ struct HelloInput {
   MachineIdentity machine;
   std::string node_name;
   std::string build;
-  Term current_term;  // in which this node runs the guest now; a newer one ends it
+  Term current_term;  // in which this node runs the guest now
   Term stream_term;   // of the epochs to come
-  // Of the promotion that the guest here came from; 0 if it was booted here.
-  Term promoted_term;
+  Lineage lineage;
   std::vector<CpuidLeaf> cpuid;
   uint32_t tsc_khz = 0;
   std::vector<std::string> required_capabilities;
@@ -79,6 +79,9 @@ struct HelloInput {
 };
 
 romulus::v1::Hello BuildHello(const HelloInput& input);
+
+romulus::v1::Lineage LineageToProto(const Lineage& lineage);
+Lineage LineageFrom(const romulus::v1::Lineage& lineage);
 
 // What the secondary is, and what it knows.
 struct HelloJudge {
@@ -90,11 +93,10 @@ struct HelloJudge {
   std::string role_detail;  // why not, for the reply: "this node runs the guest in term 5"
   bool busy = false;        // another primary is connected
   Term newest_term;         // that this node took part in or heard of
-  // A guest runs here, in term own_term, promoted in promoted_term (0: booted here). Then only the
-  // promotions count: terms of two guests that were booted apart say nothing about each other.
-  bool runs_guest = false;
-  Term own_term;
-  Term promoted_term;
+  // What this node could go on from, and where that comes from. If a guest runs here lineage alone
+  // decides which of the two is over.
+  romulus::v1::Holds holds = romulus::v1::HOLDS_NOTHING;
+  Lineage lineage;
   std::vector<DiskCopy> disks;
   // Names of the CPU features that the guest sees and this host cannot give ("avx512f"); empty:
   // fits. Null: not checked.

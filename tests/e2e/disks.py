@@ -193,7 +193,9 @@ class Disks(unittest.TestCase):
                                       lambda s: "newer" in s["peer"].get("detail", ""))
         for said in ("'root'", str(term), "--role primary", "--overwrite-peer"):
             self.assertIn(said, status["peer"]["detail"])
-        self.assertEqual(status["mode"], "MODE_SOLO")
+        # Nor is anything of it heard beside that copy.
+        self.assertEqual(status["mode"], "MODE_DEGRADED")
+        self.assertIn("start it as the primary instead", status["reason"])
         self.assertEqual(pair.image("beta", "root").read_bytes(), content)
         # As often as one likes: its terms rise, and still prove nothing.
         for _ in range(5):

@@ -74,6 +74,8 @@ def run(report, lab, binaries, seed):
     with report.check("the guest boots from the newest copy") as remarks:
         guest.primary, guest.secondary = guest.node(first), None
         guest.primary.start("primary")
+        wait_until(guest.primary.status, 120, "an answer", first, guest.primary.daemon)
+        guest.primary.unprotect_by_force()  # nobody is left to say that it was not promoted
         guest.await_line("writer: /var/lib/writer is not empty")
         remarks += [line for line in guest.lines() if line.startswith("guest: fsck ")]
 

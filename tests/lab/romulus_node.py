@@ -103,6 +103,9 @@ class Node:
         """Whether the node promoted itself: it refuses as long as it may still hear the primary."""
         return self._ask("failover").status == 0
 
+    def unprotect_by_force(self):
+        self.host.run([self._binaries.romulusctl, "--address", self._control, "unprotect", "--force"])
+
     def disks(self, report, compare=None):
         """What `romulusd disks` says as JSON, which also goes to the file `report`; compare: the
         other node's."""

@@ -28,8 +28,8 @@ const char* __tsan_default_suppressions() {
          "race:libabsl_\n"
          // Its count of references is kept in libabsl, out of sight; the last one deletes.
          "race:absl::debian3::Status::Unref\n"
-         // Memory of a guest that runs: devices write while the full sync reads. What was written is
-         // marked afterwards, and sent again.
+         // Memory of a guest that runs: devices write while the full sync reads. What was written
+         // is marked afterwards, and sent again.
          "race:romulus::memory::GuestMemory::Write\n"
          "race:romulus::codec::EpochEncoder::AddSyncPage\n"
          // Asks whether gRPC has closed a descriptor, whose number may be another's by then.

@@ -156,6 +156,58 @@ TEST_F(DiskStampsTest, ASecondarysCopyIsBootedAndDoesNotContainItsPrimarys) {
   EXPECT_EQ(StampOf(0).mode, disk::Mode::kPrimarySolo);
 }
 
+TEST_F(DiskStampsTest, TheLineageSurvivesAndAStartDoesNotChangeIt) {
+  EXPECT_EQ(stamps_->lineage(), Lineage{});
+  EXPECT_FALSE(stamps_->may_be_superseded());
+  const Lineage promoted{Term(65), Term(32), Term(81)};
+  stamps_->SetLineage(promoted);
+  ASSERT_TRUE(stamps_->Record(Term(81), true, Term(81)).ok());
+  for (uint64_t term : {96, 112, 128}) {
+    Open();
+    EXPECT_EQ(stamps_->lineage(), promoted);
+    EXPECT_TRUE(stamps_->may_be_superseded()) << "it was protected";
+    ASSERT_TRUE(stamps_->Record(Term(term), true, std::nullopt).ok());
+  }
+  Open();
+  EXPECT_EQ(StampOf(0).lineage, promoted);
+  ASSERT_TRUE(stamps_->Record(Term(144), false, std::nullopt).ok());
+  EXPECT_FALSE(stamps_->may_be_superseded());
+  EXPECT_EQ(StampOf(1).lineage, promoted);
+}
+
+// What is held since the start is nobody's news: after any number of starts the copies are as old
+// as they were, and whoever was promoted may overwrite them.
+TEST_F(DiskStampsTest, AHeldStartLeavesTheCopiesWhatTheyWere) {
+  stamps_->SetLineage({.promoted = {}, .covers = {}, .shared = Term(32)});
+  ASSERT_TRUE(stamps_->Record(Term(32), true, Term(32)).ok());
+  ASSERT_TRUE(stamps_->Close().ok());
+  EXPECT_TRUE(StampOf(0).is_clean);
+  Open();
+  ASSERT_TRUE(stamps_->RecordHeld().ok());
+  EXPECT_FALSE(StampOf(0).is_clean) << "the guest writes to it";
+  EXPECT_EQ(StampOf(0).term, Term(32));
+  EXPECT_EQ(StampOf(0).mode, disk::Mode::kPrimaryProtected);
+  EXPECT_EQ(StampOf(0).lineage.shared, Term(32));
+  Open();
+  EXPECT_EQ(stamps_->newest_term(), Term(32));
+  EXPECT_TRUE(stamps_->may_be_superseded());
+}
+
+TEST_F(DiskStampsTest, APromotionThatDidNotReachAllDisksWasNone) {
+  const Lineage promoted{Term(65), Term(32), Term(32)};
+  disk::Stamp stamp;
+  stamp.mode = disk::Mode::kPrimarySolo;
+  stamp.term = Term(65);
+  stamp.lineage = promoted;
+  ASSERT_TRUE(copies_[0]->SetStamp(stamp).ok());
+  EXPECT_EQ(stamps_->lineage(), promoted) << "the other is new in the configuration";
+  stamp.mode = disk::Mode::kSecondary;
+  stamp.term = Term(32);
+  stamp.lineage = {};
+  ASSERT_TRUE(copies_[1]->SetStamp(stamp).ok());
+  EXPECT_EQ(stamps_->lineage(), (Lineage{Term(), Term(), Term(32)}));
+}
+
 TEST_F(DiskStampsTest, WithoutDisksEverythingSucceeds) {
   DiskStamps none({});
   EXPECT_TRUE(none.Record(Term(1), true, Term(1)).ok());

@@ -78,6 +78,7 @@ TEST(DiskFilesTest, AFreshCopyIsSyncedThenFollowsThenIsPromoted) {
   EXPECT_EQ(rig.secondary->copies[1]->stamp().term, Term(4));
   // Not term 3, in which the old primary may have gone on alone.
   EXPECT_EQ(rig.secondary->copies[1]->stamp().covers_term, Term(1));
+  EXPECT_EQ(rig.secondary->copies[1]->stamp().lineage, (Lineage{Term(4), Term(1), Term(1)}));
   EXPECT_FALSE(rig.files.Exists("/root.img.journal"));
   EXPECT_EQ(rig.disks().facts()[0].role, CopyRole::kPrimary);
   EXPECT_FALSE(rig.disks().BeginSync(Term(5)).ok());

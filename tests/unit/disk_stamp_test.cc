@@ -28,6 +28,7 @@ Stamp Full() {
   stamp.term = Term(7);
   stamp.epoch = EpochId(1234);
   stamp.covers_term = Term(5);
+  stamp.lineage = {Term(4), Term(3), Term(2)};
   stamp.is_volatile = true;
   stamp.journal_id = "0123abcd";
   stamp.vm_uuid = "vm";
@@ -55,6 +56,7 @@ TEST(StampTest, SaysEverythingAndIsReadBack) {
   EXPECT_EQ(FormatStamp(*back), text);
   EXPECT_EQ(back->mtime_ns, -5);
   EXPECT_EQ(back->epoch, EpochId(1234));
+  EXPECT_EQ(back->lineage, Full().lineage);
 }
 
 TEST(StampTest, EveryFlippedBitAndEveryCutIsFound) {
@@ -84,6 +86,10 @@ TEST(StampTest, RefusesWhatNoStampSays) {
   EXPECT_EQ(code("MODE_SECONDARY", "MODE_UNSPECIFIED"), absl::StatusCode::kDataLoss);
   EXPECT_EQ(code("MODE_SECONDARY", "17"), absl::StatusCode::kDataLoss);
   EXPECT_EQ(code("term: 7", "term: 18446744073709551615"), absl::StatusCode::kDataLoss);
+  EXPECT_EQ(code("promoted_term: 4", "promoted_term: 18446744073709551615"),
+            absl::StatusCode::kDataLoss);
+  EXPECT_EQ(code("shared_term: 2", "shared_term: 18446744073709551615"),
+            absl::StatusCode::kDataLoss);
   EXPECT_EQ(code("term: 7", "term: seven"), absl::StatusCode::kDataLoss);
   std::string deep = "format: 1 a {";
   for (int i = 0; i < 5000; ++i) deep += "a{";

@@ -49,11 +49,21 @@ class Driver {
     event.term = term;
     return On(event);
   }
-  std::vector<ActionKind> HigherTerm(Term term, Term promoted_term) {
+  // Another node that runs a guest asks here.
+  std::vector<ActionKind> OtherPrimary(Term term, const Lineage& lineage) {
     Event event{};
-    event.kind = K::kHigherTerm;
+    event.kind = K::kOtherPrimary;
     event.term = term;
-    event.promoted_term = promoted_term;
+    event.lineage = lineage;
+    return On(event);
+  }
+  std::vector<ActionKind> Refused(PeerHolds holds, const Lineage& lineage = {},
+                                  Term term = Term()) {
+    Event event{};
+    event.kind = K::kPeerRefused;
+    event.term = term;
+    event.holds = holds;
+    event.lineage = lineage;
     return On(event);
   }
   std::vector<ActionKind> Failover(bool force) {
@@ -65,6 +75,16 @@ class Driver {
 
   Driver& Primary() {
     On(K::kStartPrimary);
+    return *this;
+  }
+  // Started from disks that were protected.
+  Driver& Held(const Lineage& lineage, Term newest = Term(32)) {
+    Event event{};
+    event.kind = K::kStartPrimary;
+    event.term = newest;
+    event.lineage = lineage;
+    event.hold = true;
+    On(event);
     return *this;
   }
   Driver& Syncing() {

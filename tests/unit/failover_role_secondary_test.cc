@@ -151,7 +151,7 @@ TEST(SecondaryTest, APromotionEndsInAPrimaryOfItsOwnTerm) {
   EXPECT_EQ(node.state().role, Role::kPrimary);
   EXPECT_EQ(node.mode(), Mode::kSolo);
   EXPECT_EQ(node.state().term, term);
-  EXPECT_EQ(node.state().promoted_term, term);
+  EXPECT_EQ(node.state().lineage, (Lineage{term, Term(32), Term(32)}));
   EXPECT_TRUE(RunsGuest(node.state()));
   EXPECT_THAT(node.state().reason, HasSubstr("epoch 7"));
 }
@@ -185,21 +185,45 @@ TEST(SecondaryTest, APromotionThatFailedBeforeTheReplicaWasTouchedCanBeTriedAgai
   EXPECT_EQ(node.mode(), Mode::kPromoting);
 }
 
-TEST(SecondaryTest, ANewerTermDuringThePromotionFencesIt) {
+// The old primary was restarted meanwhile, any number of times: its term is high and proves
+// nothing.
+TEST(SecondaryTest, AHighTermDuringThePromotionDoesNotEndIt) {
   Driver node(Automatic());
-  node.Holding();
+  node.Holding(Term(32));
   node.On(K::kLinkClosed);
-  node.On(K::kHigherTerm, Term(999));
-  const auto actions = node.On(K::kPromotionDone);
-  EXPECT_THAT(actions, testing::Contains(A::kStopGuest));
-  EXPECT_THAT(actions, testing::Not(testing::Contains(A::kOpenOutput)));
-  EXPECT_EQ(node.mode(), Mode::kFenced);
+  node.OtherPrimary(Term(999), {.shared = Term(32)});
+  EXPECT_THAT(node.On(K::kPromotionDone, Term(32)), ElementsAre(A::kOpenOutput, A::kConnect));
+  EXPECT_EQ(node.mode(), Mode::kSolo);
+  EXPECT_GT(node.machine().ProposedTerm(), Term(999)) << "what it sends over there will be newer";
+  node.OtherPrimary(Term(2000), {.shared = Term(32)});
+  EXPECT_EQ(node.mode(), Mode::kSolo);
+}
+
+// A stream was accepted, and brought an epoch, between the decision and the sealing.
+TEST(SecondaryTest, APromotionCoversTheTermOfTheEpochThatWasSealed) {
+  Driver node(Automatic());
+  node.Holding(Term(32));
+  node.On(K::kLinkClosed);
+  node.On(K::kPromotionDone, Term(48));
+  EXPECT_EQ(node.state().lineage.covers, Term(48));
+  EXPECT_EQ(node.state().lineage.shared, Term(48));
+}
+
+TEST(SecondaryTest, WhatItsDisksCameFromIsOverWhenItFollows) {
+  Driver node(Manual());
+  Event start{};
+  start.kind = K::kStartSecondary;
+  start.lineage = {Term(17), Term(16), Term(32)};
+  node.On(start);
+  EXPECT_EQ(node.state().lineage, start.lineage);
+  node.On(K::kPeerConnected, Term(64));
+  EXPECT_EQ(node.state().lineage, Lineage{});
 }
 
 TEST(SecondaryTest, AStreamOfAnOlderTermIsNotBegun) {
   Driver node(Manual());
   node.Secondary();
-  node.On(K::kHigherTerm, Term(100));
+  node.OtherPrimary(Term(100), {});
   node.On(K::kPeerConnected, Term(99));
   EXPECT_EQ(node.mode(), Mode::kStandby);
 }
@@ -246,7 +270,10 @@ TEST(RoleMachineTest, EveryStateTakesEveryEvent) {
       [](Driver& n) { n.Protected(); },
       [](Driver& n) { n.Protected(), n.On(K::kLinkClosed); },
       [](Driver& n) { n.Protected(), n.On(K::kOpUnprotect); },
-      [](Driver& n) { n.Protected(), n.HigherTerm(Term(999), Term(999)); },
+      [](Driver& n) { n.Held({.shared = Term(32)}); },
+      [](Driver& n) {
+        n.Protected(), n.OtherPrimary(Term(999), {Term(999), Term(998), Term(998)});
+      },
       [](Driver& n) { n.Protected(), n.On(K::kGuestStopped); },
       [](Driver& n) { n.Secondary(); },
       [](Driver& n) { n.Receiving(); },

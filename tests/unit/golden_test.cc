@@ -104,7 +104,9 @@ v1::Hello Hello() {
   hello.set_machine_digest(0x0123456789abcdef);
   hello.set_max_frame_bytes(4u << 20);
   hello.set_current_term(16);
-  hello.set_promoted_term(15);
+  hello.mutable_lineage()->set_promoted_term(15);
+  hello.mutable_lineage()->set_covers_term(14);
+  hello.mutable_lineage()->set_shared_term(13);
   hello.add_devices("disk root");
   *hello.add_disks() = Disk(v1::DISK_COPY_ROLE_PRIMARY);
   hello.set_overwrite_disks(true);
@@ -188,6 +190,10 @@ std::vector<Golden> ThisBuild(Model* model) {
   reply.set_build("golden");
   reply.set_max_frame_bytes(4u << 20);
   *reply.add_disks() = Disk(v1::DISK_COPY_ROLE_SYNCING);
+  reply.set_holds(v1::HOLDS_REPLICA);
+  reply.mutable_lineage()->set_promoted_term(12);
+  reply.mutable_lineage()->set_covers_term(11);
+  reply.mutable_lineage()->set_shared_term(10);
   add(&up, FrameKind::kHelloReply, EpochId(), reply);
   v1::Heartbeat heartbeat;
   heartbeat.set_sequence(1);
@@ -384,6 +390,8 @@ TEST(GoldenTest, APrimaryUnderstandsTheStoredAnswers) {
   EXPECT_EQ(reply.detail(), "every field has a value");
   EXPECT_EQ(reply.term(), 17u);
   EXPECT_EQ(reply.max_frame_bytes(), 4u << 20);
+  EXPECT_EQ(reply.holds(), v1::HOLDS_REPLICA);
+  EXPECT_EQ(wire::LineageFrom(reply.lineage()), (Lineage{Term(12), Term(11), Term(10)}));
   ASSERT_EQ(reply.disks_size(), 1);
   EXPECT_EQ(reply.disks(0).role(), v1::DISK_COPY_ROLE_SYNCING);
   EXPECT_EQ(reply.disks(0).term(), 13u);

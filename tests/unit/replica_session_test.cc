@@ -2,10 +2,12 @@
 #include <gtest/gtest.h>
 
 #include <condition_variable>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "replica/fault.h"
 #include "replica/session.h"
@@ -152,7 +154,8 @@ TEST(SessionTest, OlderTermsAreRefusedAndTold) {
   Protect(&primary, &rig);
   rig.store.NoteTerm(Term(5));
   rig.Feed(primary.RandomEpoch(kTerm, EpochId(2), 5));
-  EXPECT_EQ(rig.SentGoodbye().reason(), v1::Goodbye::REASON_PROMOTED);
+  // Which is no promotion: the primary may come again.
+  EXPECT_EQ(rig.SentGoodbye().reason(), v1::Goodbye::REASON_PROTOCOL);
   EXPECT_EQ(rig.SentGoodbye().term(), 5u);
   EXPECT_EQ(rig.store.status().newest.epoch, EpochId(1));
   EXPECT_EQ(rig.LastAck(), EpochId(1));
@@ -189,7 +192,7 @@ TEST(SessionTest, HeartbeatsOfOlderTermsAreRefused) {
   Protect(&primary, &rig);
   rig.store.NoteTerm(Term(5));
   rig.Feed({primary.Control(FrameKind::kHeartbeat, kTerm, EpochId(), v1::Heartbeat())});
-  EXPECT_EQ(rig.SentGoodbye().reason(), v1::Goodbye::REASON_PROMOTED);
+  EXPECT_EQ(rig.SentGoodbye().reason(), v1::Goodbye::REASON_PROTOCOL);
 }
 
 TEST(SessionTest, HeartbeatsEcho) {
@@ -325,18 +328,21 @@ TEST(SessionTest, UnprotectIsAnsweredWhenTheReplicaIsGivenUp) {
 }
 
 TEST(SessionTest, TermsOutOfRangeAreRefusedAndCounted) {
-  const auto hello_with = [](void (v1::Hello::*set)(uint64_t)) {
+  constexpr uint64_t kBeyond = UINT64_MAX - 3;
+  const std::vector<std::function<void(v1::Hello&)>> changes = {
+      [](v1::Hello& hello) { hello.set_term(kBeyond); },
+      [](v1::Hello& hello) { hello.set_current_term(kBeyond); },
+      [](v1::Hello& hello) { hello.mutable_lineage()->set_promoted_term(kBeyond); },
+      [](v1::Hello& hello) { hello.mutable_lineage()->set_covers_term(kBeyond); },
+      [](v1::Hello& hello) { hello.mutable_lineage()->set_shared_term(kBeyond); }};
+  for (const auto& change : changes) {
     v1::Hello hello;
     hello.set_vm_name("model");
     hello.set_term(kTerm.value());
-    (hello.*set)(UINT64_MAX - 3);
-    return hello;
-  };
-  for (const auto set :
-       {&v1::Hello::set_term, &v1::Hello::set_current_term, &v1::Hello::set_promoted_term}) {
+    change(hello);
     ModelPrimary primary;
     SessionRig rig;
-    rig.Feed({primary.Control(FrameKind::kHello, kTerm, EpochId(), hello_with(set))});
+    rig.Feed({primary.Control(FrameKind::kHello, kTerm, EpochId(), hello)});
     EXPECT_EQ(rig.FaultCount(Fault::kBody), 1u);
     EXPECT_EQ(rig.SentGoodbye().reason(), v1::Goodbye::REASON_PROTOCOL);
     EXPECT_TRUE(rig.link->closed());

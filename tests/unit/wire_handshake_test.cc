@@ -52,11 +52,11 @@ TEST(HandshakeTest, EqualNodesAgree) {
   EXPECT_TRUE(StatusOf(reply).ok());
 }
 
-void RunsGuest(HelloJudge& judge, Term own_term, Term promoted_term) {
+void RunsGuest(HelloJudge& judge, Term own_term, const Lineage& lineage) {
   judge.plays_secondary = false;
-  judge.runs_guest = true;
-  judge.newest_term = judge.own_term = own_term;
-  judge.promoted_term = promoted_term;
+  judge.holds = v1::HOLDS_GUEST;
+  judge.newest_term = own_term;
+  judge.lineage = lineage;
 }
 
 struct Case {
@@ -123,7 +123,7 @@ const std::vector<Case>& Cases() {
       {"old_term",
        [](v1::Hello&, HelloJudge& j) { j.newest_term = Term(64); },
        v1::REFUSAL_REASON_TERM,
-       {"term", "16", "64"}},
+       {"term", "32", "64"}},
       {"no_term",
        [](v1::Hello& h, HelloJudge& j) { h.set_term(0), j.newest_term = Term(0); },
        v1::REFUSAL_REASON_TERM,
@@ -139,38 +139,48 @@ const std::vector<Case>& Cases() {
        },
        v1::REFUSAL_REASON_ROLE,
        {"not a secondary", "runs the guest in term 16"}},
-      // A primary that lost its term hears of it from the one that took over, also while its
-      // proposal happens to be newer.
-      {"lost_term",
+      // A term alone is no guest.
+      {"newer_term_without_a_guest",
        [](v1::Hello&, HelloJudge& j) {
          j.plays_secondary = false;
-         j.newest_term = Term(17);
+         j.newest_term = Term(1700);
+       },
+       v1::REFUSAL_REASON_ROLE,
+       {"not a secondary"}},
+      // Two that run a guest: only a promotion over the other decides, whatever their terms are.
+      {"promoted_over_the_sender",
+       [](v1::Hello& h, HelloJudge& j) {
+         h.set_current_term(9999);
+         h.mutable_lineage()->set_shared_term(32);
+         RunsGuest(j, Term(65), {Term(65), Term(32), Term(32)});
        },
        v1::REFUSAL_REASON_TERM,
-       {"not a secondary"}},
-      // Two that run a guest: only a promotion beyond the other's term decides.
-      {"promoted_beyond",
+       {"not a secondary", "promoted over"}},
+      {"a_new_guest_beside_a_promoted_one",
        [](v1::Hello&, HelloJudge& j) {
-         RunsGuest(j, /*own_term=*/Term(48), /*promoted_term=*/Term(17));
+         RunsGuest(j, Term(3), {Term(3), Term(1), Term(1)});
        },
        v1::REFUSAL_REASON_TERM,
-       {"not a secondary"}},
+       {"promoted over"}},
       {"two_booted",
-       [](v1::Hello&, HelloJudge& j) { RunsGuest(j, Term(48), Term()); },
+       [](v1::Hello&, HelloJudge& j) { RunsGuest(j, Term(48), {}); },
        v1::REFUSAL_REASON_TWO_PRIMARIES,
        {"not a secondary"}},
       {"two_of_which_the_other_is_newer",
-       [](v1::Hello&, HelloJudge& j) { RunsGuest(j, Term(1), Term()); },
+       [](v1::Hello&, HelloJudge& j) { RunsGuest(j, Term(1), {}); },
        v1::REFUSAL_REASON_TWO_PRIMARIES,
        {"not a secondary"}},
-      {"promoted_before",
-       [](v1::Hello&, HelloJudge& j) { RunsGuest(j, Term(48), Term(16)); },
+      {"promoted_before_the_sender_shared_more",
+       [](v1::Hello& h, HelloJudge& j) {
+         h.mutable_lineage()->set_shared_term(33);
+         RunsGuest(j, Term(48), {Term(48), Term(32), Term(32)});
+       },
        v1::REFUSAL_REASON_TWO_PRIMARIES,
        {"not a secondary"}},
       {"promoted_over_us",
        [](v1::Hello& h, HelloJudge& j) {
-         RunsGuest(j, Term(15), Term());
-         h.set_promoted_term(16);
+         RunsGuest(j, Term(1500), {.promoted = {}, .covers = {}, .shared = Term(10)});
+         *h.mutable_lineage() = LineageToProto({Term(16), Term(10), Term(10)});
        },
        v1::REFUSAL_REASON_ROLE,
        {"not a secondary"}},
@@ -193,6 +203,28 @@ TEST_P(RefusalTest, NamesReasonAndBothValues) {
   EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_THAT(std::string(status.message()),
               HasSubstr(std::string(RefusalReasonName(reply.reason()))));
+}
+
+// Whoever asks can judge by itself, by the same facts.
+TEST(HandshakeTest, TheAnswerSaysWhatIsHeldAndWhereItComesFrom) {
+  HelloJudge judge = Secondary();
+  judge.holds = v1::HOLDS_REPLICA;
+  judge.lineage = {Term(5), Term(3), Term(4)};
+  v1::Hello hello = BuildHello(Primary());
+  for (bool accepted : {true, false}) {
+    const v1::HelloReply reply = EvaluateHello(hello, judge);
+    EXPECT_EQ(reply.accepted(), accepted);
+    EXPECT_EQ(reply.holds(), v1::HOLDS_REPLICA);
+    EXPECT_EQ(LineageFrom(reply.lineage()), judge.lineage);
+    hello.set_vcpu_count(3);
+  }
+  // Another VM's, or in another protocol's words: it proves nothing.
+  hello.set_vm_uuid("other");
+  EXPECT_EQ(EvaluateHello(hello, judge).holds(), v1::HOLDS_UNSPECIFIED);
+  hello = BuildHello(Primary());
+  hello.set_protocol_version(2);
+  EXPECT_EQ(EvaluateHello(hello, judge).holds(), v1::HOLDS_UNSPECIFIED);
+  EXPECT_FALSE(EvaluateHello(hello, judge).has_lineage());
 }
 
 INSTANTIATE_TEST_SUITE_P(All, RefusalTest, testing::ValuesIn(Cases()),
