@@ -33,6 +33,9 @@ class WatchedFiles final : public Files {
   std::optional<DiskWait> oldest() const;
 
   absl::StatusOr<std::shared_ptr<File>> OpenDisk(const std::string& path, bool read_only) override;
+  absl::StatusOr<DiskLook> LookAtDisk(const std::string& path) override {
+    return files_.LookAtDisk(path);
+  }
   absl::StatusOr<std::shared_ptr<File>> OpenJournal(const std::string& path) override;
   absl::StatusOr<std::optional<std::string>> ReadText(const std::string& path,
                                                       uint64_t max_bytes) override;

@@ -116,6 +116,7 @@ class Host:
         self._qmp = None
         self._control = None
         self._frozen = False
+        self._tsc_khz = None  # of this boot
         self._lock = threading.Lock()  # guards the four below and writes to _control
         self._jobs = {}
         self._free_streams = []
@@ -136,6 +137,7 @@ class Host:
         if self.alive():
             raise self.error("is on already")
         self._close()
+        self._tsc_khz = None
         self.console = Lines()
         self._jobs, self._stream_jobs = {}, {}
         self._free_streams = list(range(1, STREAMS + 1))
@@ -211,8 +213,10 @@ class Host:
 
     def tsc_khz(self):
         """The speed of its TSC, as its KVM believes it to be."""
-        out = self.run(["/usr/bin/python3", images.HERE / "kvm_check.py"], timeout=30).out
-        return int(re.search(r"^tsc_khz=(\d+)$", out, re.MULTILINE)[1])
+        if self._tsc_khz is None:  # asked once: a host that runs a guest is slow to answer
+            out = self.run(["/usr/bin/python3", images.HERE / "kvm_check.py"], timeout=60).out
+            self._tsc_khz = int(re.search(r"^tsc_khz=(\d+)$", out, re.MULTILINE)[1])
+        return self._tsc_khz
 
     def kill(self):
         """Loses power: SIGKILL to QEMU."""

@@ -57,6 +57,9 @@ class HangingFiles final : public Files {
   }
   absl::Status Replace(const std::string&, absl::string_view) override { return absl::OkStatus(); }
   absl::Status Remove(const std::string&) override { return absl::OkStatus(); }
+  absl::StatusOr<DiskLook> LookAtDisk(const std::string&) override {
+    return absl::UnimplementedError("not watched");
+  }
   std::string boot_id() override { return "boot"; }
 
   std::vector<std::shared_ptr<HangingFile>> opened;
