@@ -1,0 +1,3 @@
+romulus_test(arbiter_test LABEL unit
+  SOURCES ${CMAKE_CURRENT_LIST_DIR}/arbiter_etcd_test.cc
+  DEPS romulus_arbiter romulus_proto romulus_proto_etcd romulus_daemon_base)
