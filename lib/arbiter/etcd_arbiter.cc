@@ -32,6 +32,8 @@ constexpr absl::Duration kLongest = absl::Minutes(10);
 // Between rounds through the endpoints; doubles.
 constexpr absl::Duration kFirstPause = absl::Milliseconds(50);
 constexpr absl::Duration kLongestPause = absl::Milliseconds(500);
+// For one member of several, however much time there is; doubles with each round.
+constexpr absl::Duration kFirstPatience = absl::Seconds(1);
 
 std::string Said(const absl::Status& status) {
   return absl::CHexEscape(absl::ClippedSubstr(status.message(), 0, kMaxSaidBytes));
@@ -63,6 +65,7 @@ struct Question {
   uint64_t end_ns = 0;
 
   absl::Duration pause = kFirstPause;
+  absl::Duration patience = kFirstPatience;
   size_t first = 0;      // endpoint of this round
   size_t tries = 0;      // in this round, the one under way included
   size_t strangers = 0;  // that answered in this round, but not for our cluster
@@ -170,6 +173,7 @@ class EtcdArbiter final : public failover::Arbiter {
       if (question->strangers == members_.size()) return GiveUp(question, Verdict::kError);
       const absl::Duration pause = std::min(question->pause, left);
       question->pause = std::min(2 * question->pause, kLongestPause);
+      question->patience = std::min(2 * question->patience, kLongest);
       question->tries = 0;
       question->strangers = 0;
       question->first = preferred_;
@@ -181,7 +185,8 @@ class EtcdArbiter final : public failover::Arbiter {
     }
     question->endpoint = (question->first + question->tries) % members_.size();
     // A member that hangs leaves time for the others.
-    const absl::Duration share = left / static_cast<double>(members_.size() - question->tries);
+    absl::Duration share = left / static_cast<double>(members_.size() - question->tries);
+    if (members_.size() > 1) share = std::min(share, question->patience);
     question->try_end_ns = clock_.NowNs() + static_cast<uint64_t>(absl::ToInt64Nanoseconds(share));
     ++question->tries;
     question->renewed = false;
