@@ -81,8 +81,8 @@ absl::string_view VerdictName(Verdict verdict);
 
 struct ArbiterAnswer {
   Verdict verdict = Verdict::kSilent;
-  // kYes, kNo: what the arbiter has now. Term 0: it has none (read: nobody ever claimed; claim with
-  // kYes: this arbiter keeps no records).
+  // kYes, kNo: what the arbiter has now. Term 0: nothing (read: nobody ever claimed; claim: this
+  // arbiter keeps no record).
   ArbiterRecord record;
   std::string detail;  // for people: why
 };
