@@ -283,7 +283,7 @@ class EtcdArbiter final : public failover::Arbiter {
     if (cluster_id_ == header.cluster_id()) return true;
     FailStranger(
         question,
-        absl::StrFormat("a member of cluster %x, not of %x%s: endpoints must be members of "
+        absl::StrFormat("a member of cluster %d, not of %d%s: endpoints must be members of "
                         "one cluster",
                         header.cluster_id(), cluster_id_,
                         options_.cluster_id != 0 ? " (cluster_id)" : ", which answered first"));

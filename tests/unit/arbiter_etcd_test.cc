@@ -294,7 +294,7 @@ TEST_F(EtcdArbiterTest, ARecordThatIsGoneOrOlderIsAnError) {
 
 TEST_F(EtcdArbiterTest, AnotherClustersAnswerDoesNotCount) {
   FakeEtcdStore other;
-  other.cluster_id = 0xc2;
+  other.cluster_id = 18000000000000000002u;
   auto a = Serve("a");
   FakeEtcd b(&other, Address("b"));
   auto asker = Ask({"a", "b"});
@@ -302,7 +302,7 @@ TEST_F(EtcdArbiterTest, AnotherClustersAnswerDoesNotCount) {
   a->FailAlways(Fault::kUnavailable);
   ArbiterAnswer answer = asker->Claim(16, 32, ArbiterAsker::kShort);
   EXPECT_EQ(answer.verdict, Verdict::kSilent);
-  EXPECT_THAT(answer.detail, HasSubstr("cluster c2, not of c1"));
+  EXPECT_THAT(answer.detail, HasSubstr("cluster 18000000000000000002, not of 193"));
   EXPECT_TRUE(other.entries.empty());
   // Named in the configuration.
   EtcdOptions options;
@@ -310,7 +310,7 @@ TEST_F(EtcdArbiterTest, AnotherClustersAnswerDoesNotCount) {
   options.cluster_id = 0xc1;
   answer = Ask(options)->Claim(0, 16);
   EXPECT_EQ(answer.verdict, Verdict::kError);
-  EXPECT_THAT(answer.detail, HasSubstr("cluster c2, not of c1 (cluster_id)"));
+  EXPECT_THAT(answer.detail, HasSubstr("cluster 18000000000000000002, not of 193 (cluster_id)"));
   EXPECT_TRUE(other.entries.empty());
 }
 
