@@ -16,6 +16,7 @@
 #include "absl/strings/str_replace.h"
 #include "absl/strings/strip.h"
 #include "base/check.h"
+#include "daemon/config_arbiter.h"
 #include "daemon/config_check.h"
 #include "daemon/config_place.h"
 
@@ -151,6 +152,11 @@ LoadedConfig ParseConfig(absl::string_view text, const std::string& path,
   }
   if (console.has_unix_socket()) {
     console.set_unix_socket(ForNode(console.unix_socket(), config.node_name()));
+  }
+  if (config.failover().has_arbiter()) {
+    MapArbiterPaths(
+        [&](const std::string& file) { return Absolute(ForNode(file, config.node_name()), path); },
+        config.mutable_failover()->mutable_arbiter());
   }
   CheckConfig(config, options, ConfigPlace(config, &tree, path, &loaded.errors));
   std::stable_sort(loaded.errors.begin(), loaded.errors.end(),

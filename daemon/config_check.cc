@@ -18,6 +18,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
+#include "daemon/config_arbiter.h"
 #include "daemon/config_devices.h"
 
 namespace romulus::daemon {
@@ -69,31 +70,6 @@ bool ValidUuid(absl::string_view uuid) {
     if (dash ? uuid[i] != '-' : !absl::ascii_isxdigit(uuid[i])) return false;
   }
   return true;
-}
-
-struct HostPort {
-  std::string host;
-  int port = 0;
-};
-
-// Empty host: not "host:port".
-HostPort SplitHostPort(absl::string_view address) {
-  const size_t colon = address.rfind(':');
-  HostPort split;
-  if (colon == absl::string_view::npos ||
-      !absl::SimpleAtoi(address.substr(colon + 1), &split.port) || split.port < 1 ||
-      split.port > 65535) {
-    return {};
-  }
-  absl::string_view host = address.substr(0, colon);
-  const bool bracketed = absl::ConsumePrefix(&host, "[") && absl::ConsumeSuffix(&host, "]");
-  for (const char c : host) {
-    const bool allowed = absl::ascii_isalnum(c) || c == '.' || c == '-' || c == '_' ||
-                         (bracketed && (c == ':' || c == '%'));
-    if (!allowed) return {};
-  }
-  split.host = std::string(host);
-  return split;
 }
 
 bool IsIp(const std::string& host) {
@@ -203,19 +179,6 @@ void CheckNodes(const Config& config, const ConfigOptions& options, const Config
   }
 }
 
-void CheckFile(const std::string& path, const std::string& field, const ConfigPlace& at) {
-  struct stat info {};
-  if (::stat(path.c_str(), &info) != 0) {
-    at.Error(field, absl::StrCat("cannot use '", path, "': ", std::strerror(errno)));
-  } else if (!S_ISREG(info.st_mode)) {
-    at.Error(field, absl::StrCat("'", path, "' is not a file"));
-  } else if (::access(path.c_str(), R_OK) != 0) {
-    at.Error(field, absl::StrCat("cannot read '", path, "': ", std::strerror(errno)));
-  } else if (info.st_size == 0) {
-    at.Error(field, absl::StrCat("'", path, "' is empty"));
-  }
-}
-
 void CheckFolderOf(const std::string& path, const std::string& field, const ConfigPlace& at) {
   const std::filesystem::path folder = std::filesystem::path(path).parent_path();
   std::error_code error;
@@ -281,7 +244,7 @@ void CheckTracking(const Config& config, const ConfigOptions& options, const Con
   }
 }
 
-void CheckFailover(const Config& config, const ConfigPlace& root) {
+void CheckFailover(const Config& config, const ConfigOptions& options, const ConfigPlace& root) {
   const ConfigPlace at = root.Sub("failover");
   const Failover& failover = config.failover();
   if (failover.auto_failover() &&
@@ -296,9 +259,42 @@ void CheckFailover(const Config& config, const ConfigPlace& root) {
                                                   "heartbeat_interval_ms, ",
                                                   failover.heartbeat_interval_ms()));
   }
+  CheckArbiter(config, options, at);
 }
 
 }  // namespace
+
+HostPort SplitHostPort(absl::string_view address) {
+  const size_t colon = address.rfind(':');
+  HostPort split;
+  if (colon == absl::string_view::npos ||
+      !absl::SimpleAtoi(address.substr(colon + 1), &split.port) || split.port < 1 ||
+      split.port > 65535) {
+    return {};
+  }
+  absl::string_view host = address.substr(0, colon);
+  const bool bracketed = absl::ConsumePrefix(&host, "[") && absl::ConsumeSuffix(&host, "]");
+  for (const char c : host) {
+    const bool allowed = absl::ascii_isalnum(c) || c == '.' || c == '-' || c == '_' ||
+                         (bracketed && (c == ':' || c == '%'));
+    if (!allowed) return {};
+  }
+  split.host = std::string(host);
+  return split;
+}
+
+void CheckFile(const std::string& path, const std::string& field, const ConfigPlace& at) {
+  struct stat info {};
+  if (::stat(path.c_str(), &info) != 0) {
+    at.Error(field, absl::StrCat("cannot use '", path, "': ", std::strerror(errno)));
+  } else if (!S_ISREG(info.st_mode)) {
+    at.Error(field, absl::StrCat("'", path, "' is not a file"));
+  } else if (::access(path.c_str(), R_OK) != 0) {
+    at.Error(field, absl::StrCat("cannot read '", path, "': ", std::strerror(errno)));
+  } else if (info.st_size == 0) {
+    at.Error(field, absl::StrCat("'", path, "' is empty"));
+  }
+}
 
 bool ValidName(absl::string_view name) {
   if (name.empty() || name.size() > 64 || !absl::ascii_isalnum(name[0])) return false;
@@ -338,7 +334,7 @@ void CheckConfig(const Config& config, const ConfigOptions& options, const Confi
   CheckGuest(config, options, root);
   CheckConsole(config, options, root);
   CheckTracking(config, options, root);
-  CheckFailover(config, root);
+  CheckFailover(config, options, root);
   if (config.checkpoint().min_interval_us() > config.checkpoint().max_interval_us()) {
     root.Sub("checkpoint")
         .Error("min_interval_us", absl::StrCat(config.checkpoint().min_interval_us(),

@@ -2,6 +2,8 @@
 #ifndef ROMULUS_DAEMON_CONFIG_CHECK_H_
 #define ROMULUS_DAEMON_CONFIG_CHECK_H_
 
+#include <string>
+
 #include "absl/strings/string_view.h"
 #include "daemon/config.h"
 #include "daemon/config_place.h"
@@ -11,6 +13,16 @@ namespace romulus::daemon {
 // `config` is what `root` points to, with its file names made absolute already.
 void CheckConfig(const romulus::v1::Config& config, const ConfigOptions& options,
                  const ConfigPlace& root);
+
+struct HostPort {
+  std::string host;
+  int port = 0;
+};
+// Empty host: not "host:port".
+HostPort SplitHostPort(absl::string_view address);
+
+// That it is a file which can be read and is not empty, else `field` is blamed.
+void CheckFile(const std::string& path, const std::string& field, const ConfigPlace& at);
 
 // What Config.name says of names.
 bool ValidName(absl::string_view name);

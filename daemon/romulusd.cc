@@ -118,6 +118,11 @@ int Run(const Arguments& arguments) {
     std::fprintf(stderr, "romulusd: --overwrite-peer needs --role primary and a second node\n");
     return kExitUsage;
   }
+  // Whoever configures an arbiter counts on it: not to ask it would be worse than not to run.
+  if (loaded.config.failover().has_arbiter() && !loaded.config.failover().arbiter().has_none()) {
+    std::fprintf(stderr, "romulusd: failover.arbiter is not asked yet by this version\n");
+    return kExitUsage;
+  }
   NodeOptions node_options;
   node_options.overwrite_peer = arguments.overwrite_peer;
   node_options.config = std::move(loaded);

@@ -3,7 +3,7 @@
 
   includes     a folder of lib/ includes only what the table in lib/README.md allows
   kvm          <linux/kvm.h> only in lib/kvm
-  grpc         gRPC headers only in lib/wire/grpc_* and daemon/
+  grpc         gRPC headers only in lib/wire/grpc_*, lib/arbiter/etcd_grpc* and daemon/
   prometheus   prometheus-cpp only in lib/metrics
   ioctl        ioctl( only where file descriptors of KVM and taps are set up
   safety       a reinterpret_cast has a // SAFETY: line close above
@@ -24,6 +24,7 @@ MAX_LINES = 600
 SAFETY_REACH = 10
 # Folders of lib/, and file descriptors of taps and disks that they set up.
 IOCTL_FOLDERS = ("lib/kvm/", "lib/devices/tap")
+GRPC_FOLDERS = ("lib/wire/grpc_", "lib/arbiter/etcd_grpc", "daemon/")
 INCLUDE = re.compile(r'^\s*#\s*include\s+([<"])([^>"]+)[>"]')
 
 
@@ -78,8 +79,8 @@ class Lint:
         if header == "linux/kvm.h" and not path.startswith("lib/kvm/"):
             self.error(path, number, "kvm", "<linux/kvm.h> belongs to lib/kvm; use kvm/abi.h")
         if (header.startswith(("grpcpp/", "grpc/", "grpc++/")) or header.endswith(".grpc.pb.h")) and \
-                not path.startswith(("lib/wire/grpc_", "daemon/", "tests/")):
-            self.error(path, number, "grpc", f"{header} outside lib/wire/grpc_* and daemon/")
+                not path.startswith(GRPC_FOLDERS + ("tests/",)):
+            self.error(path, number, "grpc", f"{header} outside " + ", ".join(GRPC_FOLDERS))
         if header.startswith("prometheus/") and not path.startswith("lib/metrics/"):
             self.error(path, number, "prometheus", f"{header} outside lib/metrics")
         parts = path.split("/")
@@ -89,7 +90,7 @@ class Lint:
         allowed = self.table.get(folder)
         if allowed is None:
             self.error(path, number, "includes", f"lib/README.md has no row for {folder}")
-        elif header.startswith("romulus/v1/"):
+        elif header.startswith(("romulus/v1/", "etcd/")):
             if "proto" not in allowed:
                 self.error(path, number, "includes", f"{folder} may not include {header}: no proto")
         elif first == "daemon":

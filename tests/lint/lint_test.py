@@ -58,6 +58,8 @@ class LintTest(unittest.TestCase):
     def test_grpc_and_prometheus(self):
         self.assertEqual(self.rules("lib/codec/a.cc", "#include <grpcpp/grpcpp.h>\n"), ["grpc"])
         self.assertEqual(self.rules("lib/wire/grpc_link.cc", "#include <grpcpp/grpcpp.h>\n"), [])
+        self.assertEqual(self.rules("lib/arbiter/etcd_grpc.cc", "#include <grpcpp/grpcpp.h>\n"), [])
+        self.assertEqual(self.rules("lib/arbiter/record.cc", "#include <grpcpp/grpcpp.h>\n"), ["grpc"])
         self.assertEqual(self.rules("daemon/a.cc", "#include <prometheus/gauge.h>\n"), ["prometheus"])
 
     def test_ioctl(self):

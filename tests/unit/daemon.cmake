@@ -7,6 +7,9 @@ romulus_test(daemon_parts_test LABEL unit
                      ${CMAKE_CURRENT_LIST_DIR}/daemon_control_test.cc
                      ${CMAKE_CURRENT_LIST_DIR}/daemon_log_test.cc
              DEPS romulus_daemon_base)
+romulus_test(daemon_arbiter_config_test LABEL unit
+             SOURCES ${CMAKE_CURRENT_LIST_DIR}/daemon_arbiter_config_test.cc
+             DEPS romulus_daemon_base)
 romulus_test(daemon_hello_test LABEL unit
              SOURCES ${CMAKE_CURRENT_LIST_DIR}/daemon_hello_test.cc
              DEPS romulus_daemon)

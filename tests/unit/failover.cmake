@@ -1,5 +1,6 @@
 romulus_test(failover_test LABEL unit
-  SOURCES ${CMAKE_CURRENT_LIST_DIR}/failover_detector_test.cc
+  SOURCES ${CMAKE_CURRENT_LIST_DIR}/failover_arbiter_test.cc
+          ${CMAKE_CURRENT_LIST_DIR}/failover_detector_test.cc
           ${CMAKE_CURRENT_LIST_DIR}/failover_promoter_test.cc
           ${CMAKE_CURRENT_LIST_DIR}/failover_lineage_test.cc
           ${CMAKE_CURRENT_LIST_DIR}/failover_role_machine_test.cc

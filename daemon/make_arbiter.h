@@ -1,0 +1,28 @@
+// The arbiter that a configuration describes. Called on the control loop, as the arbiter then is.
+#ifndef ROMULUS_DAEMON_MAKE_ARBITER_H_
+#define ROMULUS_DAEMON_MAKE_ARBITER_H_
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "base/executor.h"
+#include "daemon/config.h"
+#include "failover/arbiter.h"
+
+namespace romulus::daemon {
+
+// Null: none. `on_output` is told what a fence command says, line by line. `executor` outlives the
+// arbiter. Errors: files that cannot be read, by name.
+absl::StatusOr<std::unique_ptr<failover::Arbiter>> MakeArbiter(
+    const LoadedConfig& config, const std::string& build, base::Executor* executor,
+    std::function<void(const std::string&)> on_output);
+
+// Its timeout_ms; zero if there is none.
+absl::Duration ArbiterTimeout(const romulus::v1::Config& config);
+
+}  // namespace romulus::daemon
+
+#endif  // ROMULUS_DAEMON_MAKE_ARBITER_H_

@@ -1,0 +1,87 @@
+#include "failover/arbiter.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+
+namespace romulus::failover {
+
+absl::string_view ClaimActionName(ClaimAction action) {
+  switch (action) {
+    case ClaimAction::kPromote:
+      return "promote";
+    case ClaimAction::kSolo:
+      return "solo";
+    case ClaimAction::kProtect:
+      return "protect";
+  }
+  return "?";
+}
+
+absl::string_view VerdictName(Verdict verdict) {
+  switch (verdict) {
+    case Verdict::kYes:
+      return "yes";
+    case Verdict::kNo:
+      return "no";
+    case Verdict::kSilent:
+      return "silent";
+    case Verdict::kError:
+      return "error";
+  }
+  return "?";
+}
+
+absl::Status Validate(const ArbiterClaim& claim) {
+  if (claim.wanted <= claim.expected || claim.wanted > kMaxPeerTerm) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "term ", claim.wanted.value(), " cannot be claimed from term ", claim.expected.value()));
+  }
+  if (claim.promoted_term > claim.wanted) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("a promotion in term ", claim.promoted_term.value(),
+                     " cannot be older than term ", claim.wanted.value()));
+  }
+  return absl::OkStatus();
+}
+
+ArbiterRecord RecordOf(const ArbiterIdentity& who, const ArbiterClaim& claim) {
+  ArbiterRecord record;
+  record.term = claim.wanted;
+  record.holder = who.node;
+  record.promoted_term = claim.promoted_term;
+  record.build = who.build;
+  return record;
+}
+
+ClaimRule JudgeClaim(const ArbiterIdentity& who, const ArbiterClaim& claim,
+                     const ArbiterRecord& now) {
+  ClaimRule rule;
+  if (now.term == claim.wanted && now.holder == who.node) {
+    // Terms are each node's own, so this is this very claim, whose answer was lost.
+    rule.answer = {Verdict::kYes, now, "the record is this node's already"};
+    return rule;
+  }
+  if (now.term == claim.expected) {
+    rule.swap = true;
+    return rule;
+  }
+  if (now.term < claim.expected) {
+    // Nobody won; somebody took the record away, or this is not where it was.
+    rule.answer = {Verdict::kError, now,
+                   now.term == Term()
+                       ? absl::StrCat("there is no record, though term ", claim.expected.value(),
+                                      " was claimed: it was deleted, or is kept elsewhere")
+                       : absl::StrCat("the record says term ", now.term.value(), ", though term ",
+                                      claim.expected.value(),
+                                      " was claimed: it was restored from a backup, or is kept "
+                                      "elsewhere")};
+    return rule;
+  }
+  rule.answer = {Verdict::kNo, now,
+                 absl::StrCat("node '", now.holder, "' holds term ", now.term.value(),
+                              "; this node claimed from term ", claim.expected.value())};
+  return rule;
+}
+
+}  // namespace romulus::failover

@@ -1,0 +1,121 @@
+// Who decides between two nodes that cannot see each other. An arbiter keeps one record per VM:
+// which node holds which term. A node that wants to go solo, to promote, or to begin protecting in
+// a new term claims: the record must go from the term that it knows to a new one of its own. Of two
+// claims from one term at most one is ever answered with yes, whatever the network does (P3).
+//
+// `none` is no object: without an arbiter nobody promotes or goes solo by himself. `command` and
+// `etcd` are in lib/arbiter; simulation has its own.
+//
+// Threads: one, that of the executor which an arbiter was made with (the control loop). Everything
+// is called there, the destructor too, and answers come there; never from within Claim() or Read().
+#ifndef ROMULUS_FAILOVER_ARBITER_H_
+#define ROMULUS_FAILOVER_ARBITER_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+#include "absl/functional/any_invocable.h"
+#include "absl/status/status.h"
+#include "absl/strings/string_view.h"
+#include "absl/time/time.h"
+#include "base/types.h"
+
+namespace romulus::failover {
+
+// Whose claims an arbiter carries; constant.
+struct ArbiterIdentity {
+  std::string vm_name;
+  std::string vm_uuid;
+  std::string node;  // this one
+  std::string peer;  // the other; empty: there is none
+  std::string build;
+};
+
+enum class ClaimAction : uint8_t {
+  kPromote,  // a secondary, whose primary is lost
+  kSolo,     // a primary, whose secondary is lost
+  kProtect,  // a primary, which begins to protect in a new term; nobody is lost
+};
+absl::string_view ClaimActionName(ClaimAction action);
+
+struct ArbiterClaim {
+  ClaimAction action = ClaimAction::kPromote;
+  // In which this node and its peer were in step; 0: there must be no record yet.
+  Term expected;
+  // Above `expected`; this node's own (NextTerm, PromotionTerm): no other node ever wants it.
+  Term wanted;
+  // Of the promotion that the holder's guest comes from (`wanted`, if this is one); 0: it was
+  // booted.
+  Term promoted_term;
+
+  friend bool operator==(const ArbiterClaim&, const ArbiterClaim&) = default;
+};
+
+struct ArbiterRecord {
+  Term term;
+  std::string holder;  // a node's name
+  Term promoted_term;
+  std::string build;  // that wrote it
+
+  friend bool operator==(const ArbiterRecord&, const ArbiterRecord&) = default;
+};
+
+enum class Verdict : uint8_t {
+  // Of a claim: the record is ours in the term that we wanted. Of a read: see `record`.
+  kYes,
+  // The record is not as expected; see `record`. It may be this node's own: then an earlier claim
+  // took
+  // effect whose answer was lost.
+  kNo,
+  // No answer in time. Nothing may be concluded: a claim may have taken effect, or still take it
+  // for as
+  // long as nothing else does. The same claim may be made again.
+  kSilent,
+  // There was an answer that is of no use, and asking again does not help before an operator has
+  // done what `detail` says. Nothing may be concluded either.
+  kError,
+};
+inline constexpr size_t kVerdictCount = static_cast<size_t>(Verdict::kError) + 1;
+absl::string_view VerdictName(Verdict verdict);
+
+struct ArbiterAnswer {
+  Verdict verdict = Verdict::kSilent;
+  // kYes, kNo: what the arbiter has now. Term 0: nothing (read: nobody ever claimed; claim: this
+  // arbiter keeps no record).
+  ArbiterRecord record;
+  std::string detail;  // for people: why
+};
+
+class Arbiter {
+ public:
+  using Done = absl::AnyInvocable<void(ArbiterAnswer) &&>;
+
+  // Questions that are not answered yet are given up: their `done` is destroyed, not called. Takes
+  // no longer than a moment (a command under way is killed).
+  virtual ~Arbiter() = default;
+
+  // `done` is called exactly once, at the latest a moment after `timeout`, unless the arbiter is
+  // destroyed before. A claim that makes no sense (Validate) is a kError. Several questions may be
+  // under way; an arbiter that cannot take one more says kSilent.
+  virtual void Claim(const ArbiterClaim& claim, absl::Duration timeout, Done done) = 0;
+  // What the record says now (never an older one). kYes with it; kError if this arbiter keeps none.
+  virtual void Read(absl::Duration timeout, Done done) = 0;
+};
+
+// Errors: InvalidArgument, unless expected < wanted <= kMaxPeerTerm and promoted_term <= wanted.
+absl::Status Validate(const ArbiterClaim& claim);
+
+// The rule of every arbiter with a record: what a claim by `node` means while the record is `now`
+// (term 0: none).
+struct ClaimRule {
+  bool swap = false;     // put RecordOf(claim) in its place, if it still is `now`
+  ArbiterAnswer answer;  // unless `swap`
+};
+ClaimRule JudgeClaim(const ArbiterIdentity& who, const ArbiterClaim& claim,
+                     const ArbiterRecord& now);
+ArbiterRecord RecordOf(const ArbiterIdentity& who, const ArbiterClaim& claim);
+
+}  // namespace romulus::failover
+
+#endif  // ROMULUS_FAILOVER_ARBITER_H_
