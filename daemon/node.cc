@@ -40,6 +40,9 @@ failover::Policy PolicyFrom(const romulus::v1::Config& config) {
   for (int i = 0; i < config.nodes_size(); ++i) {
     if (config.nodes(i).name() == config.node_name()) policy.node_index = static_cast<uint64_t>(i);
   }
+  const bool alone = config.nodes_size() < 2;
+  policy.arbiter_keeps_record = !alone && from.arbiter().has_etcd();
+  policy.arbiter = policy.arbiter_keeps_record || (!alone && from.arbiter().has_command());
   return policy;
 }
 
@@ -95,6 +98,8 @@ Node::~Node() {
 absl::Status Node::Open() {
   const romulus::v1::Node& self = options_.config.self();
   const romulus::v1::Node* peer = options_.config.peer();
+  // Before anybody can ask this node anything: the control loop turns while the arbiter is asked.
+  ROMULUS_RETURN_IF_ERROR(OpenArbiter());
   ROMULUS_ASSIGN_OR_RETURN(server_, ControlServer::Listen(self.control_address(), this));
   ConsoleEvents events;
   events.on_failure = [this](const absl::Status& why) {
@@ -131,7 +136,7 @@ absl::Status Node::Open() {
   ROMULUS_RETURN_IF_ERROR(OpenDisks());
   if (peer != nullptr) {
     HelloFacts facts = Facts();
-    facts.plays_secondary = !options_.start_as_primary;
+    facts.plays_secondary = !start_as_primary_;
     // Until the role machine was started nothing is proven.
     facts.holds = romulus::v1::HOLDS_UNSPECIFIED;
     facts.lineage = stamps_->lineage();
@@ -153,7 +158,7 @@ absl::Status Node::Open() {
                                                       .counters = &secondary_->counters(),
                                                       .listener = this});
   }
-  if (options_.start_as_primary) {
+  if (start_as_primary_) {
     ROMULUS_ASSIGN_OR_RETURN(host_, GuestHost::Boot(guest));
   }
   // Last: its server takes the longest to start and to end, and nothing else depends on it.
@@ -179,6 +184,7 @@ absl::Status Node::Run() {
   if (host_ != nullptr) {
     event.kind = failover::EventKind::kStartPrimary;
     event.term = stamps_->newest_term();
+    event.record = record_at_start_;
     // Without another node in the configuration nobody could be asked, nor have been promoted.
     event.hold = options_.config.peer() != nullptr && stamps_->may_be_superseded();
   }
@@ -231,7 +237,16 @@ void Node::StateChanged(const failover::RoleState& before, const std::string& ev
                        {"term", now.term.value()},
                        {"cause", event},
                        {"reason", now.reason}});
-    if (now.mode == failover::Mode::kFenced) log_.Error("fenced", {{"why", now.reason}});
+    if (now.mode == failover::Mode::kFenced) {
+      log_.Error("fenced", {{"why", now.reason}});
+      if (role_.policy().arbiter_keeps_record && !config_.failover().stay_fenced()) {
+        // Once all that belongs to the loss is done.
+        control_.Post([this] {
+          log_.Info("begins_anew", {{"as", "secondary"}});
+          begins_anew_ = exit_ = true;
+        });
+      }
+    }
     if (now.held_since_start) log_.Warning("output_held", {{"why", now.reason}});
     UpdateMetrics();
     server_->NotifyChanged();
@@ -304,6 +319,16 @@ void Node::Execute(const failover::Action& action) {
       return AskUnprotect();
     case ActionKind::kPromote:
       return Promote(action.term);
+    case ActionKind::kClaim:
+      if (action.claim.action == failover::ClaimAction::kPromote &&
+          secondary_->primary_is_coming()) {
+        failover::Event event = EventOf(failover::EventKind::kClaimVoid);
+        event.term = action.claim.wanted;
+        return control_.Post([this, event] { Handle(event).IgnoreError(); });
+      }
+      ask_backoff_ms_ = 0;
+      // Not from within the handling of an event: a command may answer at once.
+      return control_.Post([this, claim = action.claim] { Ask(claim); });
     case ActionKind::kDropReplica:
       if (secondary_ == nullptr) return;
       if (absl::Status dropped = secondary_->NewReplica(); !dropped.ok()) {

@@ -31,6 +31,7 @@
 #include "daemon/secondary.h"
 #include "daemon/signs_of_life.h"
 #include "disk/watched_files.h"
+#include "failover/arbiter.h"
 #include "failover/failure_detector.h"
 #include "failover/role_machine.h"
 #include "kvm/system.h"
@@ -50,6 +51,8 @@ inline failover::Event EventOf(failover::EventKind kind, std::string detail = ""
 struct NodeOptions {
   LoadedConfig config;  // ok()
   bool start_as_primary = false;
+  bool role_given = false;  // else an arbiter with a record decides
+  bool take_over = false;   // as primary: although the arbiter's record is the other node's
   // The secondary's disks are overwritten even if they may be newer than this node's: once.
   bool overwrite_peer = false;
 };
@@ -66,6 +69,8 @@ class Node final : private GuestHostListener,
 
   // Until the role machine says exit. The status is what the process should end with.
   absl::Status Run();
+  // After Run(): this node lost the term, and is to be made anew, as a secondary.
+  bool begins_anew() const { return begins_anew_; }
 
  private:
   explicit Node(NodeOptions options, std::unique_ptr<kvm::System> system);
@@ -79,6 +84,13 @@ class Node final : private GuestHostListener,
   void Connect();
   void RetryConnect();
   void Promote(Term term);
+  // node_arbiter.cc: what the arbiter is asked, until it answers.
+  absl::Status OpenArbiter();
+  // Before a guest is booted: whose the record is. `start_as_primary_` follows.
+  absl::Status ConsultArbiter();
+  void Ask(const failover::ArbiterClaim& claim);
+  void OnArbiterAnswer(const failover::ArbiterClaim& claim, const failover::ArbiterAnswer& answer);
+  void FillArbiter(romulus::v1::GetStatusResponse& status) const;
   void RecordFailover(const failover::Promotion& promotion, uint64_t detect_ns);
   void AskUnprotect();
   void AnswerUnprotects();
@@ -164,6 +176,11 @@ class Node final : private GuestHostListener,
   AsioExecutor control_{/*own_thread=*/false};
   failover::RoleMachine role_;
   failover::FailureDetector detector_;
+  std::unique_ptr<failover::Arbiter> arbiter_;  // null: none
+  failover::ArbiterRecord record_at_start_;
+  romulus::v1::ArbiterStatus arbiter_status_;
+  uint64_t ask_backoff_ms_ = 0;
+  bool start_as_primary_ = false;
 
   disk::WatchedFiles files_{disk::PosixFiles(), clock_};
   uint64_t told_wait_since_ns_ = 0;  // the operation on a disk that was logged as slow; 0: none
@@ -191,6 +208,7 @@ class Node final : private GuestHostListener,
   uint64_t backoff_ms_ = 0;
   bool shutting_down_ = false;
   bool exit_ = false;
+  bool begins_anew_ = false;
   absl::Status exit_status_;
   uint64_t since_unix_ms_ = 0;
   uint64_t last_sign_seen_ns_ = 0;

@@ -208,14 +208,15 @@ HelloFacts Node::Facts() const {
   } else if (state.committed || state.peer_connected || state.mode == failover::Mode::kPromoting) {
     facts.holds = v1::HOLDS_REPLICA;
   }
-  facts.plays_secondary = state.role == failover::Role::kSecondary &&
-                          state.mode != failover::Mode::kPromoting &&
-                          state.mode != failover::Mode::kFenced &&
-                          state.mode != failover::Mode::kFinished && !shutting_down_;
+  facts.plays_secondary =
+      state.role == failover::Role::kSecondary && state.mode != failover::Mode::kPromoting &&
+      state.mode != failover::Mode::kFenced && state.mode != failover::Mode::kFinished &&
+      !state.claim && !shutting_down_;
   if (!facts.plays_secondary) {
     facts.role_detail =
         absl::StrCat("this node is ", std::string(failover::RoleName(state.role)), ", ",
-                     std::string(failover::ModeName(state.mode)), ", in term ", state.term.value());
+                     std::string(failover::ModeName(state.mode)), ", in term ", state.term.value(),
+                     state.claim ? ", and waits for its arbiter" : "");
   }
   return facts;
 }
@@ -258,6 +259,7 @@ v1::GetStatusResponse Node::BuildStatus() const {
   FillReplica(status);
   FillGuest(status);
   FillDisks(status);
+  FillArbiter(status);
   return status;
 }
 

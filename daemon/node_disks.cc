@@ -30,7 +30,7 @@ absl::Status Node::OpenDisks() {
                                           {"kept_term", tail.last_kept.term.value()},
                                           {"kept_epoch", tail.last_kept.epoch.value()}});
   };
-  if (options_.start_as_primary) return stamps_->MakeBootable(options, files_);
+  if (start_as_primary_) return stamps_->MakeBootable(options, files_);
   ROMULUS_ASSIGN_OR_RETURN(disk_files_, replica::DiskFiles::Open(replicated, options, files_));
   for (const replica::DiskFacts& facts : disk_files_->facts()) {
     if (facts.unusable.empty()) continue;
@@ -76,7 +76,7 @@ void Node::RecordStamps() {
     std::optional<Term> covers;
     // What the secondary holds is about to be overwritten, because it was found to be contained
     // here.
-    if (state.peer_connected) covers = state.term;
+    if (state.peer_connected && !state.claim) covers = state.term;
     return stamps_->Record(state.term, !state.output_open, covers);
   };
   const absl::Status recorded = record();

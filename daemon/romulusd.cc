@@ -28,6 +28,7 @@ struct Arguments {
   bool json = false;
   bool no_files = false;
   bool overwrite_peer = false;
+  bool take_over = false;
 };
 
 int Fail(const absl::Status& status) {
@@ -118,21 +119,29 @@ int Run(const Arguments& arguments) {
     std::fprintf(stderr, "romulusd: --overwrite-peer needs --role primary and a second node\n");
     return kExitUsage;
   }
-  // Whoever configures an arbiter counts on it: not to ask it would be worse than not to run.
-  if (loaded.config.failover().has_arbiter() && !loaded.config.failover().arbiter().has_none()) {
-    std::fprintf(stderr, "romulusd: failover.arbiter is not asked yet by this version\n");
+  if (arguments.take_over && (alone || arguments.role != "primary")) {
+    std::fprintf(stderr, "romulusd: --take-over needs --role primary and a second node\n");
     return kExitUsage;
   }
   NodeOptions node_options;
   node_options.overwrite_peer = arguments.overwrite_peer;
   node_options.config = std::move(loaded);
   node_options.start_as_primary = alone || arguments.role == "primary";
-  absl::StatusOr<std::unique_ptr<Node>> node =
-      Node::Create(std::move(node_options), *std::move(system));
-  if (!node.ok()) return Fail(node.status());
-  HoldSignals(false);  // the node has its handlers; what waited is told to it first
-  const absl::Status ended = (*node)->Run();
-  return ended.ok() ? kExitOk : Fail(ended);
+  node_options.role_given = alone || !arguments.role.empty();
+  node_options.take_over = arguments.take_over;
+  for (;;) {
+    absl::StatusOr<std::unique_ptr<Node>> node = Node::Create(node_options, *std::move(system));
+    if (!node.ok()) return Fail(node.status());
+    HoldSignals(false);  // the node has its handlers; what waited is told to it first
+    const absl::Status ended = (*node)->Run();
+    if (!(*node)->begins_anew()) return ended.ok() ? kExitOk : Fail(ended);
+    HoldSignals(true);
+    node->reset();  // its guest, addresses and disks, before there are new ones
+    node_options.start_as_primary = node_options.overwrite_peer = node_options.take_over = false;
+    node_options.role_given = true;
+    system = kvm::System::Open(arguments.device);
+    if (!system.ok()) return Fail(system.status());
+  }
 }
 
 int Main(int argc, char** argv) {
@@ -148,13 +157,18 @@ int Main(int argc, char** argv) {
   CLI::App* run = app.add_subcommand("run", "Run this node of a VM, until SIGTERM.");
   run->add_option("--config", arguments.config, "The VM's configuration (textproto)")->required();
   run->add_option("--node", arguments.node, "Which of its nodes this host is");
-  run->add_option("--role", arguments.role,
-                  "What to begin as: primary boots the guest; secondary (what is done without this "
-                  "option, when there are two nodes) waits for a primary")
+  run->add_option(
+         "--role", arguments.role,
+         "What to begin as: primary boots the guest; secondary waits for a primary. Without "
+         "this option a node of two is the secondary, unless an arbiter's record says that "
+         "it had the guest last")
       ->check(CLI::IsMember({"primary", "secondary"}));
   run->add_flag("--overwrite-peer", arguments.overwrite_peer,
                 "As primary: overwrite the other node's disks although they may be newer than the "
                 "ones here; what only they hold is lost");
+  run->add_flag("--take-over", arguments.take_over,
+                "As primary: although the arbiter's record says that the other node has the guest, "
+                "which must be gone for good");
   run->add_option("--kvm-device", arguments.device, "KVM's device")->capture_default_str();
 
   CLI::App* check = app.add_subcommand(

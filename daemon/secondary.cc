@@ -58,11 +58,14 @@ class Secondary::Inbound final : public replica::HelloPolicy,
 
   v1::HelloReply OnHello(const v1::Hello& hello) override {
     said_hello_ = true;
-    return owner_->Judge(hello);
+    v1::HelloReply reply = owner_->Judge(hello);
+    welcome_ = reply.accepted();
+    return reply;
   }
   void OnHello(const v1::Hello& hello, const v1::HelloReply& reply) override {
     accepted_ = reply.accepted();
     Post([hello, reply](Inbound& self) {
+      if (self.welcome_) self.owner_->HeardOfWelcome();
       if (reply.accepted()) self.owner_->Accepted(self.shared_from_this(), hello);
       self.owner_->parts_.listener->OnHello(hello, reply, self.peer_);
     });
@@ -115,6 +118,7 @@ class Secondary::Inbound final : public replica::HelloPolicy,
   const std::shared_ptr<replica::ReplicaStore> store_;
   const std::string peer_;
   std::atomic<bool> said_hello_{false};
+  bool welcome_ = false;  // by the facts; set before the answer is told
   std::atomic<bool> accepted_{false};
   std::atomic<bool> commit_told_{false};
   std::mutex newest_mutex_;
@@ -190,6 +194,7 @@ void Secondary::Shutdown() {
 void Secondary::SetFacts(HelloFacts facts) {
   std::lock_guard lock(mutex_);
   facts_ = std::move(facts);
+  ++facts_generation_;
 }
 
 absl::Status Secondary::NewReplica() {
@@ -255,12 +260,36 @@ void Secondary::OnCrowded(const absl::Status& why, uint64_t ended) {
   parts_.control->Post([this, why, ended] { parts_.listener->OnCrowded(why, ended); });
 }
 
+void Secondary::HeardOfWelcome() {
+  std::lock_guard lock(mutex_);
+  --coming_;
+}
+
+bool Secondary::primary_is_coming() const {
+  std::lock_guard lock(mutex_);
+  return coming_ != 0;
+}
+
 romulus::v1::HelloReply Secondary::Judge(const romulus::v1::Hello& hello) {
+  for (;;) {
+    uint64_t generation = 0;
+    v1::HelloReply reply = JudgeNow(hello, &generation);
+    std::lock_guard lock(mutex_);
+    // What was said by facts that are over is said anew.
+    if (reply.accepted() && generation != facts_generation_) continue;
+    if (reply.accepted()) ++coming_;
+    return reply;
+  }
+}
+
+romulus::v1::HelloReply Secondary::JudgeNow(const romulus::v1::Hello& hello,
+                                            uint64_t* generation) const {
   HelloFacts facts;
   absl::Status prepared;
   {
     std::lock_guard lock(mutex_);
     facts = facts_;
+    *generation = facts_generation_;
     const uint64_t since_ns = parts_.guest.clock->NowNs() - prepare_failed_at_ns_;
     if (since_ns < kPrepareAgainNs) prepared = prepare_status_;
   }

@@ -76,6 +76,9 @@ class Secondary final : private wire::LinkAcceptor {
 
   // What Hellos are judged by from now on.
   void SetFacts(HelloFacts facts);
+  // A primary is welcome of which the control loop has not heard yet: what was held is its to
+  // overwrite. With facts by which none is welcome, once false it stays so.
+  bool primary_is_coming() const;
   // An empty replica, ready for a full sync; the old one and its machine are gone.
   absl::Status NewReplica();
   // Seals the replica and runs it in `term`; OnPromotion follows.
@@ -100,6 +103,8 @@ class Secondary final : private wire::LinkAcceptor {
   wire::LinkListener* Accept(std::unique_ptr<wire::Link> link, absl::string_view peer) override;
   void OnCrowded(const absl::Status& why, uint64_t ended) override;
   romulus::v1::HelloReply Judge(const romulus::v1::Hello& hello);
+  void HeardOfWelcome();
+  romulus::v1::HelloReply JudgeNow(const romulus::v1::Hello& hello, uint64_t* generation) const;
   // Control loop: the stream whose Hello was just accepted becomes the one that counts.
   void Accepted(const std::shared_ptr<Inbound>& inbound, const romulus::v1::Hello& hello);
   void PrepareAhead(std::vector<arch::CpuidEntry> cpuid);
@@ -122,6 +127,8 @@ class Secondary final : private wire::LinkAcceptor {
 
   mutable std::mutex mutex_;
   HelloFacts facts_;
+  uint64_t facts_generation_ = 0;
+  uint64_t coming_ = 0;                // welcome Hellos that the control loop has not heard of
   absl::Status prepare_status_;        // of the last attempt
   uint64_t prepare_failed_at_ns_ = 0;  // if that is an error
   std::shared_ptr<replica::ReplicaStore> store_;

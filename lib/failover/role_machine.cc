@@ -20,6 +20,11 @@ void Step::Common() {
       return Enter(Mode::kStandby, "waits for a primary");
     case EventKind::kShutdown:
       return Shutdown();
+    case EventKind::kArbiterYes:
+    case EventKind::kArbiterNo:
+    case EventKind::kArbiterSilent:
+    case EventKind::kClaimVoid:
+      return Answered();
     default:
       return state_.role == Role::kPrimary ? Primary() : Secondary();
   }
@@ -28,9 +33,17 @@ void Step::Common() {
 void Step::StartPrimary() {
   state_.role = Role::kPrimary;
   Heard(event_.term);
+  Heard(event_.record.term);
   Raise();
   state_.lineage = event_.lineage;
   state_.guest_running = true;
+  if (policy_.arbiter_keeps_record) {
+    state_.output_open = false;
+    state_.held_since_start = true;
+    state_.confirmed = event_.record.term;
+    Do(ActionKind::kHoldOutput);
+    return Ask(ClaimAction::kSolo, state_.confirmed, state_.term, "the guest was started here");
+  }
   state_.output_open = !event_.hold;
   state_.held_since_start = event_.hold;
   if (event_.hold) {
@@ -58,6 +71,7 @@ void Step::Shutdown() {
   state_.guest_running = false;
   state_.output_open = false;
   state_.peer_connected = false;
+  state_.claim.reset();
   Enter(Mode::kFinished, Because("told to stop"));
   Do(ActionKind::kExit);
 }
@@ -75,6 +89,7 @@ void Step::Fence(Term term, absl::string_view reason) {
   state_.peer_connected = false;
   state_.sync_done = false;
   state_.held_since_start = false;
+  state_.claim.reset();
   Enter(Mode::kFenced, reason);
 }
 

@@ -11,6 +11,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -19,6 +20,7 @@
 #include "absl/strings/string_view.h"
 #include "base/lineage.h"
 #include "base/types.h"
+#include "failover/arbiter.h"
 
 namespace romulus::failover {
 
@@ -53,6 +55,12 @@ struct Policy {
   OnSecondaryLost on_secondary_lost = OnSecondaryLost::kSolo;
   // auto_failover: a closed stream is loss enough; false: wait for silence as well.
   bool promote_on_link_closed = true;
+  // Claims decide: nobody promotes, goes solo or begins to protect without the arbiter's yes,
+  // unless an operator forces it. Then `on_secondary_lost` means nothing.
+  bool arbiter = false;
+  // It remembers who holds the term (etcd): then starts and new streams are claimed as well. One
+  // that does not (a fence command) is asked only when the other node is lost.
+  bool arbiter_keeps_record = false;
   uint64_t node_index = 0;  // of this node in the configuration's list; below kTermStride
 };
 
@@ -94,8 +102,14 @@ struct RoleState {
   Lineage lineage;              // primary: of its guest; secondary: of its disks, until it follows
   bool held_since_start = false;  // primary: output was never open or acked, as a secondary may
                                   // have been promoted before this start
-  std::string reason;             // why this mode, for people (P8)
-  uint64_t since_ns = 0;          // when the mode was entered; set by RoleMachine
+  // What the arbiter was asked and has not answered. Until it has, it may have taken effect: a
+  // primary looks for no secondary, a secondary accepts no primary.
+  std::optional<ArbiterClaim> claim{};
+  std::string claim_reason{};    // why it was asked
+  Term confirmed{};              // newest that the arbiter has confirmed to be this node's
+  bool reconnect_later = false;  // after the answer
+  std::string reason;            // why this mode, for people (P8)
+  uint64_t since_ns = 0;         // when the mode was entered; set by RoleMachine
 
   friend bool operator==(const RoleState&, const RoleState&) = default;
 };
@@ -131,6 +145,11 @@ enum class EventKind : uint8_t {
   kOpResume,
   kOpUnprotect,  // force
   kOpProtect,
+  // The arbiter's answers to the claim of `term` (ArbiterClaim::wanted); others mean nothing.
+  kArbiterYes,
+  kArbiterNo,            // record, ours, detail
+  kArbiterSilent,        // no answer, or none of use; the same is asked again. detail
+  kClaimVoid,            // kClaim was not executed: a primary had just been accepted
   kUnprotectUnanswered,  // primary: what kAskUnprotect asked for was not answered in time
   kShutdown,             // SIGTERM
 };
@@ -165,6 +184,8 @@ struct Event {
   PeerHolds holds = PeerHolds::kUnknown;  // kPeerRefused
   bool intact = false;  // kPromotionFailed: before the replica was sealed, so it may be tried again
   GoodbyeReason goodbye = GoodbyeReason::kShutdown;
+  ArbiterRecord record{};  // kStartPrimary, kArbiterNo: what the arbiter has
+  bool ours = false;       // kArbiterNo: the record is this node's, of a claim that it gave up
   std::string detail{};
 };
 
@@ -185,8 +206,9 @@ enum class ActionKind : uint8_t {
                   // kGoodbye (kUnprotect) or kUnprotectUnanswered follows
   kPromote,       // secondary: seal, restore, run; then kPromotionDone or kPromotionFailed. `term`
   kDropReplica,   // secondary: what is held must not be promoted any more
-  kRefuse,        // the operator's request, with `status`
-  kExit,          // the daemon may end
+  kClaim,   // ask the arbiter, `claim`, until it answers or the state has another claim or none
+  kRefuse,  // the operator's request, with `status`
+  kExit,    // the daemon may end
 };
 inline constexpr size_t kActionKindCount = static_cast<size_t>(ActionKind::kExit) + 1;
 absl::string_view ActionName(ActionKind kind);
@@ -198,6 +220,7 @@ struct Action {
   GoodbyeReason goodbye = GoodbyeReason::kShutdown;
   std::string detail{};
   absl::Status status{};  // kRefuse
+  ArbiterClaim claim{};   // kClaim
   bool later = false;     // kConnect: what went wrong over there is not mended at once
 };
 

@@ -15,30 +15,17 @@ absl::string_view ModeName(Mode mode) {
 }
 
 absl::string_view EventName(EventKind kind) {
-  constexpr std::array<absl::string_view, kEventKindCount> kNames = {"start_primary",
-                                                                     "start_secondary",
-                                                                     "peer_connected",
-                                                                     "peer_refused",
-                                                                     "sync_done",
-                                                                     "epoch_committed",
-                                                                     "link_closed",
-                                                                     "peer_silent",
-                                                                     "peer_heard",
-                                                                     "goodbye",
-                                                                     "stream_broken",
-                                                                     "other_primary",
-                                                                     "promotion_done",
-                                                                     "promotion_failed",
-                                                                     "guest_stopped",
-                                                                     "protection_failed",
-                                                                     "replica_lost",
-                                                                     "op_failover",
-                                                                     "op_pause",
-                                                                     "op_resume",
-                                                                     "op_unprotect",
-                                                                     "op_protect",
-                                                                     "unprotect_unanswered",
-                                                                     "shutdown"};
+  constexpr std::array<absl::string_view, kEventKindCount> kNames = {
+      "start_primary",     "start_secondary",  "peer_connected",
+      "peer_refused",      "sync_done",        "epoch_committed",
+      "link_closed",       "peer_silent",      "peer_heard",
+      "goodbye",           "stream_broken",    "other_primary",
+      "promotion_done",    "promotion_failed", "guest_stopped",
+      "protection_failed", "replica_lost",     "op_failover",
+      "op_pause",          "op_resume",        "op_unprotect",
+      "op_protect",        "arbiter_yes",      "arbiter_no",
+      "arbiter_silent",    "claim_void",       "unprotect_unanswered",
+      "shutdown"};
   return kNames[static_cast<size_t>(kind)];
 }
 
@@ -47,7 +34,8 @@ absl::string_view ActionName(ActionKind kind) {
       "connect",      "stop_connecting", "start_sync", "open_output",
       "hold_output",  "discard_output",  "stop_guest", "pause_guest",
       "resume_guest", "stop_epochs",     "close_link", "ask_unprotect",
-      "promote",      "drop_replica",    "refuse",     "exit"};
+      "promote",      "drop_replica",    "claim",      "refuse",
+      "exit"};
   return kNames[static_cast<size_t>(kind)];
 }
 
@@ -59,6 +47,9 @@ absl::Status Validate(const Policy& policy) {
   if (policy.node_index >= kTermStride) {
     return absl::InvalidArgumentError(
         absl::StrCat("nodes: at most ", kTermStride, " are supported"));
+  }
+  if (policy.arbiter_keeps_record && !policy.arbiter) {
+    return absl::InvalidArgumentError("no arbiter, but it keeps a record");
   }
   if (policy.auto_failover && policy.on_secondary_lost == OnSecondaryLost::kSolo) {
     return absl::InvalidArgumentError(

@@ -57,7 +57,7 @@ void Step::Primary() {
       if (state_.protect_wanted) return;
       state_.protect_wanted = true;
       state_.reason = "looks for the secondary, as asked by an operator";
-      return Do(ActionKind::kConnect);
+      return Reconnect();
     default:
       return;
   }
@@ -120,10 +120,10 @@ void Step::MeetPrimary() {
 
 void Step::PrimaryConnected() {
   const bool looking = state_.mode == Mode::kSolo || state_.mode == Mode::kDegraded;
-  if (!looking || !state_.protect_wanted || event_.term <= state_.term) {
+  if (!looking || !state_.protect_wanted || event_.term <= state_.term || state_.claim) {
     // Agreed with what this node was some time ago.
     CloseLink("the stream is not wanted any more");
-    if (looking && state_.protect_wanted) Do(ActionKind::kConnect);
+    if (looking) Reconnect();
     return;
   }
   state_.term = event_.term;
@@ -136,6 +136,10 @@ void Step::PrimaryConnected() {
   // still be about to promote what it held before.
   Enter(Mode::kSyncing,
         state_.output_open ? "full sync" : "full sync; output is held until the first ack");
+  // Before anything is sent: whoever commits an epoch of this term may claim from it.
+  if (policy_.arbiter_keeps_record) {
+    return Ask(ClaimAction::kProtect, state_.confirmed, state_.term, state_.reason);
+  }
   Do(ActionKind::kStartSync, state_.term);
 }
 
@@ -151,13 +155,41 @@ void Step::PrimaryAcked() {
 }
 
 void Step::GoSolo(absl::string_view reason) {
-  Do(ActionKind::kStopEpochs);
+  if (AsksFirst() && policy_.arbiter_keeps_record) {
+    if (state_.sync_done) return HoldAndAsk(reason);
+    // Asked already, for the stream that ended.
+    if (state_.claim) {
+      state_.claim_reason = std::string(reason);
+      return Enter(state_.output_open ? Mode::kSolo : Mode::kDegraded,
+                   absl::StrCat(reason, "; asks the arbiter"));
+    }
+  }
   Raise();
+  RunAlone(reason);
+}
+
+void Step::RunAlone(absl::string_view reason) {
+  Do(ActionKind::kStopEpochs);
   state_.sync_done = false;
   state_.output_open = true;
   state_.held_since_start = false;
   Enter(Mode::kSolo, reason);
   Do(ActionKind::kOpenOutput);
+}
+
+void Step::HoldAndAsk(absl::string_view reason) {
+  Do(ActionKind::kHoldOutput);
+  Do(ActionKind::kStopEpochs);
+  state_.sync_done = false;
+  state_.output_open = false;
+  Ask(ClaimAction::kSolo, state_.confirmed, NextTerm(policy_, state_.newest_term), reason);
+}
+
+void Step::Reconnect(bool later) {
+  state_.reconnect_later = later;
+  if (!state_.protect_wanted || state_.claim) return;
+  Do(ActionKind::kConnect);
+  actions_.back().later = std::exchange(state_.reconnect_later, false);
 }
 
 // The stream is gone. Whoever cannot take over cannot have: then this node goes on alone whatever
@@ -166,17 +198,19 @@ void Step::LoseSecondary(absl::string_view reason) {
   if (!state_.peer_connected) return;
   state_.peer_connected = false;
   const bool may_take_over = state_.sync_done || !state_.output_open;
-  if (may_take_over && policy_.on_secondary_lost == OnSecondaryLost::kHold) {
+  if (may_take_over && policy_.on_secondary_lost == OnSecondaryLost::kHold && !policy_.arbiter) {
     Do(ActionKind::kHoldOutput);
     Do(ActionKind::kStopEpochs);
     state_.sync_done = false;
     state_.output_open = false;
     Enter(Mode::kDegraded,
           absl::StrCat(reason, "; output is held until it is back (or `unprotect --force`)"));
+  } else if (may_take_over && policy_.arbiter && !state_.claim) {
+    HoldAndAsk(reason);
   } else {
     GoSolo(reason);
   }
-  if (state_.protect_wanted) Do(ActionKind::kConnect);
+  Reconnect();
 }
 
 void Step::PrimaryGoodbye() {
@@ -192,17 +226,13 @@ void Step::PrimaryGoodbye() {
     // Its replica goes with it, so nobody can take over.
     state_.peer_connected = false;
     GoSolo(Because("the secondary shut down"));
-    if (state_.protect_wanted) Do(ActionKind::kConnect);
-    return;
+    return Reconnect();
   }
   if (event_.goodbye == GoodbyeReason::kDisk) {
     // It cannot promote what it has given up; nor will it take epochs until somebody made room.
     state_.peer_connected = false;
     GoSolo(Because("the secondary gave its replica up"));
-    if (!state_.protect_wanted) return;
-    Do(ActionKind::kConnect);
-    actions_.back().later = true;
-    return;
+    return Reconnect(/*later=*/true);
   }
   LoseSecondary(Because("the secondary ended the stream"));
 }
@@ -219,6 +249,7 @@ void Step::GuestStopped() {
   state_.guest_running = false;
   state_.output_open = false;
   state_.peer_connected = false;
+  state_.claim.reset();
   Enter(Mode::kFinished, Because("the guest ended"));
   Do(ActionKind::kExit);
 }
@@ -248,9 +279,11 @@ void Step::EndProtection() {
   }
   if (state_.mode == Mode::kSolo) {
     state_.reason = "unprotected by an operator";
-  } else {
-    GoSolo("unprotected by an operator");
+    return;
   }
+  if (event_.force) state_.claim.reset();
+  GoSolo("unprotected by an operator");
+  TellArbiter();
 }
 
 }  // namespace romulus::failover

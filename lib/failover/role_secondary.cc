@@ -62,6 +62,7 @@ void Step::SecondaryConnected() {
   state_.peer_connected = true;
   state_.peer_silent = false;
   state_.peer_left = false;
+  state_.claim.reset();
   // The new full sync is written over whatever was here.
   state_.lineage = Lineage{};
   state_.committed = false;
@@ -70,8 +71,19 @@ void Step::SecondaryConnected() {
 }
 
 void Step::StartPromotion(absl::string_view reason) {
-  state_.promotion_term = PromotionTerm(policy_, state_.newest_term);
-  state_.newest_term = state_.promotion_term;
+  const Term term = PromotionTerm(policy_, state_.newest_term);
+  if (AsksFirst()) {
+    if (!state_.claim) Ask(ClaimAction::kPromote, state_.term, term, reason);
+    return;
+  }
+  state_.claim.reset();
+  state_.confirmed = state_.term;  // as far as is known
+  PromoteIn(term, reason);
+}
+
+void Step::PromoteIn(Term term, absl::string_view reason) {
+  state_.promotion_term = term;
+  Heard(term);
   Enter(Mode::kPromoting, reason);
   Do(ActionKind::kPromote, state_.promotion_term);
   // After the promotion was begun: a link that hangs must not delay it.
@@ -135,6 +147,8 @@ void Step::SecondaryGoodbye() {
       DropReplica();
       return Enter(Mode::kFinished, Because("the guest ended on the primary"));
     case GoodbyeReason::kUnprotect:
+      // What was claimed may be ours already: then the primary hears no, and this is all there is.
+      if (state_.claim) return StreamReset(Because("the primary ended the protection"));
       DropReplica();
       return Enter(Mode::kStandby, Because("the primary ended the protection"));
     default:
@@ -147,6 +161,7 @@ void Step::DropReplica() {
   state_.peer_left = true;
   state_.committed = false;
   state_.committed_epoch = EpochId();
+  state_.claim.reset();
   Do(ActionKind::kDropReplica);
 }
 
@@ -166,7 +181,8 @@ void Step::PromotionDone() {
   const EpochId from = std::exchange(state_.committed_epoch, EpochId());
   Enter(Mode::kSolo, absl::StrCat("promoted from epoch ", from.value(), " (", state_.reason, ")"));
   Do(ActionKind::kOpenOutput);
-  if (state_.protect_wanted) Do(ActionKind::kConnect);
+  TellArbiter();
+  Reconnect();
 }
 
 void Step::PromotionFailed() {

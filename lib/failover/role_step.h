@@ -68,6 +68,18 @@ class Step {
   void Shutdown();
   void Fence(Term term, absl::string_view reason);
 
+  // --- the arbiter
+
+  void Ask(ClaimAction action, Term expected, Term wanted, absl::string_view reason);
+  void Answered();
+  void ArbiterYes(const ArbiterClaim& claim, const std::string& reason);
+  void ArbiterNo(const ArbiterClaim& claim, const std::string& reason);
+  // After an operator's force: what runs here is to be the arbiter's word as well.
+  void TellArbiter();
+  void AskAgain(const ArbiterClaim& claim, const std::string& reason);
+  // The arbiter must be asked before anything follows from this event.
+  bool AsksFirst() const { return policy_.arbiter && !event_.force; }
+
   // --- primary
 
   void Primary();
@@ -77,6 +89,9 @@ class Step {
   void PrimaryConnected();
   void PrimaryAcked();
   void GoSolo(absl::string_view reason);
+  void RunAlone(absl::string_view reason);
+  void HoldAndAsk(absl::string_view reason);
+  void Reconnect(bool later = false);
   void LoseSecondary(absl::string_view reason);
   void PrimaryGoodbye();
   void GuestStopped();
@@ -88,6 +103,7 @@ class Step {
   void Secondary();
   void SecondaryConnected();
   void StartPromotion(absl::string_view reason);
+  void PromoteIn(Term term, absl::string_view reason);
   void NothingToPromote(absl::string_view reason);
   void SecondaryLinkClosed();
   std::string Advice(absl::string_view reason) const;

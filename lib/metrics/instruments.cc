@@ -120,6 +120,9 @@ Instruments::Instruments(prometheus::Registry& registry, const prometheus::Label
   disk_failures = make.MakeCounter(
       "romulus_disk_failures_total",
       "Replicas that this secondary gave up because its disks failed or were full.");
+  arbiter_answers =
+      make.Counters("romulus_arbiter_answers_total", "What the arbiter said to this node's claims.",
+                    "verdict", {"yes", "no", "silent", "error"});
   failovers =
       make.Counters("romulus_failovers_total", "Promotions of this node, by what caused them.",
                     "cause", {"heartbeat", "operator"});

@@ -73,7 +73,8 @@ struct Instruments {
   prometheus::Counter* disk_records_committed;
   prometheus::Counter* disk_bytes_committed;
   prometheus::Counter* disk_failures;
-  Labelled<prometheus::Counter> failovers;  // detected, operator
+  Labelled<prometheus::Counter> failovers;        // detected, operator
+  Labelled<prometheus::Counter> arbiter_answers;  // failover::Verdict
 
   prometheus::Histogram* pause_seconds;
   Labelled<prometheus::Histogram> phase_seconds;

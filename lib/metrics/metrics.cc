@@ -150,6 +150,10 @@ void Metrics::SetNic(size_t nic, const NicTotals& totals) {
   to.queued_bytes->Set(Number(totals.queued_bytes));
 }
 
+void Metrics::ArbiterAnswered(size_t verdict) {
+  impl_->instruments.arbiter_answers.at(verdict).Increment();
+}
+
 void Metrics::Failover(bool by_operator, uint64_t detect_ns, uint64_t activate_ns) {
   impl_->instruments.failovers.at(by_operator ? 1 : 0).Increment();
   impl_->instruments.failover_detect_seconds->Set(Seconds(detect_ns));

@@ -113,6 +113,8 @@ class Metrics {
   void SetDevice(size_t device, bool needs_reset, std::span<const uint64_t> faults);
   void SetDisk(size_t disk, const DiskTotals& totals);
   void SetNic(size_t nic, const NicTotals& totals);
+  // By failover::Verdict.
+  void ArbiterAnswered(size_t verdict);
   // detect_ns is 0 when an operator asked.
   void Failover(bool by_operator, uint64_t detect_ns, uint64_t activate_ns);
 

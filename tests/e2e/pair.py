@@ -77,7 +77,7 @@ def free_ports(count):
             s.close()
 
 
-def _die_with_parent():
+def die_with_parent():
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
@@ -88,10 +88,10 @@ class Daemon:
         self.console_path = pair.folder / f"{node}.console"
         self.address = f"unix://{pair.folder}/{node}.sock"
         command = [pair.build / "daemon/romulusd", "run", "--config", pair.config, "--node", node,
-                   "--role", role, *arguments]
+                   *(["--role", role] if role else []), *arguments]
 
         def prepare():
-            _die_with_parent()
+            die_with_parent()
             if before_exec:
                 before_exec()
 

@@ -1,0 +1,148 @@
+// What the node asks its arbiter, and how it goes on asking until it is answered.
+#include <algorithm>
+#include <optional>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "base/status.h"
+#include "daemon/make_arbiter.h"
+#include "daemon/node.h"
+
+namespace romulus::daemon {
+namespace {
+
+using failover::ArbiterAnswer;
+using failover::ArbiterClaim;
+using failover::Event;
+using failover::EventKind;
+using failover::Verdict;
+
+constexpr uint64_t kMillisecond = 1'000'000;  // in nanoseconds
+// Of asking again while there is no answer.
+constexpr uint64_t kMinBackoffMs = 100;
+constexpr uint64_t kMaxBackoffMs = 2'000;
+// A start waits so long for the arbiter; then whoever started the daemon hears why.
+constexpr absl::Duration kStartPatience = absl::Seconds(60);
+
+uint64_t UnixMs() { return static_cast<uint64_t>(absl::ToUnixMillis(absl::Now())); }
+
+}  // namespace
+
+absl::Status Node::OpenArbiter() {
+  start_as_primary_ = options_.start_as_primary;
+  if (options_.config.peer() == nullptr) return absl::OkStatus();
+  ROMULUS_ASSIGN_OR_RETURN(
+      arbiter_,
+      MakeArbiter(options_.config, BuildName(), &control_, [this](const std::string& line) {
+        log_.Info("fence_command_says", {{"line", line}});
+      }));
+  if (arbiter_ == nullptr) return absl::OkStatus();
+  if (!role_.policy().arbiter_keeps_record) {
+    arbiter_status_.set_kind("command");
+    return absl::OkStatus();
+  }
+  arbiter_status_.set_kind("etcd");
+  return ConsultArbiter();
+}
+
+absl::Status Node::ConsultArbiter() {
+  std::optional<ArbiterAnswer> answer;
+  const absl::Time until = absl::Now() + kStartPatience;
+  do {
+    answer.reset();
+    arbiter_->Read(ArbiterTimeout(config_),
+                   [&answer](ArbiterAnswer got) { answer = std::move(got); });
+    while (!answer && control_.io().run_one() != 0) {
+    }
+    if (!answer) return absl::InternalError("the control loop ended");
+    if (answer->verdict == Verdict::kSilent) {
+      log_.Warning("arbiter_silent", {{"detail", answer->detail}});
+    }
+  } while (answer->verdict == Verdict::kSilent && absl::Now() < until);
+  if (answer->verdict != Verdict::kYes) {
+    return absl::UnavailableError(
+        absl::StrCat("the arbiter must be asked before this node starts, and ",
+                     answer->verdict == Verdict::kSilent ? "does not answer: " : "cannot answer: ",
+                     answer->detail));
+  }
+  record_at_start_ = answer->record;
+  const bool ours = record_at_start_.holder == config_.node_name();
+  const bool none = record_at_start_.term == Term();
+  if (!options_.role_given) {
+    // Whoever had the guest last goes on; the first start of all is an operator's to decide.
+    start_as_primary_ = ours;
+  } else if (start_as_primary_ && !ours && !none && !options_.take_over) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        "node '", record_at_start_.holder, "' holds term ", record_at_start_.term.value(),
+        " at the arbiter: it has the guest. Start this node without --role, and it will follow; if "
+        "the other is gone for good, `--role primary --take-over`"));
+  }
+  log_.Info("arbiter_record", {{"holder", record_at_start_.holder},
+                               {"term", record_at_start_.term.value()},
+                               {"start", start_as_primary_ ? "primary" : "secondary"}});
+  return absl::OkStatus();
+}
+
+void Node::Ask(const ArbiterClaim& claim) {
+  if (arbiter_ == nullptr || role_.state().claim != claim) return;
+  log_.Info("arbiter_asked", {{"action", failover::ClaimActionName(claim.action)},
+                              {"expected", claim.expected.value()},
+                              {"wanted", claim.wanted.value()}});
+  arbiter_->Claim(claim, ArbiterTimeout(config_),
+                  [this, claim](ArbiterAnswer answer) { OnArbiterAnswer(claim, answer); });
+}
+
+void Node::OnArbiterAnswer(const ArbiterClaim& claim, const ArbiterAnswer& answer) {
+  const std::string verdict(failover::VerdictName(answer.verdict));
+  metrics_.ArbiterAnswered(static_cast<size_t>(answer.verdict));
+  arbiter_status_.set_last_verdict(verdict);
+  arbiter_status_.set_last_detail(answer.detail);
+  arbiter_status_.set_last_unix_ms(UnixMs());
+  if (answer.record.term != Term()) {
+    arbiter_status_.set_holder(answer.record.holder);
+    arbiter_status_.set_term(answer.record.term.value());
+  }
+  log_.Info("arbiter_answered", {{"action", failover::ClaimActionName(claim.action)},
+                                 {"wanted", claim.wanted.value()},
+                                 {"verdict", verdict},
+                                 {"holder", answer.record.holder},
+                                 {"term", answer.record.term.value()},
+                                 {"detail", answer.detail}});
+  if (role_.state().claim != claim) return;  // given up meanwhile
+  Event event = EventOf(EventKind::kArbiterSilent, answer.detail);
+  event.term = claim.wanted;
+  event.record = answer.record;
+  event.ours = answer.record.holder == config_.node_name();
+  switch (answer.verdict) {
+    case Verdict::kYes:
+      event.kind = EventKind::kArbiterYes;
+      break;
+    case Verdict::kNo:
+      event.kind = EventKind::kArbiterNo;
+      break;
+    case Verdict::kSilent:
+    case Verdict::kError:
+      ask_backoff_ms_ = std::clamp(2 * ask_backoff_ms_, kMinBackoffMs, kMaxBackoffMs);
+      control_.PostAfter(ask_backoff_ms_ * kMillisecond, [this, claim] { Ask(claim); });
+      break;
+  }
+  if (event.kind != EventKind::kArbiterSilent) ask_backoff_ms_ = 0;
+  Handle(std::move(event)).IgnoreError();
+  // Whoever asked for a failover hears what became of it; it is asked for all the same.
+  if (answer.verdict != Verdict::kYes && !failover_answers_.empty()) {
+    AnswerFailovers(absl::UnavailableError(role_.state().reason));
+  }
+}
+
+void Node::FillArbiter(romulus::v1::GetStatusResponse& status) const {
+  if (arbiter_ == nullptr) return;
+  romulus::v1::ArbiterStatus& arbiter = *status.mutable_arbiter();
+  arbiter = arbiter_status_;
+  const std::optional<ArbiterClaim>& claim = role_.state().claim;
+  if (!claim) return;
+  arbiter.set_asked(std::string(failover::ClaimActionName(claim->action)));
+  arbiter.set_asked_term(claim->wanted.value());
+}
+
+}  // namespace romulus::daemon

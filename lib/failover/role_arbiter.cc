@@ -1,0 +1,99 @@
+// What the arbiter is asked, and what follows from its answers.
+#include "failover/role_step.h"
+
+namespace romulus::failover {
+
+void Step::Ask(ClaimAction action, Term expected, Term wanted, absl::string_view reason) {
+  ArbiterClaim claim;
+  claim.action = action;
+  claim.expected = expected;
+  claim.wanted = wanted;
+  claim.promoted_term = action == ClaimAction::kPromote ? wanted : state_.lineage.promoted;
+  Heard(wanted);
+  state_.claim = claim;
+  state_.claim_reason = std::string(reason);
+  if (state_.role == Role::kPrimary) Do(ActionKind::kStopConnecting);
+  if (action != ClaimAction::kProtect && !state_.output_open) state_.mode = Mode::kDegraded;
+  state_.reason = absl::StrCat(reason, "; asks the arbiter");
+  Do(ActionKind::kClaim);
+  actions_.back().claim = claim;
+}
+
+void Step::Answered() {
+  if (!state_.claim || state_.claim->wanted != event_.term) return;  // of a claim that was given up
+  const ArbiterClaim claim = *state_.claim;
+  const std::string reason = state_.claim_reason;
+  if (event_.kind == EventKind::kArbiterSilent) {
+    state_.reason = absl::StrCat(reason, "; asks the arbiter, which does not answer",
+                                 event_.detail.empty() ? "" : ": ", event_.detail);
+    return;
+  }
+  state_.claim.reset();
+  state_.claim_reason.clear();
+  switch (event_.kind) {
+    case EventKind::kArbiterYes:
+      return ArbiterYes(claim, reason);
+    case EventKind::kArbiterNo:
+      return ArbiterNo(claim, reason);
+    default:
+      return;  // void: another event says what came instead
+  }
+}
+
+void Step::ArbiterYes(const ArbiterClaim& claim, const std::string& reason) {
+  state_.confirmed = claim.wanted;
+  switch (claim.action) {
+    case ClaimAction::kPromote:
+      return PromoteIn(claim.wanted, reason);
+    case ClaimAction::kSolo:
+      state_.term = claim.wanted;
+      RunAlone(reason);
+      return Reconnect(state_.reconnect_later);
+    case ClaimAction::kProtect:
+      if (state_.peer_connected) {
+        state_.reason = reason;
+        return Do(ActionKind::kStartSync, state_.term);
+      }
+      // The stream is gone, and no epoch was cut in its term: nobody can take over.
+      RunAlone(reason);
+      return Reconnect(state_.reconnect_later);
+  }
+}
+
+void Step::ArbiterNo(const ArbiterClaim& claim, const std::string& reason) {
+  Heard(event_.record.term);
+  if (event_.ours) return AskAgain(claim, reason);
+  const std::string why =
+      absl::StrCat("the arbiter says no: ",
+                   Because(absl::StrCat("term ", event_.record.term.value(), " has begun")));
+  if (state_.role == Role::kPrimary) {
+    return Fence(event_.record.term, absl::StrCat(why, "; start this node again as a secondary"));
+  }
+  DropReplica();
+  Enter(Mode::kStandby, absl::StrCat(why, "; what this node held is older"));
+}
+
+// An earlier claim of this node's took effect that it had given up: nobody else has the record.
+void Step::AskAgain(const ArbiterClaim& claim, const std::string& reason) {
+  state_.confirmed = event_.record.term;
+  switch (claim.action) {
+    case ClaimAction::kPromote:
+      return Ask(claim.action, state_.confirmed, PromotionTerm(policy_, state_.newest_term),
+                 reason);
+    case ClaimAction::kSolo:
+      return Ask(claim.action, state_.confirmed, NextTerm(policy_, state_.newest_term), reason);
+    case ClaimAction::kProtect:
+      // The stream's term is agreed with the other node: a new stream, in a newer one.
+      CloseLink("the term was taken meanwhile");
+      state_.peer_connected = false;
+      RunAlone(reason);
+      return Reconnect();
+  }
+}
+
+void Step::TellArbiter() {
+  if (!policy_.arbiter_keeps_record || state_.claim || state_.confirmed == state_.term) return;
+  Ask(ClaimAction::kSolo, state_.confirmed, NextTerm(policy_, state_.newest_term), state_.reason);
+}
+
+}  // namespace romulus::failover

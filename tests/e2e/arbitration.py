@@ -1,0 +1,197 @@
+#!/usr/bin/env python3
+"""P3 with a real etcd between two daemons: nobody is heard without its yes, and the loser ends.
+
+Needs /dev/kvm and Debian's etcd-server.
+"""
+
+import argparse
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import unittest
+
+import pair as pairlib
+
+BUILD = None
+
+
+class Etcd:
+    """One member on loopback, ended by its own pid."""
+
+    def __init__(self):
+        self.folder = tempfile.mkdtemp(prefix="romulus-etcd-")
+        client, peer = pairlib.free_ports(2)
+        self.endpoint = f"127.0.0.1:{client}"
+        self._log = open(f"{self.folder}/log", "wb")
+        self.process = subprocess.Popen(
+            ["etcd", "--data-dir", f"{self.folder}/data", "--name", "one",
+             "--listen-client-urls", f"http://{self.endpoint}",
+             "--advertise-client-urls", f"http://{self.endpoint}",
+             "--listen-peer-urls", f"http://127.0.0.1:{peer}",
+             "--initial-advertise-peer-urls", f"http://127.0.0.1:{peer}",
+             "--initial-cluster", f"one=http://127.0.0.1:{peer}"],
+            stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log,
+            preexec_fn=pairlib.die_with_parent)
+
+    def freeze(self):
+        self.process.send_signal(signal.SIGSTOP)
+
+    def thaw(self):
+        self.process.send_signal(signal.SIGCONT)
+
+    def end(self):
+        self.process.kill()
+        self.process.wait()
+        self._log.close()
+        shutil.rmtree(self.folder)
+
+
+class Arbitration(unittest.TestCase):
+    def setUp(self):
+        self.etcd = Etcd()
+        self.addCleanup(self.etcd.end)
+        self.pair = pairlib.Pair(
+            BUILD,
+            failover="auto_failover: true heartbeat_interval_ms: 20 heartbeat_timeout_ms: 1000 "
+                     f'arbiter {{ etcd {{ endpoints: "{self.etcd.endpoint}" timeout_ms: 1000 }} }}',
+            limits="reconnect_max_ms: 300")
+        self.enterContext(self.pair)
+
+    def start(self):
+        beta = self.pair.start_node("beta", None)
+        beta.await_mode("standby")
+        alpha = self.pair.start_node("alpha", "primary")
+        alpha.await_mode("protected")
+        return alpha, beta
+
+    def await_steps(self, daemon, more=3):
+        """The guest goes on, and is heard."""
+        said = len(daemon.console())
+        daemon.await_console("more steps", lambda data: data[said:].count(b"\nstep ") >= more)
+
+    def test_the_first_start_of_all_is_an_operators(self):
+        alpha = self.pair.start_node("alpha", None)
+        beta = self.pair.start_node("beta", None)
+        for node in alpha, beta:
+            status = node.await_mode("standby")
+            self.assertEqual(status["arbiter"]["kind"], "etcd")
+
+    def test_killed_promoted_and_protected_again_without_a_word(self):
+        alpha, beta = self.start()
+        before = alpha.settled_console()
+        alpha.kill()
+        status = beta.await_status("a promotion", lambda s: "last_failover" in s)
+        self.assertEqual(status["arbiter"]["last_verdict"], "yes")
+        self.assertEqual(status["arbiter"]["holder"], "beta")
+        # Whose the guest is nobody has to say: not to the one that was killed, ...
+        alpha = self.pair.start_node("alpha", None)
+        beta.await_mode("protected")
+        alpha.await_mode("protected")
+        self.assertEqual(alpha.status()["role"], "ROLE_SECONDARY")
+        # ... nor to one that would begin again.
+        alpha.kill()
+        beta.await_status("the loss", lambda s: s["mode"] != "MODE_PROTECTED")
+        stubborn = self.pair.start_node("alpha", "primary")
+        self.assertEqual(stubborn.process.wait(timeout=pairlib.PATIENCE_S), 1)
+        self.assertIn("node 'beta' holds term", stubborn.log_tail())
+        # The guest is the one that it always was.
+        self.await_steps(beta)
+        good, whole, why = pairlib.stream_continues(before, beta.settled_console())
+        self.assertTrue(good, why)
+        self.assertTrue(pairlib.judge_console(whole)["good"])
+
+    def test_both_killed_and_booted_in_either_order(self):
+        for first, second in (("alpha", "beta"), ("beta", "alpha")):
+            with self.subTest(first=first):
+                if not self.pair.daemons:
+                    self.start()
+                for daemon in self.pair.daemons.values():
+                    daemon.kill()
+                nodes = {name: self.pair.start_node(name, None) for name in (first, second)}
+                # Of whom the arbiter has heard last: alpha, or beta if it was quick.
+                roles = {}
+                for name, node in nodes.items():
+                    roles[node.await_mode("protected")["role"]] = node
+                self.assertEqual(set(roles), {"ROLE_PRIMARY", "ROLE_SECONDARY"})
+                self.await_steps(roles["ROLE_PRIMARY"])
+
+    def test_P3_a_frozen_primary_that_returns_lets_nothing_out(self):
+        text = self.pair.config.read_text()
+        self.pair.config.write_text(text.replace("arbiter {", "stay_fenced: true arbiter {"))
+        alpha, beta = self.start()
+        self.await_steps(alpha)
+        alpha.signal(signal.SIGSTOP)
+        beta.await_status("a promotion", lambda s: "last_failover" in s)
+        heard = alpha.console()
+        self.await_steps(beta)
+        alpha.signal(signal.SIGCONT)
+        alpha.await_mode("fenced")
+        late = alpha.settled_console()
+        # What it had been acked before may still leave; beta knows it and says the same.
+        self.assertTrue(late.startswith(heard))
+        good, whole, why = pairlib.stream_continues(late, beta.settled_console())
+        self.assertTrue(good, why)
+        self.assertTrue(pairlib.judge_console(whole)["good"])
+
+    def test_the_loser_follows_the_winner_without_a_word(self):
+        alpha, beta = self.start()
+        alpha.signal(signal.SIGSTOP)
+        beta.await_status("a promotion", lambda s: "last_failover" in s)
+        alpha.signal(signal.SIGCONT)
+        status = alpha.await_mode("protected")
+        self.assertEqual(status["role"], "ROLE_SECONDARY")
+        self.await_steps(beta)
+        # And back: the same two processes, in each other's place.
+        beta.signal(signal.SIGSTOP)
+        alpha.await_status("a promotion", lambda s: "last_failover" in s)
+        beta.signal(signal.SIGCONT)
+        beta.await_mode("protected")
+        self.await_steps(alpha)
+
+    def test_an_arbiter_that_is_away_disturbs_nobody_until_it_is_needed(self):
+        alpha, beta = self.start()
+        self.etcd.freeze()
+        self.await_steps(alpha, more=200)
+        self.assertEqual(alpha.status()["mode"], "MODE_PROTECTED")
+        beta.kill()
+        status = alpha.await_status("no answer",
+                                    lambda s: "does not answer" in s.get("reason", ""))
+        self.assertEqual(status["mode"], "MODE_DEGRADED")
+        held = alpha.settled_console()
+        alpha.await_status("another question",
+                           lambda s: s["arbiter"]["last_unix_ms"] != status["arbiter"]["last_unix_ms"])
+        self.assertEqual(alpha.console(), held)
+        self.etcd.thaw()
+        alpha.await_mode("solo")
+        self.await_steps(alpha)
+
+    def test_without_an_answer_nobody_promotes_unless_forced(self):
+        alpha, beta = self.start()
+        self.etcd.freeze()
+        alpha.kill()
+        status = beta.await_status("no answer", lambda s: "does not answer" in s.get("reason", ""))
+        self.assertEqual(status["mode"], "MODE_DEGRADED")
+        asked = beta.ctl("failover", check=False)
+        self.assertNotEqual(asked.returncode, 0)
+        self.assertIn("arbiter", asked.stderr)
+        beta.ctl("failover", "--force")
+        self.await_steps(beta)
+        # It is told of it once it is there again.
+        self.etcd.thaw()
+        beta.await_status("the record", lambda s: s["arbiter"].get("holder") == "beta")
+        self.assertEqual(beta.status()["mode"], "MODE_SOLO")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--build", required=True, type=pathlib.Path)
+    known, rest = parser.parse_known_args()
+    if not os.path.exists("/dev/kvm"):
+        print("skipped: no /dev/kvm")
+        sys.exit(77)
+    BUILD = known.build.resolve()
+    unittest.main(argv=[sys.argv[0], *rest])

@@ -1,0 +1,278 @@
+// With an arbiter: nobody is heard without its yes (P3).
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "failover/role_machine.h"
+#include "unit/failover_role_driver.h"
+
+namespace romulus::failover {
+namespace {
+
+Policy Arbitrated(uint64_t index = 0) {
+  return {.auto_failover = true,
+          .on_secondary_lost = OnSecondaryLost::kHold,
+          .arbiter = true,
+          .arbiter_keeps_record = true,
+          .node_index = index};
+}
+
+class ArbiterDriver : public Driver {
+ public:
+  using Driver::Driver;
+
+  const ArbiterClaim& claim() const { return action(A::kClaim).claim; }
+  std::vector<ActionKind> Answer(EventKind kind, Term to, ArbiterRecord record = {},
+                                 bool ours = false) {
+    Event event{};
+    event.kind = kind;
+    event.term = to;
+    event.record = record;
+    event.ours = ours;
+    return On(event);
+  }
+  std::vector<ActionKind> Yes() { return Answer(K::kArbiterYes, state().claim->wanted); }
+  std::vector<ActionKind> No(Term term = Term(901)) {
+    return Answer(K::kArbiterNo, state().claim->wanted, {term, "other", term, ""});
+  }
+  std::vector<ActionKind> Silent() { return Answer(K::kArbiterSilent, state().claim->wanted); }
+
+  ArbiterDriver& Solo() {
+    On(K::kStartPrimary);
+    Yes();
+    return *this;
+  }
+  ArbiterDriver& InStep() {
+    Solo();
+    On(K::kPeerConnected, machine().ProposedTerm());
+    Yes();
+    On(K::kSyncDone, state().term);
+    On(K::kEpochCommitted, state().term, EpochId(1));
+    EXPECT_EQ(mode(), Mode::kProtected);
+    return *this;
+  }
+};
+
+// --- primary
+
+TEST(ArbiterPrimaryTest, P3_AStartIsNotHeardBeforeTheYes) {
+  ArbiterDriver node(Arbitrated());
+  Event start{};
+  start.kind = K::kStartPrimary;
+  start.record = {Term(32), "this", Term(), ""};
+  EXPECT_THAT(node.On(start), ElementsAre(A::kHoldOutput, A::kStopConnecting, A::kClaim));
+  EXPECT_EQ(node.claim().action, ClaimAction::kSolo);
+  EXPECT_EQ(node.claim().expected, Term(32));
+  EXPECT_EQ(node.claim().wanted, Term(48));
+  EXPECT_FALSE(node.state().output_open);
+  EXPECT_EQ(node.mode(), Mode::kDegraded);
+  EXPECT_THAT(node.state().reason, HasSubstr("asks the arbiter"));
+  EXPECT_THAT(node.Yes(), ElementsAre(A::kStopEpochs, A::kOpenOutput, A::kConnect));
+  EXPECT_EQ(node.mode(), Mode::kSolo);
+  EXPECT_EQ(node.state().term, Term(48));
+}
+
+TEST(ArbiterPrimaryTest, P3_AStartThatIsRefusedIsFenced) {
+  ArbiterDriver node(Arbitrated());
+  node.Primary();
+  node.No(Term(33));
+  EXPECT_EQ(node.mode(), Mode::kFenced);
+  EXPECT_FALSE(RunsGuest(node.state()));
+  EXPECT_FALSE(node.state().output_open);
+}
+
+TEST(ArbiterPrimaryTest, TheTermIsClaimedBeforeAnythingIsSent) {
+  ArbiterDriver node(Arbitrated());
+  node.Solo();
+  const Term confirmed = node.state().term;
+  const Term proposed = node.machine().ProposedTerm();
+  EXPECT_THAT(node.On(K::kPeerConnected, proposed), ElementsAre(A::kStopConnecting, A::kClaim));
+  EXPECT_EQ(node.claim().action, ClaimAction::kProtect);
+  EXPECT_EQ(node.claim().expected, confirmed);
+  EXPECT_EQ(node.claim().wanted, proposed);
+  EXPECT_TRUE(node.state().output_open);
+  EXPECT_THAT(node.Yes(), ElementsAre(A::kStartSync));
+  EXPECT_EQ(node.actions()[0].term, proposed);
+}
+
+TEST(ArbiterPrimaryTest, AStreamThatEndsWhileTheTermIsClaimed) {
+  ArbiterDriver node(Arbitrated());
+  node.Solo();
+  node.On(K::kPeerConnected, node.machine().ProposedTerm());
+  EXPECT_THAT(node.On(K::kLinkClosed), IsEmpty());  // it waits for the answer
+  EXPECT_EQ(node.mode(), Mode::kSolo);
+  EXPECT_TRUE(node.state().output_open);
+  EXPECT_THAT(node.Yes(), ElementsAre(A::kStopEpochs, A::kOpenOutput, A::kConnect));
+  // From what was confirmed, the next is claimed.
+  const Term confirmed = node.state().confirmed;
+  node.On(K::kPeerConnected, node.machine().ProposedTerm());
+  EXPECT_EQ(node.claim().expected, confirmed);
+}
+
+TEST(ArbiterPrimaryTest, P3_ALostSecondaryMeansHoldAndAsk) {
+  ArbiterDriver node(Arbitrated());
+  node.InStep();
+  const Term term = node.state().term;
+  EXPECT_THAT(node.On(K::kLinkClosed),
+              ElementsAre(A::kHoldOutput, A::kStopEpochs, A::kStopConnecting, A::kClaim));
+  EXPECT_EQ(node.claim().action, ClaimAction::kSolo);
+  EXPECT_EQ(node.claim().expected, term);
+  EXPECT_EQ(node.mode(), Mode::kDegraded);
+  EXPECT_FALSE(node.state().output_open);
+  // Silence decides nothing, and is said.
+  EXPECT_THAT(node.Silent(), IsEmpty());
+  EXPECT_THAT(node.Silent(), IsEmpty());
+  EXPECT_THAT(node.state().reason, HasSubstr("does not answer"));
+  EXPECT_FALSE(node.state().output_open);
+  EXPECT_THAT(node.Yes(), ElementsAre(A::kStopEpochs, A::kOpenOutput, A::kConnect));
+  EXPECT_TRUE(node.state().output_open);
+  EXPECT_GT(node.state().term, term);
+}
+
+TEST(ArbiterPrimaryTest, P3_TheLoserIsFenced) {
+  ArbiterDriver node(Arbitrated());
+  node.InStep();
+  node.On(K::kPeerSilent);
+  EXPECT_THAT(node.No(), ElementsAre(A::kDiscardOutput, A::kStopGuest, A::kStopEpochs,
+                                     A::kStopConnecting, A::kCloseLink));
+  EXPECT_EQ(node.mode(), Mode::kFenced);
+  EXPECT_EQ(node.state().newest_term, Term(901));
+}
+
+TEST(ArbiterPrimaryTest, AnotherClaimsAnswerMeansNothing) {
+  ArbiterDriver node(Arbitrated());
+  node.InStep();
+  node.On(K::kLinkClosed);
+  const RoleState before = node.state();
+  EXPECT_THAT(node.Answer(K::kArbiterYes, Term(1)), IsEmpty());
+  EXPECT_THAT(node.Answer(K::kArbiterNo, Term(1)), IsEmpty());
+  EXPECT_EQ(node.state(), before);
+}
+
+TEST(ArbiterPrimaryTest, AGoodbyeAlsoTakesAYes) {
+  for (const GoodbyeReason reason : {GoodbyeReason::kShutdown, GoodbyeReason::kDisk}) {
+    ArbiterDriver node(Arbitrated());
+    node.InStep();
+    node.Goodbye(reason);
+    EXPECT_FALSE(node.state().output_open);
+    ASSERT_TRUE(node.state().claim.has_value());
+    node.Yes();
+    EXPECT_TRUE(node.state().output_open);
+    EXPECT_EQ(node.action(A::kConnect).later, reason == GoodbyeReason::kDisk);
+  }
+}
+
+TEST(ArbiterPrimaryTest, AnOperatorsForceDoesNotWait) {
+  ArbiterDriver node(Arbitrated());
+  node.InStep();
+  node.On(K::kLinkClosed);
+  const Term given_up = node.state().claim->wanted;
+  Event unprotect{};
+  unprotect.kind = K::kOpUnprotect;
+  unprotect.force = true;
+  node.On(unprotect);
+  EXPECT_EQ(node.mode(), Mode::kSolo);
+  EXPECT_TRUE(node.state().output_open);
+  // The arbiter is to know. What was given up had taken effect, and is no rival.
+  ASSERT_TRUE(node.state().claim.has_value());
+  EXPECT_GT(node.state().claim->wanted, given_up);
+  node.Answer(K::kArbiterNo, node.state().claim->wanted, {given_up, "this", Term(), ""},
+              /*ours=*/true);
+  EXPECT_EQ(node.mode(), Mode::kSolo);
+  EXPECT_EQ(node.claim().expected, given_up);
+  node.Yes();
+  EXPECT_TRUE(node.state().output_open);
+  EXPECT_EQ(node.state().confirmed, node.state().term);
+}
+
+// A fence command remembers nothing: it is asked only when the other node is lost.
+TEST(ArbiterPrimaryTest, ACommandFencesNobodyWhoIsNotLost) {
+  Policy policy = Arbitrated();
+  policy.arbiter_keeps_record = false;
+  ArbiterDriver node(policy);
+  EXPECT_THAT(node.On(K::kStartPrimary), ElementsAre(A::kConnect));
+  node.On(K::kPeerConnected, node.machine().ProposedTerm());
+  node.On(K::kSyncDone, node.state().term);
+  node.On(K::kEpochCommitted, node.state().term, EpochId(1));
+  EXPECT_EQ(node.mode(), Mode::kProtected);
+  node.Goodbye(GoodbyeReason::kShutdown);  // it said so itself, and keeps nothing
+  EXPECT_EQ(node.mode(), Mode::kSolo);
+
+  ArbiterDriver other(policy);
+  other.Protected();
+  other.On(K::kPeerSilent);
+  ASSERT_TRUE(other.state().claim.has_value());
+  EXPECT_FALSE(other.state().output_open);
+  other.Yes();
+  EXPECT_TRUE(other.state().output_open);
+}
+
+// --- secondary
+
+TEST(ArbiterSecondaryTest, P3_PromotesWithTheYesOnly) {
+  ArbiterDriver node(Arbitrated(1));
+  node.Holding(Term(32));
+  EXPECT_THAT(node.On(K::kPeerSilent), ElementsAre(A::kClaim));
+  EXPECT_EQ(node.claim().action, ClaimAction::kPromote);
+  EXPECT_EQ(node.claim().expected, Term(32));
+  EXPECT_EQ(node.claim().promoted_term, node.claim().wanted);
+  EXPECT_EQ(node.mode(), Mode::kDegraded);
+  EXPECT_THAT(node.On(K::kPeerSilent), IsEmpty());  // asked already
+  EXPECT_THAT(node.Silent(), IsEmpty());
+  const Term wanted = node.state().claim->wanted;
+  const std::vector<ActionKind> actions = node.Yes();
+  EXPECT_EQ(actions.front(), A::kPromote);
+  EXPECT_EQ(node.actions().front().term, wanted);
+  node.On(K::kPromotionDone, Term(32));
+  EXPECT_EQ(node.mode(), Mode::kSolo);
+  EXPECT_EQ(node.state().term, wanted);
+  EXPECT_FALSE(node.state().claim.has_value());
+  EXPECT_TRUE(node.state().output_open);
+}
+
+TEST(ArbiterSecondaryTest, P3_TheLoserGivesItsReplicaUp) {
+  ArbiterDriver node(Arbitrated(1));
+  node.Holding();
+  node.On(K::kLinkClosed);
+  EXPECT_THAT(node.No(), ElementsAre(A::kDropReplica));
+  EXPECT_EQ(node.mode(), Mode::kStandby);
+  EXPECT_FALSE(node.state().committed);
+}
+
+TEST(ArbiterSecondaryTest, WhatIsClaimedIsNotGivenUpForAPrimarysGoodbye) {
+  ArbiterDriver node(Arbitrated(1));
+  node.Holding();
+  node.On(K::kPeerSilent);
+  node.Goodbye(GoodbyeReason::kUnprotect);
+  EXPECT_TRUE(node.state().committed);
+  node.Yes();
+  EXPECT_EQ(node.mode(), Mode::kPromoting);
+}
+
+TEST(ArbiterSecondaryTest, AClaimThatWasNotMadeIsForgotten) {
+  ArbiterDriver node(Arbitrated(1));
+  node.Holding();
+  node.On(K::kPeerSilent);
+  node.Answer(K::kClaimVoid, node.state().claim->wanted);
+  EXPECT_FALSE(node.state().claim.has_value());
+  node.On(K::kPeerConnected, Term(640));
+  EXPECT_EQ(node.mode(), Mode::kSyncing);
+}
+
+TEST(ArbiterSecondaryTest, AnOperatorAsksTheArbiterTooUnlessByForce) {
+  ArbiterDriver node(Arbitrated(1));
+  node.Holding(Term(32));
+  node.On(K::kPeerSilent);
+  const Term asked = node.state().claim->wanted;
+  EXPECT_THAT(node.Failover(/*force=*/false), IsEmpty());
+  EXPECT_EQ(node.state().claim->wanted, asked);
+  EXPECT_EQ(node.Failover(/*force=*/true).front(), A::kPromote);
+  node.On(K::kPromotionDone, Term(32));
+  EXPECT_TRUE(node.state().output_open);
+  // It was not asked; it is to know now, and its no ends this guest.
+  EXPECT_EQ(node.claim().expected, Term(32));
+  node.No();
+  EXPECT_EQ(node.mode(), Mode::kFenced);
+}
+
+}  // namespace
+}  // namespace romulus::failover
