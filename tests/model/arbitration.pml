@@ -26,8 +26,8 @@ mtype = {
   kDown,     /* the host is off, or the daemon is not there */
   kBootAsk,  /* restarted, and the arbiter's record names it: claims the next term to boot the guest */
   kSolo,     /* primary, alone, output open */
+  kSyncAsk,  /* primary, a secondary has accepted; claims the stream's term before anything is sent */
   kSyncing,  /* primary, full sync */
-  kSyncAsk,  /* primary, full sync done; claims the stream's term */
   kProtected,  /* primary, epochs are cut, output leaves with their acks */
   kHold,     /* primary, lost its secondary, output held */
   kSoloAsk,  /* ... and claims a term of its own */
@@ -123,10 +123,8 @@ inline yes() {
   :: n[i].mode == kBootAsk -> take_over(); go_solo()
   :: n[i].mode == kAsk -> take_over(); go_solo()
   :: n[i].mode == kSoloAsk -> go_solo()
-  :: n[i].mode == kSyncAsk && link_stands(i) ->
-     n[i].open = false;
-     n[i].mode = kProtected
-  :: n[i].mode == kSyncAsk && !link_stands(i) -> no_stream(); go_solo() /* no epoch of this term was cut */
+  :: n[i].mode == kSyncAsk && n[i].session != 0 -> n[i].mode = kSyncing
+  :: n[i].mode == kSyncAsk && n[i].session == 0 -> go_solo() /* no epoch of this term was cut */
   fi
 }
 
@@ -153,7 +151,7 @@ inline connect() {
      n[i].newest = n[other].newest;
      n[i].data = 0;
      n[i].ack = 0;
-     n[i].mode = kSyncing /* output that was held stays so until the first ack */
+     claim(n[other].term, kSyncAsk) /* output that was held stays so until the first ack */
   :: breaks < BREAKS -> breaks++
   fi
 }
@@ -177,8 +175,7 @@ proctype Daemon(byte i) {
   /* --- primary */
   :: atomic { n[i].mode == kSolo && n[i].val < MAX_VAL -> n[i].val++; say(n[i].val) }
   :: atomic { (n[i].mode == kSolo || n[i].mode == kHold) && accepts(other) -> connect() }
-  :: atomic { n[i].mode == kSyncing && link_stands(i) ->
-       claim(n[other].term, kSyncAsk) }
+  :: atomic { n[i].mode == kSyncing && link_stands(i) -> n[i].open = false; n[i].mode = kProtected }
   :: atomic { n[i].mode == kProtected && link_stands(i) && n[other].data == 0 ->
        if
        :: n[i].val < MAX_VAL -> n[i].val++
@@ -237,8 +234,7 @@ proctype Daemon(byte i) {
        :: n[i].mode == kReceive -> n[i].mode = kStandby
        :: n[i].mode == kFollow -> n[i].mode = kLost
        :: n[i].mode == kProtected -> n[i].mode = kHold
-       :: n[i].mode == kSyncing && n[i].open -> n[i].mode = kSolo
-       :: n[i].mode == kSyncing && !n[i].open -> n[i].mode = kHold
+       :: n[i].mode == kSyncing -> go_solo() /* no epoch of this term was cut */
        :: n[i].mode == kSyncAsk /* what was claimed must be known first */
        fi }
 
