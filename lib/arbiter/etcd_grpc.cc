@@ -2,12 +2,15 @@
 
 #include <grpcpp/channel.h>
 #include <grpcpp/client_context.h>
+#include <grpcpp/completion_queue.h>
 #include <grpcpp/create_channel.h>
 #include <grpcpp/security/credentials.h>
+#include <grpcpp/support/async_unary_call.h>
 #include <grpcpp/support/channel_arguments.h>
 
 #include <algorithm>
-#include <functional>
+#include <memory>
+#include <thread>
 #include <unordered_set>
 #include <utility>
 #include <vector>
@@ -57,112 +60,134 @@ gpr_timespec MonotonicIn(absl::Duration timeout) {
       gpr_time_from_millis(std::max<int64_t>(1, absl::ToInt64Milliseconds(timeout)), GPR_TIMESPAN));
 }
 
-// The calls of a member that gRPC has not given back.
+// Who waits on the queue for an answer.
+class Pending {
+ public:
+  virtual ~Pending() = default;
+  virtual void Answered() = 0;
+  virtual void Cancel() = 0;
+};
+
+// The calls of a member that gRPC has not given back, and the thread that waits for them. (gRPC's
+// callback API has threads of its own, which Debian 12's version ends with an abort now and then
+// when the last channel goes that uses it.)
 class Calls {
  public:
-  void Add(std::shared_ptr<grpc::ClientContext> context) {
-    absl::MutexLock lock(&mutex_);
-    contexts_.insert(std::move(context));
-  }
-  void Remove(const std::shared_ptr<grpc::ClientContext>& context) {
-    absl::MutexLock lock(&mutex_);
-    contexts_.erase(context);
-  }
-  void CancelAndAwait() {
-    std::vector<std::shared_ptr<grpc::ClientContext>> contexts;
+  Calls() : thread_([this] { Run(); }) {}
+  // All are given back, cancelled.
+  ~Calls() {
     {
       absl::MutexLock lock(&mutex_);
-      contexts.assign(contexts_.begin(), contexts_.end());
+      for (Pending* call : open_) call->Cancel();
+      mutex_.Await(absl::Condition(
+          +[](Open* open) { return open->empty(); }, &open_));
     }
-    // Not with the lock held: gRPC may give the call back from within.
-    for (const auto& context : contexts) context->TryCancel();
+    queue_.Shutdown();
+    thread_.join();
+  }
+
+  grpc::CompletionQueue& queue() { return queue_; }
+  // Before the call is begun; its tag is `call`.
+  void Add(Pending* call) {
     absl::MutexLock lock(&mutex_);
-    mutex_.Await(absl::Condition(
-        +[](Contexts* open) { return open->empty(); }, &contexts_));
+    open_.insert(call);
   }
 
  private:
-  using Contexts = std::unordered_set<std::shared_ptr<grpc::ClientContext>>;
+  using Open = std::unordered_set<Pending*>;
+
+  void Run() {
+    void* tag = nullptr;
+    bool ok = false;
+    while (queue_.Next(&tag, &ok)) {
+      std::unique_ptr<Pending> call(static_cast<Pending*>(tag));
+      call->Answered();
+      absl::MutexLock lock(&mutex_);
+      open_.erase(call.get());
+      call.reset();  // before the destructor can go on
+    }
+  }
+
+  grpc::CompletionQueue queue_;
   absl::Mutex mutex_;
-  Contexts contexts_ ABSL_GUARDED_BY(mutex_);
+  Open open_ ABSL_GUARDED_BY(mutex_);
+  std::thread thread_;
 };
 
-template <typename Request, typename Response>
-struct Call {
+template <typename Response>
+struct Call final : public Pending {
+  void Answered() override {
+    auto answer = std::make_shared<absl::StatusOr<Response>>(std::move(response));
+    if (!status.ok()) {
+      *answer =
+          absl::Status(static_cast<absl::StatusCode>(status.error_code()), status.error_message());
+    }
+    executor->Post([answer, alive = alive,
+                    done = std::make_shared<EtcdMember::Done<Response>>(std::move(done))] {
+      if (!alive.expired()) std::move (*done)(std::move(*answer));
+    });
+  }
+  void Cancel() override { context.TryCancel(); }
+
   grpc::ClientContext context;
-  Request request;
+  std::unique_ptr<grpc::ClientAsyncResponseReader<Response>> reader;
   Response response;
   grpc::Status status;
   EtcdMember::Done<Response> done;
+  base::Executor* executor = nullptr;
+  std::weak_ptr<bool> alive;
 };
 
 class GrpcMember final : public EtcdMember {
  public:
   GrpcMember(const std::string& address, const EtcdTls& tls, base::Executor* executor)
       : executor_(executor),
-        calls_(std::make_shared<Calls>()),
         alive_(std::make_shared<bool>(true)),
         channel_(grpc::CreateCustomChannel(address, CredentialsFor(tls), Arguments())),
         kv_(etcdserverpb::KV::NewStub(channel_)),
         auth_(etcdserverpb::Auth::NewStub(channel_)) {}
-  ~GrpcMember() override { calls_->CancelAndAwait(); }
 
   void Range(const etcdserverpb::RangeRequest& request, const std::string& token,
              absl::Duration timeout, Done<etcdserverpb::RangeResponse> done) override {
-    Start<etcdserverpb::RangeRequest, etcdserverpb::RangeResponse>(
-        request, token, timeout, std::move(done),
-        [this](auto... arguments) { kv_->async()->Range(arguments...); });
+    Start(token, timeout, std::move(done), [&](grpc::ClientContext* context) {
+      return kv_->PrepareAsyncRange(context, request, &calls_.queue());
+    });
   }
   void Txn(const etcdserverpb::TxnRequest& request, const std::string& token,
            absl::Duration timeout, Done<etcdserverpb::TxnResponse> done) override {
-    Start<etcdserverpb::TxnRequest, etcdserverpb::TxnResponse>(
-        request, token, timeout, std::move(done),
-        [this](auto... arguments) { kv_->async()->Txn(arguments...); });
+    Start(token, timeout, std::move(done), [&](grpc::ClientContext* context) {
+      return kv_->PrepareAsyncTxn(context, request, &calls_.queue());
+    });
   }
   void Authenticate(const etcdserverpb::AuthenticateRequest& request, absl::Duration timeout,
                     Done<etcdserverpb::AuthenticateResponse> done) override {
-    Start<etcdserverpb::AuthenticateRequest, etcdserverpb::AuthenticateResponse>(
-        request, "", timeout, std::move(done),
-        [this](auto... arguments) { auth_->async()->Authenticate(arguments...); });
+    Start("", timeout, std::move(done), [&](grpc::ClientContext* context) {
+      return auth_->PrepareAsyncAuthenticate(context, request, &calls_.queue());
+    });
   }
 
  private:
-  template <typename Request, typename Response, typename Method>
-  void Start(const Request& request, const std::string& token, absl::Duration timeout,
-             Done<Response> done, const Method& method) {
-    auto call = std::make_shared<Call<Request, Response>>();
-    call->request = request;
+  template <typename Response, typename Prepare>
+  void Start(const std::string& token, absl::Duration timeout, Done<Response> done,
+             const Prepare& prepare) {
+    auto* const call = new Call<Response>;  // the queue's until it is answered
     call->done = std::move(done);
+    call->executor = executor_;
+    call->alive = alive_;
     if (!token.empty()) call->context.AddMetadata("token", token);
     call->context.set_deadline(MonotonicIn(timeout));
-    const std::shared_ptr<grpc::ClientContext> context(call, &call->context);
-    calls_->Add(context);
-    // On a thread of gRPC's. The destructor waits for Remove, so the executor is there until then.
-    std::function<void(grpc::Status)> returned =
-        [call, context, calls = calls_, executor = executor_,
-         alive = std::weak_ptr<bool>(alive_)](grpc::Status status) {
-          call->status = std::move(status);
-          executor->Post([call, alive] {
-            if (alive.expired()) return;
-            if (call->status.ok()) {
-              std::move(call->done)(std::move(call->response));
-            } else {
-              std::move(call->done)(
-                  absl::Status(static_cast<absl::StatusCode>(call->status.error_code()),
-                               call->status.error_message()));
-            }
-          });
-          calls->Remove(context);
-        };
-    method(&call->context, &call->request, &call->response, std::move(returned));
+    call->reader = prepare(&call->context);
+    calls_.Add(call);
+    call->reader->StartCall();
+    call->reader->Finish(&call->response, &call->status, static_cast<Pending*>(call));
   }
 
   base::Executor* const executor_;
-  const std::shared_ptr<Calls> calls_;
   const std::shared_ptr<bool> alive_;
   const std::shared_ptr<grpc::Channel> channel_;
   const std::unique_ptr<etcdserverpb::KV::Stub> kv_;
   const std::unique_ptr<etcdserverpb::Auth::Stub> auth_;
+  Calls calls_;  // first to go
 };
 
 }  // namespace
