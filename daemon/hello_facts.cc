@@ -6,6 +6,8 @@
 #include <utility>
 
 #include "absl/strings/ascii.h"
+#include "absl/strings/escaping.h"
+#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -30,7 +32,26 @@ bool TscFits(uint32_t want_khz, const HostFacts& host) {
   return apart * 1'000'000 <= uint64_t{want_khz} * kTscTolerancePpm;
 }
 
+// Both nodes must ask the same arbiter. It travels with the capabilities, as what the other must
+// have.
+constexpr absl::string_view kArbiterPrefix = "arbiter:";
+
+std::string ArbiterName(const romulus::v1::Config& config) {
+  const romulus::v1::Arbiter& arbiter = config.failover().arbiter();
+  if (arbiter.has_command()) return "arbiter:command";
+  if (arbiter.has_etcd()) return absl::StrCat("arbiter:etcd:", arbiter.etcd().prefix());
+  return "arbiter:none";
+}
+
+std::string ArbiterNameIn(const romulus::v1::Hello& hello) {
+  for (const std::string& name : hello.required_capabilities()) {
+    if (absl::StartsWith(name, kArbiterPrefix)) return name;
+  }
+  return "arbiter:none";
+}
+
 bool HasCapability(const HostFacts& host, absl::string_view name) {
+  if (absl::StartsWith(name, kArbiterPrefix)) return true;  // compared apart
   absl::string_view want = name;
   uint64_t want_bytes = 0;
   if (absl::ConsumePrefix(&want, "xsave:") && absl::SimpleAtoi(want, &want_bytes)) {
@@ -109,6 +130,7 @@ absl::StatusOr<wire::HelloInput> HelloFor(const romulus::v1::Config& config,
   }
   hello.tsc_khz = machine.tsc_khz();
   hello.required_capabilities = CapabilityNames(capabilities);
+  hello.required_capabilities.push_back(ArbiterName(config));
   hello.max_frame_bytes = kMaxFrameBytes;
   return hello;
 }
@@ -159,7 +181,16 @@ romulus::v1::HelloReply JudgeHello(const romulus::v1::Hello& hello,
     return missing;
   };
   judge.has_capability = [&host](absl::string_view name) { return HasCapability(host, name); };
-  return wire::EvaluateHello(hello, judge);
+  romulus::v1::HelloReply reply = wire::EvaluateHello(hello, judge);
+  const std::string theirs = ArbiterNameIn(hello);
+  if (const std::string own = ArbiterName(config); reply.accepted() && theirs != own) {
+    reply.set_accepted(false);
+    reply.set_reason(romulus::v1::REFUSAL_REASON_CAPABILITY);
+    reply.set_detail(absl::StrCat("failover.arbiter: '", absl::CHexEscape(theirs.substr(0, 200)),
+                                  "' on the primary, '", own,
+                                  "' here: both nodes must ask the same one"));
+  }
+  return reply;
 }
 
 std::vector<arch::CpuidEntry> CpuidOf(const romulus::v1::Hello& hello) {

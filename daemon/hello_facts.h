@@ -34,6 +34,7 @@ absl::StatusOr<wire::HelloInput> HelloFor(const romulus::v1::Config& config,
 struct HelloFacts {
   bool plays_secondary = true;
   std::string role_detail;
+  bool has_claim = false;  // the arbiter has not answered
   Term newest_term;
   romulus::v1::Holds holds = romulus::v1::HOLDS_NOTHING;
   Lineage lineage;

@@ -200,6 +200,7 @@ absl::Status Node::Run() {
   while (!exit_) {
     if (control_.io().run_one() == 0) break;
   }
+  if (begins_anew_) control_.io().poll();  // a signal to stop that has come meanwhile
   log_.Info("ended", {{"status", exit_status_}});
   return exit_status_;
 }

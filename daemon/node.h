@@ -70,7 +70,7 @@ class Node final : private GuestHostListener,
   // Until the role machine says exit. The status is what the process should end with.
   absl::Status Run();
   // After Run(): this node lost the term, and is to be made anew, as a secondary.
-  bool begins_anew() const { return begins_anew_; }
+  bool begins_anew() const { return begins_anew_ && !shutting_down_; }
 
  private:
   explicit Node(NodeOptions options, std::unique_ptr<kvm::System> system);

@@ -1,5 +1,6 @@
 // What the node asks its arbiter, and how it goes on asking until it is answered.
 #include <algorithm>
+#include <csignal>
 #include <optional>
 #include <utility>
 
@@ -47,6 +48,7 @@ absl::Status Node::OpenArbiter() {
 }
 
 absl::Status Node::ConsultArbiter() {
+  if (options_.role_given && !options_.start_as_primary) return absl::OkStatus();  // it will follow
   std::optional<ArbiterAnswer> answer;
   const absl::Time until = absl::Now() + kStartPatience;
   do {
@@ -56,6 +58,12 @@ absl::Status Node::ConsultArbiter() {
     while (!answer && control_.io().run_one() != 0) {
     }
     if (!answer) return absl::InternalError("the control loop ended");
+    // They are held until the node runs (romulusd.cc).
+    sigset_t pending;
+    if (::sigpending(&pending) == 0 &&
+        (::sigismember(&pending, SIGTERM) == 1 || ::sigismember(&pending, SIGINT) == 1)) {
+      return absl::CancelledError("told to stop while the arbiter was asked");
+    }
     if (answer->verdict == Verdict::kSilent) {
       log_.Warning("arbiter_silent", {{"detail", answer->detail}});
     }

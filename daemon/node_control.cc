@@ -203,6 +203,7 @@ HelloFacts Node::Facts() const {
   HelloFacts facts;
   facts.newest_term = state.newest_term;
   facts.lineage = state.lineage;
+  facts.has_claim = state.claim.has_value();
   if (state.role == failover::Role::kPrimary) {
     if (state.guest_running) facts.holds = v1::HOLDS_GUEST;
   } else if (state.committed || state.peer_connected || state.mode == failover::Mode::kPromoting) {

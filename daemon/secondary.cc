@@ -62,6 +62,7 @@ class Secondary::Inbound final : public replica::HelloPolicy,
     welcome_ = reply.accepted();
     return reply;
   }
+  bool MayGiveUp() override { return owner_->MayGiveUp(); }
   void OnHello(const v1::Hello& hello, const v1::HelloReply& reply) override {
     accepted_ = reply.accepted();
     Post([hello, reply](Inbound& self) {
@@ -258,6 +259,11 @@ wire::LinkListener* Secondary::Accept(std::unique_ptr<wire::Link> link, absl::st
 
 void Secondary::OnCrowded(const absl::Status& why, uint64_t ended) {
   parts_.control->Post([this, why, ended] { parts_.listener->OnCrowded(why, ended); });
+}
+
+bool Secondary::MayGiveUp() const {
+  std::lock_guard lock(mutex_);
+  return !facts_.has_claim;
 }
 
 void Secondary::HeardOfWelcome() {

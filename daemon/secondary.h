@@ -104,6 +104,7 @@ class Secondary final : private wire::LinkAcceptor {
   void OnCrowded(const absl::Status& why, uint64_t ended) override;
   romulus::v1::HelloReply Judge(const romulus::v1::Hello& hello);
   void HeardOfWelcome();
+  bool MayGiveUp() const;
   romulus::v1::HelloReply JudgeNow(const romulus::v1::Hello& hello, uint64_t* generation) const;
   // Control loop: the stream whose Hello was just accepted becomes the one that counts.
   void Accepted(const std::shared_ptr<Inbound>& inbound, const romulus::v1::Hello& hello);

@@ -20,7 +20,6 @@ using failover::Verdict;
 
 constexpr absl::Duration kLongest = absl::Minutes(10);
 constexpr int kYesCode = 0;
-constexpr int kNoCode = 1;
 
 class CommandArbiter final : public failover::Arbiter {
  public:
@@ -107,7 +106,6 @@ class CommandArbiter final : public failover::Arbiter {
     } else if (result.status.ok()) {
       how = absl::StrCat("ended with ", result.exit_code);
       if (result.exit_code == kYesCode) answer.verdict = Verdict::kYes;
-      if (result.exit_code == kNoCode) answer.verdict = Verdict::kNo;
     }
     answer.detail = absl::StrCat("fence command: ", how);
     if (answer.verdict != Verdict::kYes && !result.lines.empty()) {

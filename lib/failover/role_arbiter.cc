@@ -36,7 +36,10 @@ void Step::Answered() {
     case EventKind::kArbiterNo:
       return ArbiterNo(claim, reason);
     default:
-      return;  // void: another event says what came instead
+      // Void: another event says what came instead. Its term, agreed before, may be below the one
+      // that was never asked for.
+      if (state_.newest_term == claim.wanted) state_.newest_term = state_.term;
+      return;
   }
 }
 
@@ -63,6 +66,11 @@ void Step::ArbiterYes(const ArbiterClaim& claim, const std::string& reason) {
 void Step::ArbiterNo(const ArbiterClaim& claim, const std::string& reason) {
   Heard(event_.record.term);
   if (event_.ours) return AskAgain(claim, reason);
+  if (!policy_.arbiter_keeps_record) {
+    // It does not say who has the guest, so nothing of it is given up here.
+    state_.reason = absl::StrCat(reason, "; ", Because("the arbiter says no"));
+    return;
+  }
   const std::string why =
       absl::StrCat("the arbiter says no: ",
                    Because(absl::StrCat("term ", event_.record.term.value(), " has begun")));

@@ -99,6 +99,7 @@ void Step::Refused() {
 // Only a promotion over this guest ends it: without one the other was booted beside it, and this
 // one may hold the only state.
 void Step::MeetPrimary() {
+  if (policy_.arbiter_keeps_record) return AskWhoIsOver("another primary was met");
   const Newer newer = JudgeLineages(state_.lineage, event_.lineage);
   if (newer == Newer::kSecond) {
     return Fence(
@@ -116,6 +117,14 @@ void Step::MeetPrimary() {
           : "two primaries: the other node runs a guest of its own, and neither yields; stop the "
             "one that is not wanted and start it again as a secondary";
   if (!state_.output_open) absl::StrAppend(&state_.reason, "; output is held");
+}
+
+// The record is the one word on which both must agree: lineage and record can differ after an
+// operator's force, and then each would end one of the two.
+void Step::AskWhoIsOver(absl::string_view what) {
+  Heard(event_.term);
+  if (state_.peer_connected || state_.claim) return;
+  HoldAndAsk(Because(what));
 }
 
 void Step::PrimaryConnected() {
@@ -216,6 +225,11 @@ void Step::LoseSecondary(absl::string_view reason) {
 void Step::PrimaryGoodbye() {
   // Said on a stream of this guest's: it is the one that is continued there.
   if (event_.goodbye == GoodbyeReason::kPromoted) {
+    if (policy_.arbiter_keeps_record) {
+      CloseLink("the secondary was promoted");
+      state_.peer_connected = false;
+      return AskWhoIsOver("the secondary was promoted");
+    }
     return Fence(event_.term, Because("the secondary was promoted; start this node again as a "
                                       "secondary"));
   }

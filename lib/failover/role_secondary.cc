@@ -21,7 +21,8 @@ void Step::Secondary() {
       return SecondaryPeerSilent();
     case EventKind::kPeerHeard:
       state_.peer_silent = false;
-      if (state_.mode == Mode::kDegraded && state_.peer_connected && state_.committed) {
+      if (state_.mode == Mode::kDegraded && state_.peer_connected && state_.committed &&
+          !state_.claim) {
         Enter(Mode::kProtected, "the primary is heard again");
       }
       return;
@@ -73,8 +74,8 @@ void Step::SecondaryConnected() {
 void Step::StartPromotion(absl::string_view reason) {
   const Term term = PromotionTerm(policy_, state_.newest_term);
   if (AsksFirst()) {
-    if (!state_.claim) Ask(ClaimAction::kPromote, state_.term, term, reason);
-    return;
+    if (!state_.claim) return Ask(ClaimAction::kPromote, state_.term, term, reason);
+    return Enter(Mode::kDegraded, absl::StrCat(reason, "; asks the arbiter"));
   }
   state_.claim.reset();
   state_.confirmed = state_.term;  // as far as is known

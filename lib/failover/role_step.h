@@ -86,6 +86,7 @@ class Step {
   void EndedPrimary();
   void Refused();
   void MeetPrimary();
+  void AskWhoIsOver(absl::string_view what);
   void PrimaryConnected();
   void PrimaryAcked();
   void GoSolo(absl::string_view reason);

@@ -12,6 +12,9 @@ class HelloPolicy {
  public:
   virtual ~HelloPolicy() = default;
   virtual v1::HelloReply OnHello(const v1::Hello& hello) = 0;
+  // Whether the replica may be given up when the primary asks for it. False: it may be about to be
+  // promoted, and the primary gets no answer.
+  virtual bool MayGiveUp() { return true; }
 };
 
 }  // namespace romulus::replica

@@ -184,6 +184,29 @@ TEST(ArbiterPrimaryTest, AnOperatorsForceDoesNotWait) {
   EXPECT_EQ(node.state().confirmed, node.state().term);
 }
 
+// After an operator's force lineage and record may name different nodes: the record decides.
+TEST(ArbiterPrimaryTest, P3_OfTwoPrimariesTheRecordSaysWhichIsOver) {
+  for (const EventKind met : {K::kOtherPrimary, K::kPeerRefused, K::kGoodbye}) {
+    ArbiterDriver node(Arbitrated());
+    node.Solo();
+    Event event{};
+    event.kind = met;
+    event.term = Term(901);
+    event.holds = PeerHolds::kGuest;
+    event.lineage = {Term(901), Term(900), Term(900)};
+    event.goodbye = GoodbyeReason::kPromoted;
+    node.On(event);
+    EXPECT_TRUE(RunsGuest(node.state()));
+    EXPECT_FALSE(node.state().output_open);
+    ASSERT_TRUE(node.state().claim.has_value());
+    ArbiterDriver other = node;
+    node.Yes();
+    EXPECT_TRUE(node.state().output_open);
+    other.No();
+    EXPECT_EQ(other.mode(), Mode::kFenced);
+  }
+}
+
 // A fence command remembers nothing: it is asked only when the other node is lost.
 TEST(ArbiterPrimaryTest, ACommandFencesNobodyWhoIsNotLost) {
   Policy policy = Arbitrated();
@@ -254,7 +277,10 @@ TEST(ArbiterSecondaryTest, AClaimThatWasNotMadeIsForgotten) {
   node.On(K::kPeerSilent);
   node.Answer(K::kClaimVoid, node.state().claim->wanted);
   EXPECT_FALSE(node.state().claim.has_value());
-  node.On(K::kPeerConnected, Term(640));
+  // The stream's term was agreed before, and is below what would have been claimed.
+  const Term agreed = NextTerm(Arbitrated(0), NextTerm(Arbitrated(0), Term(32)));
+  ASSERT_LT(agreed, PromotionTerm(Arbitrated(1), Term(32)));
+  node.On(K::kPeerConnected, agreed);
   EXPECT_EQ(node.mode(), Mode::kSyncing);
 }
 
