@@ -33,6 +33,7 @@ Node::Node(const Parts& parts)
   const auto heard = [this] { last_sign_ns_ = parts_.clock->NowNs(); };
   HelloFacts facts = Facts();
   facts.plays_secondary = !parts_.start_as_primary;
+  facts.holds = v1::HOLDS_UNSPECIFIED;
   secondary_ = std::make_unique<Secondary>(
       Secondary::Parts{
           .node = parts_.index,
@@ -72,8 +73,9 @@ Node::Node(const Parts& parts)
     event.kind = EventKind::kStartPrimary;
   }
   Handle(std::move(event)).IgnoreError();
-  if (host_ != nullptr) ROMULUS_CHECK(host_->Start().ok());
   Tick();
+  if (host_ == nullptr) return;
+  ROMULUS_CHECK(host_->Start().ok());
   GuestTurn();
   CheckpointTurn();
 }
@@ -193,7 +195,7 @@ void Node::Connect() {
   hello.max_frame_bytes = codec::kDefaultMaxBodyBytes;
   hello.current_term = role_.state().term;
   hello.stream_term = role_.ProposedTerm();
-  hello.promoted_term = role_.state().promoted_term;
+  hello.lineage = role_.state().lineage;
   primary_->Connect(std::move(hello));
 }
 
@@ -272,14 +274,12 @@ void Node::Tick() {
 // --- the guest's threads
 
 void Node::GuestTurn() {
-  if (host_ != nullptr && host_->assembled()) {
-    host_->Step(parts_.scheduler->Number(), parts_.scheduler->Chance(64));
-  }
+  host_->Step(parts_.scheduler->Number(), parts_.scheduler->Chance(64));
   vcpu_.PostAfter(parts_.scheduler->Between(kGuestMinNs, kGuestMaxNs), [this] { GuestTurn(); });
 }
 
 void Node::CheckpointTurn() {
-  if (host_ != nullptr && host_->assembled() && !last_epoch_) {
+  if (!last_epoch_) {
     if (host_->staging_exhausted()) primary_->SendAllNow();
     host_->loop().Turn();
   }
@@ -384,9 +384,12 @@ HelloFacts Node::Facts() const {
   const failover::RoleState& state = role_.state();
   HelloFacts facts;
   facts.newest_term = state.newest_term;
-  facts.runs_guest = state.role == Role::kPrimary && state.guest_running;
-  facts.own_term = state.term;
-  facts.promoted_term = state.promoted_term;
+  facts.lineage = state.lineage;
+  if (state.role == Role::kPrimary) {
+    if (state.guest_running) facts.holds = v1::HOLDS_GUEST;
+  } else if (state.committed || state.peer_connected || state.mode == Mode::kPromoting) {
+    facts.holds = v1::HOLDS_REPLICA;
+  }
   facts.plays_secondary = state.role == Role::kSecondary && state.mode != Mode::kPromoting &&
                           state.mode != Mode::kFenced && state.mode != Mode::kFinished &&
                           !shutting_down_;

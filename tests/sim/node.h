@@ -74,6 +74,7 @@ class Node final : private PrimaryListener, private SecondaryListener {
   void AskUnprotect();
   void ResetDetector();
   void Tick();
+  // What the guest's threads do, from the moment that this loop knows of a guest.
   void GuestTurn();
   void CheckpointTurn();
   // Cuts one more epoch, waits for its ack (or not longer than a real flush) and goes on.

@@ -55,6 +55,19 @@ Event GoodbyeEvent(const v1::Goodbye& goodbye) {
   return event;
 }
 
+failover::PeerHolds HoldsFrom(v1::Holds holds) {
+  switch (holds) {
+    case v1::HOLDS_NOTHING:
+      return failover::PeerHolds::kNothing;
+    case v1::HOLDS_REPLICA:
+      return failover::PeerHolds::kReplica;
+    case v1::HOLDS_GUEST:
+      return failover::PeerHolds::kGuest;
+    default:
+      return failover::PeerHolds::kUnknown;
+  }
+}
+
 }  // namespace
 
 // --- as a primary
@@ -70,8 +83,8 @@ void Node::OnStreamRefused(const v1::HelloReply& reply) {
       EventKind::kPeerRefused,
       absl::StrCat("refused (", wire::RefusalReasonName(reply.reason()), "): ", reply.detail()));
   event.term = Term(reply.term());
-  event.by_term = reply.reason() == v1::REFUSAL_REASON_TERM;
-  event.two_primaries = reply.reason() == v1::REFUSAL_REASON_TWO_PRIMARIES;
+  event.holds = HoldsFrom(reply.holds());
+  event.lineage = wire::LineageFrom(reply.lineage());
   Handle(std::move(event)).IgnoreError();
   RetryConnect();
 }
@@ -100,17 +113,13 @@ void Node::OnHello(const v1::Hello& hello, const v1::HelloReply& reply) {
     Handle(WithTerm(EventKind::kPeerConnected, Term(hello.term()))).IgnoreError();
     return;
   }
-  const bool two_primaries = reply.reason() == v1::REFUSAL_REASON_TWO_PRIMARIES;
-  const bool promoted_over_us =
-      role_.state().guest_running && Term(hello.promoted_term()) > role_.state().term;
-  if (two_primaries || promoted_over_us || Term(hello.current_term()) > role_.state().newest_term) {
-    Event event =
-        EventOf(EventKind::kHigherTerm,
-                absl::StrCat(hello.node_name(), " runs the guest in term ", hello.current_term()));
-    event.term = Term(hello.current_term());
-    event.promoted_term = Term(hello.promoted_term());
-    Handle(std::move(event)).IgnoreError();
-  }
+  if (reply.holds() == v1::HOLDS_UNSPECIFIED) return;
+  Event event =
+      EventOf(EventKind::kOtherPrimary,
+              absl::StrCat(hello.node_name(), " runs the guest in term ", hello.current_term()));
+  event.term = Term(hello.current_term());
+  event.lineage = wire::LineageFrom(hello.lineage());
+  Handle(std::move(event)).IgnoreError();
 }
 
 void Node::OnCommitted(Term term, EpochId epoch) {
@@ -136,7 +145,9 @@ void Node::OnPromotion(absl::StatusOr<PromotedGuest> promoted, bool replica_inta
     return Handle(std::move(event)).IgnoreError();
   }
   host_ = promoted->host;
-  Handle(WithTerm(EventKind::kPromotionDone, role_.state().newest_term)).IgnoreError();
+  GuestTurn();
+  CheckpointTurn();
+  Handle(WithTerm(EventKind::kPromotionDone, promoted->promotion.from_term)).IgnoreError();
 }
 
 }  // namespace romulus::sim

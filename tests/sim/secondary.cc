@@ -173,9 +173,8 @@ v1::HelloReply Secondary::Judge(const v1::Hello& hello) const {
   judge.plays_secondary = facts_.plays_secondary;
   judge.role_detail = facts_.role_detail;
   judge.newest_term = facts_.newest_term;
-  judge.runs_guest = facts_.runs_guest;
-  judge.own_term = facts_.own_term;
-  judge.promoted_term = facts_.promoted_term;
+  judge.holds = facts_.holds;
+  judge.lineage = facts_.lineage;
   return wire::EvaluateHello(hello, judge);
 }
 

@@ -27,9 +27,8 @@ struct HelloFacts {
   bool plays_secondary = true;
   std::string role_detail;
   Term newest_term;
-  bool runs_guest = false;
-  Term own_term;
-  Term promoted_term;
+  v1::Holds holds = v1::HOLDS_NOTHING;
+  Lineage lineage;
 };
 
 struct PromotedGuest {

@@ -1,7 +1,9 @@
-// Runs schedules by seed. `sim --seed N --trace` shows one, event by event.
-#include <CLI/CLI.hpp>
+// Runs schedules by seed; `--seed N` shows one, event by event.
+#include <getopt.h>
+
 #include <chrono>
 #include <cstdio>
+#include <cstdlib>
 #include <string>
 
 #include "absl/strings/str_cat.h"
@@ -94,24 +96,48 @@ int Main(const Flags& flags) {
 }  // namespace romulus::sim
 
 int main(int argc, char** argv) {
-  CLI::App app("Simulated schedules of two nodes, by seed (tests/sim/README.md)");
   romulus::sim::Flags flags;
-  app.add_option("--from", flags.from, "first seed");
-  app.add_option("--count", flags.count,
-                 "how many seeds; from 1000 on, all faults must have happened");
-  const auto one = [&flags](uint64_t seed) {
-    flags.from = seed;
-    flags.count = 1;
-    flags.trace = true;
-  };
-  app.add_option_function<uint64_t>("--seed", one, "this one alone, with a trace");
-  app.add_option("--break", flags.broken,
-                 "release_before_ack, promote_though_primary_answers, forget_put_back")
-      ->check(CLI::IsMember(
-          {"release_before_ack", "promote_though_primary_answers", "forget_put_back"}));
-  app.add_flag("--expect-violation", flags.expect_violation, "fail unless there is one");
-  app.add_flag("--no-faults", flags.no_faults);
-  app.add_flag("--keep-going", flags.keep_going, "do not stop at the first violation");
-  CLI11_PARSE(app, argc, argv);
+  static const option kOptions[] = {
+      {"from", required_argument, nullptr, 'f'},       {"count", required_argument, nullptr, 'c'},
+      {"seed", required_argument, nullptr, 's'},       {"break", required_argument, nullptr, 'b'},
+      {"expect-violation", no_argument, nullptr, 'e'}, {"no-faults", no_argument, nullptr, 'n'},
+      {"keep-going", no_argument, nullptr, 'k'},       {nullptr, 0, nullptr, 0}};
+  int got;
+  while ((got = getopt_long(argc, argv, "", kOptions, nullptr)) != -1) {
+    switch (got) {
+      case 'f':
+        flags.from = std::strtoull(optarg, nullptr, 10);
+        break;
+      case 'c':
+        flags.count = std::strtoull(optarg, nullptr, 10);
+        break;
+      case 's':
+        flags.from = std::strtoull(optarg, nullptr, 10);
+        flags.count = 1;
+        flags.trace = true;
+        break;
+      case 'b':
+        flags.broken = optarg;
+        break;
+      case 'e':
+        flags.expect_violation = true;
+        break;
+      case 'n':
+        flags.no_faults = true;
+        break;
+      case 'k':
+        flags.keep_going = true;
+        break;
+      default:
+        std::fprintf(stderr, "tests/sim/README.md says how to call this\n");
+        return 2;
+    }
+  }
+  if (!flags.broken.empty() &&
+      romulus::sim::BrokenFrom(flags.broken) == romulus::sim::Broken::kNothing) {
+    std::fprintf(
+        stderr, "--break: release_before_ack, promote_though_primary_answers or forget_put_back\n");
+    return 2;
+  }
   return romulus::sim::Main(flags);
 }
