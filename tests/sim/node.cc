@@ -30,6 +30,15 @@ Node::Node(const Parts& parts)
       checkpoint_(parts.scheduler, process_),
       vcpu_(parts.scheduler, process_),
       helper_(parts.scheduler, process_) {
+  if (parts_.quorum != nullptr) {
+    const failover::ArbiterIdentity who = {.vm_name = "sim",
+                                           .vm_uuid = "sim-uuid",
+                                           .node = NodeName(parts_.index),
+                                           .peer = NodeName(1 - parts_.index),
+                                           .build = "sim"};
+    arbiter_ = std::make_unique<SimArbiter>(parts_.index, who, parts_.quorum, parts_.scheduler,
+                                            &control_, parts_.tally);
+  }
   const auto heard = [this] { last_sign_ns_ = parts_.clock->NowNs(); };
   HelloFacts facts = Facts();
   facts.plays_secondary = !parts_.start_as_primary;
@@ -71,6 +80,7 @@ Node::Node(const Parts& parts)
     host_ = std::make_shared<Host>(HostParts(), parts_.pools->Memory());
     host_->Boot(parts_.life);
     event.kind = EventKind::kStartPrimary;
+    event.record = parts_.record_at_start;
   }
   Handle(std::move(event)).IgnoreError();
   Tick();
@@ -110,6 +120,9 @@ absl::Status Node::Handle(failover::Event event) {
   const failover::RoleState& now = role_.state();
   if (parts_.trace) TraceEvent(event, before);
   parts_.oracle->Entered(parts_.index, before, now);
+  if (before.mode != now.mode && now.mode == Mode::kFenced && parts_.policy.arbiter_keeps_record) {
+    control_.Post([this] { begins_anew_ = exit_ = true; });
+  }
   absl::Status refused;
   for (const failover::Action& action : actions) {
     if (action.kind == ActionKind::kRefuse) {
@@ -176,6 +189,8 @@ void Node::Execute(const failover::Action& action) {
       return AskUnprotect();
     case ActionKind::kPromote:
       return secondary_->Promote(action.term);
+    case ActionKind::kClaim:
+      return Claim(action.claim);
     case ActionKind::kDropReplica:
       return secondary_->NewReplica();
     case ActionKind::kExit:
@@ -241,6 +256,50 @@ void Node::AskUnprotect() {
     event.kind = EventKind::kUnprotectUnanswered;
     Handle(std::move(event)).IgnoreError();
   });
+}
+
+void Node::Claim(const failover::ArbiterClaim& claim) {
+  const bool promotes = claim.action == failover::ClaimAction::kPromote;
+  failover::Event event{};
+  event.term = claim.wanted;
+  if (promotes && parts_.broken == Broken::kPromoteWithoutArbiter) {
+    event.kind = EventKind::kArbiterYes;
+    return control_.Post([this, event] { Handle(event).IgnoreError(); });
+  }
+  if (promotes && secondary_->primary_is_coming()) {
+    event.kind = EventKind::kClaimVoid;
+    return control_.Post([this, event] { Handle(event).IgnoreError(); });
+  }
+  ask_backoff_ns_ = 0;
+  control_.Post([this, claim] { Ask(claim); });
+}
+
+void Node::Ask(const failover::ArbiterClaim& claim) {
+  if (arbiter_ == nullptr || role_.state().claim != claim) return;
+  arbiter_->Claim(
+      claim, absl::Nanoseconds(kArbiterTimeoutNs),
+      [this, claim](failover::ArbiterAnswer answer) { OnArbiterAnswer(claim, answer); });
+}
+
+void Node::OnArbiterAnswer(const failover::ArbiterClaim& claim,
+                           const failover::ArbiterAnswer& answer) {
+  if (role_.state().claim != claim) return;
+  failover::Event event{};
+  event.kind = EventKind::kArbiterSilent;
+  event.detail = answer.detail;
+  event.term = claim.wanted;
+  event.record = answer.record;
+  event.ours = answer.record.holder == NodeName(parts_.index);
+  if (answer.verdict == failover::Verdict::kYes) {
+    event.kind = EventKind::kArbiterYes;
+  } else if (answer.verdict == failover::Verdict::kNo) {
+    event.kind = EventKind::kArbiterNo;
+  } else {
+    ask_backoff_ns_ = std::clamp(2 * ask_backoff_ns_, kAskMinNs, kAskMaxNs);
+    control_.PostAfter(ask_backoff_ns_, [this, claim] { Ask(claim); });
+  }
+  if (event.kind != EventKind::kArbiterSilent) ask_backoff_ns_ = 0;
+  Handle(std::move(event)).IgnoreError();
 }
 
 void Node::ResetDetector() {
@@ -392,7 +451,7 @@ HelloFacts Node::Facts() const {
   }
   facts.plays_secondary = state.role == Role::kSecondary && state.mode != Mode::kPromoting &&
                           state.mode != Mode::kFenced && state.mode != Mode::kFinished &&
-                          !shutting_down_;
+                          !state.claim && !shutting_down_;
   if (!facts.plays_secondary) facts.role_detail = std::string(failover::ModeName(state.mode));
   return facts;
 }

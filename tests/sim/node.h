@@ -8,8 +8,10 @@
 #include <memory>
 #include <string>
 
+#include "failover/arbiter.h"
 #include "failover/failure_detector.h"
 #include "failover/role_machine.h"
+#include "sim/arbiter.h"
 #include "sim/primary.h"
 #include "sim/secondary.h"
 
@@ -20,6 +22,7 @@ enum class Broken : uint8_t {
   kNothing,
   kReleaseBeforeAck,
   kPromoteThoughPrimaryAnswers,
+  kPromoteWithoutArbiter,
   kForgetPutBack,
 };
 
@@ -30,6 +33,8 @@ class Node final : private PrimaryListener, private SecondaryListener {
     bool start_as_primary = false;
     uint64_t life = 0;  // of the guest that it boots
     failover::Policy policy;
+    Quorum* quorum = nullptr;  // null: no arbiter
+    failover::ArbiterRecord record_at_start;
     Broken broken = Broken::kNothing;
     Scheduler* scheduler = nullptr;
     Network* network = nullptr;
@@ -59,6 +64,7 @@ class Node final : private PrimaryListener, private SecondaryListener {
   const failover::RoleState& state() const { return role_.state(); }
   const std::shared_ptr<Host>& host() const { return host_; }
   bool exited() const { return exit_; }
+  bool begins_anew() const { return begins_anew_; }
   // Nothing waits to be handled: what the role machine says is what is known.
   bool quiet() const { return control_.idle() && secondary_->quiet(); }
   const replica::ReplicaStore& store() const { return secondary_->store(); }
@@ -72,6 +78,10 @@ class Node final : private PrimaryListener, private SecondaryListener {
   void RetryConnect();
   void CloseLinks(const failover::Action& action);
   void AskUnprotect();
+  // daemon/node_arbiter.cc.
+  void Claim(const failover::ArbiterClaim& claim);
+  void Ask(const failover::ArbiterClaim& claim);
+  void OnArbiterAnswer(const failover::ArbiterClaim& claim, const failover::ArbiterAnswer& answer);
   void ResetDetector();
   void Tick();
   // What the guest's threads do, from the moment that this loop knows of a guest.
@@ -111,6 +121,7 @@ class Node final : private PrimaryListener, private SecondaryListener {
   Thread checkpoint_;
   Thread vcpu_;
   Thread helper_;
+  std::unique_ptr<failover::Arbiter> arbiter_;
   std::shared_ptr<Host> host_;
   std::unique_ptr<Primary> primary_;
   std::unique_ptr<Secondary> secondary_;
@@ -124,6 +135,8 @@ class Node final : private PrimaryListener, private SecondaryListener {
   bool shutting_down_ = false;
   bool last_epoch_ = false;  // no more are cut
   bool exit_ = false;
+  bool begins_anew_ = false;
+  uint64_t ask_backoff_ns_ = 0;
 };
 
 }  // namespace romulus::sim

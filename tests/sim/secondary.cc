@@ -50,11 +50,15 @@ class Secondary::Inbound final : public replica::HelloPolicy,
 
   v1::HelloReply OnHello(const v1::Hello& hello) override {
     said_hello_ = true;
-    return owner_->Judge(hello);
+    v1::HelloReply reply = owner_->Judge(hello);
+    welcome_ = reply.accepted();
+    owner_->coming_ += welcome_;
+    return reply;
   }
   void OnHello(const v1::Hello& hello, const v1::HelloReply& reply) override {
     accepted_ = reply.accepted();
     Post([hello, reply](Inbound& self) {
+      self.owner_->coming_ -= self.welcome_;
       if (reply.accepted()) self.owner_->current_ = self.shared_from_this();
       self.owner_->parts_.listener->OnHello(hello, reply);
     });
@@ -98,6 +102,7 @@ class Secondary::Inbound final : public replica::HelloPolicy,
   const std::shared_ptr<replica::ReplicaStore> store_;
   const std::shared_ptr<memory::GuestMemory> memory_;  // the store's
   bool said_hello_ = false;
+  bool welcome_ = false;
   bool accepted_ = false;
   bool commit_told_ = false;
   replica::EpochKey newest_;

@@ -78,6 +78,8 @@ class Secondary {
   void SlowDisk(uint64_t until_ns) { slow_disk_until_ns_ = until_ns; }
 
   const replica::ReplicaStore& store() const { return *store_; }
+  // Hellos that were welcome, of which the control loop has not heard.
+  bool primary_is_coming() const { return coming_ != 0; }
   bool quiet() const { return worker_.idle(); }
 
  private:
@@ -97,6 +99,7 @@ class Secondary {
   std::set<std::shared_ptr<Inbound>> streams_;
   std::shared_ptr<Inbound> current_;
   uint64_t slow_disk_until_ns_ = 0;
+  uint64_t coming_ = 0;
   std::shared_ptr<Host> prepared_;
   Thread worker_;
   Thread heartbeats_;

@@ -25,6 +25,7 @@ struct Flags {
 Broken BrokenFrom(const std::string& name) {
   if (name == "release_before_ack") return Broken::kReleaseBeforeAck;
   if (name == "promote_though_primary_answers") return Broken::kPromoteThoughPrimaryAnswers;
+  if (name == "promote_without_arbiter") return Broken::kPromoteWithoutArbiter;
   if (name == "forget_put_back") return Broken::kForgetPutBack;
   return Broken::kNothing;
 }
@@ -40,6 +41,8 @@ void Print(const Tally& tally) {
       "seen, %lu said again; %lu protected at the end\n",
       tally.epochs_cut, tally.epochs_acked, tally.epochs_aborted, tally.parts_shipped,
       tally.console_bytes, tally.said_again, tally.protected_at_end);
+  std::printf("claims: %lu yes, %lu no, %lu silent, %lu errors; %lu promotions forgotten\n",
+              tally.claims[0], tally.claims[1], tally.claims[2], tally.claims[3], tally.forgotten);
   std::printf("faults:");
   for (size_t i = 0; i < kFaultCount; ++i) {
     std::printf(" %s %lu", std::string(kFaultNames[i]).c_str(), tally.faults[i]);
@@ -58,6 +61,7 @@ bool SawEverything(const Tally& tally) {
   for (size_t i = 0; i < kFaultCount; ++i) want(kFaultNames[i], tally.faults[i]);
   want("promotion", tally.promotions);
   want("fenced", tally.fenced);
+  want("claim answered with no", tally.claims[static_cast<size_t>(failover::Verdict::kNo)]);
   want("epoch aborted", tally.epochs_aborted);
   want("part shipped early", tally.parts_shipped);
   want("byte said again", tally.said_again);
@@ -135,8 +139,9 @@ int main(int argc, char** argv) {
   }
   if (!flags.broken.empty() &&
       romulus::sim::BrokenFrom(flags.broken) == romulus::sim::Broken::kNothing) {
-    std::fprintf(
-        stderr, "--break: release_before_ack, promote_though_primary_answers or forget_put_back\n");
+    std::fprintf(stderr,
+                 "--break: release_before_ack, promote_though_primary_answers, "
+                 "promote_without_arbiter or forget_put_back\n");
     return 2;
   }
   return romulus::sim::Main(flags);

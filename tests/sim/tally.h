@@ -7,6 +7,7 @@
 #include <cstdint>
 
 #include "absl/strings/string_view.h"
+#include "failover/arbiter.h"
 
 namespace romulus::sim {
 
@@ -36,8 +37,12 @@ enum class Fault : uint8_t {
   kOpPause,
   kSigterm,
   kGuestEnds,
+  kArbiterMinority,  // one member is down, or out of one node's reach
+  kArbiterOutage,    // most of them are down
+  kArbiterCutOff,    // one node reaches none
+  kAnswerLost,       // the claim took effect
 };
-inline constexpr size_t kFaultCount = static_cast<size_t>(Fault::kGuestEnds) + 1;
+inline constexpr size_t kFaultCount = static_cast<size_t>(Fault::kAnswerLost) + 1;
 inline constexpr std::array<absl::string_view, kFaultCount> kFaultNames = {"process_dies",
                                                                            "host_dies",
                                                                            "restart",
@@ -62,7 +67,11 @@ inline constexpr std::array<absl::string_view, kFaultCount> kFaultNames = {"proc
                                                                            "op_protect",
                                                                            "op_pause",
                                                                            "sigterm",
-                                                                           "guest_ends"};
+                                                                           "guest_ends",
+                                                                           "arbiter_minority",
+                                                                           "arbiter_outage",
+                                                                           "arbiter_cut_off",
+                                                                           "answer_lost"};
 
 struct Tally {
   std::array<uint64_t, kFaultCount> faults{};
@@ -79,6 +88,8 @@ struct Tally {
   uint64_t console_bytes = 0;  // seen by the client
   uint64_t said_again = 0;
   uint64_t protected_at_end = 0;
+  uint64_t forgotten = 0;  // promotions that nobody remembers: World::Kill
+  std::array<uint64_t, failover::kVerdictCount> claims{};  // by verdict
 
   void Count(Fault fault) { ++faults[static_cast<size_t>(fault)]; }
 };

@@ -16,6 +16,9 @@ inline constexpr uint64_t kReconnectMinNs = 10 * kMillisecond;
 inline constexpr uint64_t kReconnectMaxNs = 100 * kMillisecond;
 inline constexpr uint64_t kUnprotectTimeoutNs = 200 * kMillisecond;
 inline constexpr uint64_t kFlushTimeoutNs = 250 * kMillisecond;
+inline constexpr uint64_t kArbiterTimeoutNs = 80 * kMillisecond;
+inline constexpr uint64_t kAskMinNs = 10 * kMillisecond;
+inline constexpr uint64_t kAskMaxNs = 120 * kMillisecond;
 // A guest's step, a look at the governor: once in between these.
 inline constexpr uint64_t kGuestMinNs = 10 * kMillisecond;
 inline constexpr uint64_t kGuestMaxNs = 50 * kMillisecond;
@@ -26,9 +29,9 @@ inline constexpr uint64_t kLookMaxNs = 40 * kMillisecond;
 inline constexpr uint64_t kFaultsEndNs = 1500 * kMillisecond;
 inline constexpr uint64_t kEndNs = 6000 * kMillisecond;
 inline constexpr uint64_t kRepairEveryNs = 150 * kMillisecond;
-// How long a primary may not know yet that it is not protected any more: silence, clocks that
-// drift, threads that are late.
-inline constexpr uint64_t kMayNotKnowNs = 600 * kMillisecond;
+// How long a primary may not know yet that it is not protected any more: what a partition held
+// back is heard when it ends, then silence, by a clock that drifts.
+inline constexpr uint64_t kMayNotKnowNs = 1000 * kMillisecond;
 
 }  // namespace romulus::sim
 

@@ -25,9 +25,12 @@ World::World(const Options& options, Pools* pools, Tally* tally)
       scheduler_(options.seed),
       oracle_(&scheduler_, tally),
       network_(&scheduler_, tally) {
-  rules_ = static_cast<Rules>(scheduler_.Pick(4) % 3);  // the automatic half the time
+  constexpr Rules kDrawn[] = {Rules::kAutomatic,  Rules::kAutomatic, Rules::kManualHold,
+                              Rules::kManualSolo, Rules::kArbiter,   Rules::kArbiter};
+  rules_ = kDrawn[scheduler_.Pick(std::size(kDrawn))];
   careless_ = scheduler_.Chance(8);
   if (options_.broken == Broken::kPromoteThoughPrimaryAnswers) rules_ = Rules::kManualSolo;
+  if (options_.broken == Broken::kPromoteWithoutArbiter) rules_ = Rules::kArbiter;
   for (auto& clock : clocks_) {
     const int64_t drift_ppm =
         scheduler_.Chance(2) ? 0 : static_cast<int64_t>(scheduler_.Pick(100'000)) - 50'000;
@@ -53,11 +56,12 @@ void World::Trace(int node, const std::string& what) {
 
 std::string World::Run() {
   ++tally_->schedules;
-  constexpr absl::string_view kRuleNames[] = {"automatic", "manual, hold", "manual, solo"};
+  constexpr absl::string_view kRuleNames[] = {"automatic", "manual, hold", "manual, solo",
+                                              "arbiter"};
   Trace(-1, absl::StrCat("seed ", options_.seed, ", ", kRuleNames[static_cast<size_t>(rules_)],
                          careless_ ? ", careless operator" : ""));
-  Start(0, /*as_primary=*/true);
-  Start(1, /*as_primary=*/false);
+  Start(0, /*as_primary=*/true, /*as_told=*/true);
+  Start(1, /*as_primary=*/false, /*as_told=*/true);
   RunUntil(scheduler_.Between(20, 400) * kMillisecond);
   const uint64_t faults = options_.faults ? scheduler_.Pick(9) : 0;
   std::vector<uint64_t> at_ns;
@@ -72,6 +76,7 @@ std::string World::Run() {
   if (!Over()) RunUntil(kFaultsEndNs);
   faults_over_ = true;
   network_.Heal();
+  quorum_.Mend();
   Trace(-1, "heals");
   while (!Over() && scheduler_.now_ns() < kEndNs) {
     Repair();
@@ -99,7 +104,8 @@ void World::Bury() {
 
 failover::Policy World::PolicyOf(int index) const {
   failover::Policy policy;
-  policy.auto_failover = rules_ == Rules::kAutomatic;
+  policy.auto_failover = rules_ == Rules::kAutomatic || rules_ == Rules::kArbiter;
+  policy.arbiter = policy.arbiter_keeps_record = rules_ == Rules::kArbiter;
   policy.on_secondary_lost = rules_ == Rules::kManualSolo ? failover::OnSecondaryLost::kSolo
                                                           : failover::OnSecondaryLost::kHold;
   policy.node_index = static_cast<uint64_t>(index);
@@ -107,7 +113,11 @@ failover::Policy World::PolicyOf(int index) const {
   return policy;
 }
 
-void World::Start(int index, bool as_primary) {
+void World::Start(int index, bool as_primary, bool as_told) {
+  if (rules_ == Rules::kArbiter && !as_told) {
+    if (!quorum_.Reaches(index)) return Trace(index, "cannot start: the arbiter does not answer");
+    as_primary = quorum_.record.holder == NodeName(index);
+  }
   Trace(index, as_primary ? "starts as primary" : "starts as secondary");
   network_.HostIsBack(index);
   host_down_[index] = false;
@@ -116,6 +126,10 @@ void World::Start(int index, bool as_primary) {
   parts.start_as_primary = as_primary;
   parts.life = as_primary ? ++lives_ : 0;
   parts.policy = PolicyOf(index);
+  if (rules_ == Rules::kArbiter) {
+    parts.quorum = &quorum_;
+    parts.record_at_start = quorum_.record;
+  }
   parts.broken = options_.broken;
   parts.scheduler = &scheduler_;
   parts.network = &network_;
@@ -126,11 +140,19 @@ void World::Start(int index, bool as_primary) {
   parts.let_others_run = [this](uint64_t ns) { RunUntil(scheduler_.now_ns() + ns); };
   if (options_.trace)
     parts.trace = [this](int node, const std::string& what) { Trace(node, what); };
+  over_and_out_[index] = false;
   nodes_[index] = std::make_unique<Node>(parts);
 }
 
 void World::Kill(int index, bool host_too) {
   if (nodes_[index] == nullptr) return;
+  // A guest of memory alone, promoted without an arbiter: with its process goes all that knows of
+  // the promotion, and the old primary, whose output is held, goes on with the next secondary.
+  if (rules_ != Rules::kArbiter && nodes_[index]->state().lineage.promoted > Term() &&
+      Runs(1 - index) && !oracle_.risk_taken()) {
+    ++tally_->forgotten;
+    oracle_.SetRiskTaken(true);
+  }
   Trace(index, host_too ? "host dies" : "process ends");
   host_down_[index] = host_too;
   network_.Kill(index, host_too);
@@ -226,6 +248,11 @@ void World::DoFault(Fault fault, int index) {
       if (!Runs(index) || !scheduler_.Chance(4)) return;
       count();
       return node->GuestEnds();
+    case Fault::kArbiterMinority:
+    case Fault::kArbiterOutage:
+    case Fault::kArbiterCutOff:
+    case Fault::kAnswerLost:
+      return DoArbiter(fault, index);
     case Fault::kOldStream:
     case Fault::kClockDrift:
       return;  // they come by themselves
@@ -234,10 +261,32 @@ void World::DoFault(Fault fault, int index) {
   }
 }
 
+void World::DoArbiter(Fault fault, int index) {
+  if (rules_ != Rules::kArbiter) return;
+  Trace(index, absl::StrCat("fault: ", kFaultNames[static_cast<size_t>(fault)]));
+  if (fault == Fault::kAnswerLost) {
+    ++quorum_.answers_to_lose;  // counted when it is
+    return;
+  }
+  tally_->Count(fault);
+  const int member = static_cast<int>(scheduler_.Pick(kMembers));
+  if (fault == Fault::kArbiterCutOff) {
+    quorum_.cut[index] = {true, true, true};
+  } else if (scheduler_.Chance(2) && fault == Fault::kArbiterMinority) {
+    quorum_.cut[index][member] = true;
+  } else {
+    quorum_.down[member] = true;
+    if (fault == Fault::kArbiterOutage) quorum_.down[(member + 1) % kMembers] = true;
+  }
+  scheduler_.After(scheduler_.Between(20, 500) * kMillisecond, [this] { quorum_.Mend(); });
+}
+
 void World::DoOperator(Fault fault, int index) {
   Node* const node = nodes_[index].get();
   if (node == nullptr) return;
-  const bool other_is_dead = !Runs(1 - index) && !Holds(1 - index);
+  // A word that the arbiter would not give is never safe.
+  const bool is_arbiters = rules_ == Rules::kArbiter;
+  const bool other_is_dead = !Runs(1 - index) && !Holds(1 - index) && !is_arbiters;
   const auto say = [&](EventKind kind, bool force, bool is_safe) {
     if (!is_safe && !careless_) return;
     tally_->Count(fault);
@@ -249,7 +298,7 @@ void World::DoOperator(Fault fault, int index) {
       // Where a primary goes on alone, who promotes must know that it does not.
       return say(EventKind::kOpFailover, false, rules_ != Rules::kManualSolo || !Runs(1 - index));
     case Fault::kOpFailoverForced:
-      return say(EventKind::kOpFailover, true, !Runs(1 - index));
+      return say(EventKind::kOpFailover, true, !Runs(1 - index) && !is_arbiters);
     case Fault::kOpUnprotect:
       return say(EventKind::kOpUnprotect, false, true);
     case Fault::kOpUnprotectForced:
@@ -269,8 +318,8 @@ void World::DoOperator(Fault fault, int index) {
 void World::BootAnew() {
   Kill(0, false);
   Kill(1, false);
-  Start(1, /*as_primary=*/false);
-  Start(0, /*as_primary=*/true);
+  Start(1, /*as_primary=*/false, /*as_told=*/true);
+  Start(0, /*as_primary=*/true, /*as_told=*/true);
 }
 
 void World::Repair() {
@@ -290,6 +339,7 @@ void World::Repair() {
   }
   for (int index = 0; index < 2; ++index) {
     Node* const node = nodes_[index].get();
+    if (node == nullptr) continue;
     const failover::RoleState& state = node->state();
     if (state.role == Role::kPrimary) {
       if (!state.protect_wanted) node->Operator(EventKind::kOpProtect);
@@ -320,6 +370,14 @@ void World::Check() {
     Node* const node = nodes_[index].get();
     if (node == nullptr) continue;
     CheckProtection(index);
+    if (node->begins_anew() && !over_and_out_[index]) {
+      over_and_out_[index] = true;
+      scheduler_.After(kMillisecond, [this, index, node] {
+        if (nodes_[index].get() != node) return;
+        Kill(index, false);
+        Start(index, /*as_primary=*/false, /*as_told=*/true);
+      });
+    }
     const failover::RoleState& state = node->state();
     if (state.role != Role::kSecondary || !state.committed || !node->quiet()) continue;
     const replica::ReplicaStatus status = node->store().status();
@@ -379,6 +437,7 @@ void World::CheckEnd() {
     return;
   }
   const auto name = [&](int index) {
+    if (nodes_[index] == nullptr) return absl::StrCat("node ", index, " is down");
     const failover::RoleState& state = nodes_[index]->state();
     return absl::StrCat("node ", index, " ", std::string(failover::RoleName(state.role)), " ",
                         std::string(failover::ModeName(state.mode)), " in term ",

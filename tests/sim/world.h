@@ -20,8 +20,8 @@ namespace romulus::sim {
 enum class Rules : uint8_t {
   kAutomatic,   // auto_failover, output held when the secondary is lost
   kManualHold,  // an operator promotes, output held
-  kManualSolo,  // an operator promotes, the primary goes on alone: the default without
-                // auto_failover
+  kManualSolo,  // an operator promotes, the primary goes on alone: the default
+  kArbiter,     // automatic, and every step from one term to the next is claimed
 };
 
 struct Options {
@@ -46,11 +46,13 @@ class World {
   void RunUntil(uint64_t until_ns);
   void Trace(int node, const std::string& what);
 
-  void Start(int index, bool as_primary);
+  // With an arbiter its record decides, unless `as_told`.
+  void Start(int index, bool as_primary, bool as_told = false);
   void Kill(int index, bool host_too);
   void Bury();
   void DoFault(Fault fault, int index);
   void DoOperator(Fault fault, int index);
+  void DoArbiter(Fault fault, int index);
   void Restart(int index);
   // What an operator does once the faults are over.
   void Repair();
@@ -68,6 +70,7 @@ class World {
   Scheduler scheduler_;
   Oracle oracle_;
   Network network_;
+  Quorum quorum_;
   Rules rules_ = Rules::kAutomatic;
   bool careless_ = false;  // the operator uses force without looking
   uint64_t lives_ = 0;
@@ -75,6 +78,7 @@ class World {
   std::array<std::unique_ptr<Node>, 2> nodes_;
   std::vector<std::unique_ptr<Node>> graves_;
   std::array<bool, 2> host_down_{};
+  std::array<bool, 2> over_and_out_{};   // it ended as a loser, and begins anew
   std::array<uint64_t, 2> unwell_ns_{};  // since when a primary says protected and is not; 0: it is
   int nesting_ = 0;
   uint64_t next_look_ns_ = 0;
