@@ -254,8 +254,11 @@ TEST(ArbiterSecondaryTest, AClaimThatWasNotMadeIsForgotten) {
   node.On(K::kPeerSilent);
   node.Answer(K::kClaimVoid, node.state().claim->wanted);
   EXPECT_FALSE(node.state().claim.has_value());
-  node.On(K::kPeerConnected, Term(640));
+  // The primary that had just been accepted begins a term below the one that was not asked for.
+  node.On(K::kPeerConnected, Term(48));
   EXPECT_EQ(node.mode(), Mode::kSyncing);
+  EXPECT_FALSE(node.state().committed);
+  EXPECT_EQ(node.state().term, Term(48));
 }
 
 TEST(ArbiterSecondaryTest, AnOperatorAsksTheArbiterTooUnlessByForce) {
