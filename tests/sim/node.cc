@@ -192,6 +192,7 @@ void Node::Execute(const failover::Action& action) {
     case ActionKind::kClaim:
       return Claim(action.claim);
     case ActionKind::kDropReplica:
+      if (secondary_->primary_is_coming() && !secondary_->store().sealed()) return;
       return secondary_->NewReplica();
     case ActionKind::kExit:
       exit_ = true;
