@@ -148,8 +148,8 @@ void World::Kill(int index, bool host_too) {
   if (nodes_[index] == nullptr) return;
   // A guest of memory alone, promoted without an arbiter: with its process goes all that knows of
   // the promotion, and the old primary, whose output is held, goes on with the next secondary.
-  if (rules_ != Rules::kArbiter && nodes_[index]->state().lineage.promoted > Term() &&
-      Runs(1 - index) && !oracle_.risk_taken()) {
+  if (rules_ != Rules::kArbiter && nodes_[index]->store().sealed() && Runs(1 - index) &&
+      !oracle_.risk_taken()) {
     ++tally_->forgotten;
     oracle_.SetRiskTaken(true);
   }
@@ -327,8 +327,7 @@ void World::Repair() {
     Node* const node = nodes_[index].get();
     if (node == nullptr) continue;
     // A systemd unit would have started it again.
-    if (node->exited() || node->state().mode == Mode::kFenced ||
-        node->state().mode == Mode::kFinished) {
+    if (node->state().mode == Mode::kFenced || node->state().mode == Mode::kFinished) {
       Kill(index, false);
     }
   }
@@ -370,12 +369,13 @@ void World::Check() {
     Node* const node = nodes_[index].get();
     if (node == nullptr) continue;
     CheckProtection(index);
-    if (node->begins_anew() && !over_and_out_[index]) {
+    if (node->exited() && !over_and_out_[index]) {
       over_and_out_[index] = true;
       scheduler_.After(kMillisecond, [this, index, node] {
         if (nodes_[index].get() != node) return;
+        const bool begins_anew = node->begins_anew();
         Kill(index, false);
-        Start(index, /*as_primary=*/false, /*as_told=*/true);
+        if (begins_anew) Start(index, /*as_primary=*/false, /*as_told=*/true);
       });
     }
     const failover::RoleState& state = node->state();

@@ -78,7 +78,7 @@ class World {
   std::array<std::unique_ptr<Node>, 2> nodes_;
   std::vector<std::unique_ptr<Node>> graves_;
   std::array<bool, 2> host_down_{};
-  std::array<bool, 2> over_and_out_{};   // it ended as a loser, and begins anew
+  std::array<bool, 2> over_and_out_{};   // its process is about to end
   std::array<uint64_t, 2> unwell_ns_{};  // since when a primary says protected and is not; 0: it is
   int nesting_ = 0;
   uint64_t next_look_ns_ = 0;
