@@ -332,6 +332,12 @@ void Node::Execute(const failover::Action& action) {
       return control_.Post([this, claim = action.claim] { Ask(claim); });
     case ActionKind::kDropReplica:
       if (secondary_ == nullptr) return;
+      // A primary was accepted of which this loop has yet to hear: what was held is its to
+      // overwrite, and what it has acked since must stay. A sealed replica accepts none.
+      if (secondary_->primary_is_coming() &&
+          secondary_->replica_status().state != replica::ReplicaState::kPromoted) {
+        return;
+      }
       if (absl::Status dropped = secondary_->NewReplica(); !dropped.ok()) {
         log_.Error("replica_failed", {{"why", dropped}});
       }

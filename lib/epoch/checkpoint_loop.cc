@@ -53,6 +53,7 @@ absl::StatusOr<memory::PageSet> CheckpointLoop::TakeDirty() {
   if (mode_ != Mode::kSyncing) return absl::FailedPreconditionError("no full sync is on");
   drain_requested_ = true;
   changed_.SignalAll();
+  if (!thread_.joinable()) Work(CutReason::kSync);
   while (drain_requested_ && mode_ == Mode::kSyncing) changed_.Wait(&mutex_);
   if (mode_ != Mode::kSyncing) return absl::CancelledError("the full sync was halted");
   ROMULUS_RETURN_IF_ERROR(drain_status_);
@@ -199,48 +200,61 @@ GovernorView CheckpointLoop::ViewLocked() const {
   return view;
 }
 
+std::optional<CutReason> CheckpointLoop::DueLocked() const {
+  switch (mode_) {
+    case Mode::kIdle:
+      return ring_full_ ? std::optional(CutReason::kRingFull) : std::nullopt;
+    case Mode::kSyncing:
+      return ring_full_ || drain_requested_ ? std::optional(CutReason::kSync) : std::nullopt;
+    case Mode::kCutting:
+      return NothingLeftToCutLocked() ? std::nullopt : governor_.Decide(ViewLocked());
+  }
+  return std::nullopt;
+}
+
+bool CheckpointLoop::NothingLeftToCutLocked() const {
+  return cut_no_further_ && last_cut_ >= *cut_no_further_;
+}
+
 std::optional<CutReason> CheckpointLoop::WaitForWork() {
   while (!stopping_) {
-    switch (mode_) {
-      case Mode::kIdle:
-        if (ring_full_) return CutReason::kRingFull;
-        changed_.Wait(&mutex_);
-        break;
-      case Mode::kSyncing:
-        if (ring_full_ || drain_requested_) return CutReason::kSync;
-        changed_.Wait(&mutex_);
-        break;
-      case Mode::kCutting: {
-        if (cut_no_further_ && last_cut_ >= *cut_no_further_) {
-          changed_.Wait(&mutex_);
-          break;
-        }
-        const GovernorView view = ViewLocked();
-        if (std::optional<CutReason> reason = governor_.Decide(view)) return reason;
-        const uint64_t wait_ns = governor_.NextLookNs(view) - view.now_ns;
-        changed_.WaitWithTimeout(&mutex_, absl::Nanoseconds(static_cast<int64_t>(wait_ns)));
-        break;
-      }
+    if (std::optional<CutReason> reason = DueLocked()) return reason;
+    if (mode_ != Mode::kCutting || NothingLeftToCutLocked()) {
+      changed_.Wait(&mutex_);
+      continue;
     }
+    const GovernorView view = ViewLocked();
+    const uint64_t wait_ns = governor_.NextLookNs(view) - view.now_ns;
+    changed_.WaitWithTimeout(&mutex_, absl::Nanoseconds(static_cast<int64_t>(wait_ns)));
   }
   return std::nullopt;
 }
 
 void CheckpointLoop::ThreadMain() {
   absl::MutexLock lock(&mutex_);
-  while (std::optional<CutReason> reason = WaitForWork()) {
-    const Mode mode = mode_;
-    busy_ = true;
-    mutex_.Unlock();
-    if (mode == Mode::kCutting) {
-      CutOnce(*reason);
-    } else {
-      DrainOnce();
-    }
-    mutex_.Lock();
-    busy_ = false;
-    changed_.SignalAll();
+  while (std::optional<CutReason> reason = WaitForWork()) Work(*reason);
+}
+
+bool CheckpointLoop::Turn() {
+  absl::MutexLock lock(&mutex_);
+  if (stopping_ || (mode_ == Mode::kCutting && !SlotFreeLocked())) return false;
+  const std::optional<CutReason> reason = DueLocked();
+  if (reason) Work(*reason);
+  return reason.has_value();
+}
+
+void CheckpointLoop::Work(CutReason reason) {
+  const Mode mode = mode_;
+  busy_ = true;
+  mutex_.Unlock();
+  if (mode == Mode::kCutting) {
+    CutOnce(reason);
+  } else {
+    DrainOnce();
   }
+  mutex_.Lock();
+  busy_ = false;
+  changed_.SignalAll();
 }
 
 void CheckpointLoop::DrainOnce() {

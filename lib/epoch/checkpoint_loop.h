@@ -48,6 +48,10 @@ class CheckpointLoop {
   ~CheckpointLoop();  // Stop()
 
   void Start();
+  // Instead of Start(), for whoever has his own scheduler: what the thread would do now, once.
+  // False if nothing is due. Never waits: TakeDirty() harvests by itself then, and a cut that would
+  // wait for a slot is not due. One thread calls everything; Flush() and FlushLast() would wait.
+  bool Turn();
   // Ends the thread; a checkpoint under way is finished first, a wait inside it is cancelled.
   void Stop();
 
@@ -88,6 +92,10 @@ class CheckpointLoop {
   void ThreadMain();
   // Waits until there is something to do and says what. nullopt: stop.
   std::optional<CutReason> WaitForWork() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // What there is to do now.
+  std::optional<CutReason> DueLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool NothingLeftToCutLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Work(CutReason reason) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   GovernorView ViewLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool SlotFreeLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void DrainOnce() ABSL_LOCKS_EXCLUDED(mutex_);

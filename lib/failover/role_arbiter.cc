@@ -9,6 +9,7 @@ void Step::Ask(ClaimAction action, Term expected, Term wanted, absl::string_view
   claim.expected = expected;
   claim.wanted = wanted;
   claim.promoted_term = action == ClaimAction::kPromote ? wanted : state_.lineage.promoted;
+  state_.newest_before_claim = state_.newest_term;
   Heard(wanted);
   state_.claim = claim;
   state_.claim_reason = std::string(reason);
@@ -36,9 +37,9 @@ void Step::Answered() {
     case EventKind::kArbiterNo:
       return ArbiterNo(claim, reason);
     default:
-      // Void: another event says what came instead. Its term, agreed before, may be below the one
-      // that was never asked for.
-      if (state_.newest_term == claim.wanted) state_.newest_term = state_.term;
+      // Void: another event says what came instead. Nobody was asked for the term, and the primary
+      // that was accepted meanwhile need not be beyond it.
+      if (state_.newest_term == claim.wanted) state_.newest_term = state_.newest_before_claim;
       return;
   }
 }

@@ -106,6 +106,7 @@ struct RoleState {
   // primary looks for no secondary, a secondary accepts no primary.
   std::optional<ArbiterClaim> claim{};
   std::string claim_reason{};    // why it was asked
+  Term newest_before_claim{};    // newest_term then
   Term confirmed{};              // newest that the arbiter has confirmed to be this node's
   bool reconnect_later = false;  // after the answer
   std::string reason;            // why this mode, for people (P8)

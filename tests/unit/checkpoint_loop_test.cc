@@ -170,5 +170,37 @@ TEST_F(CheckpointLoopTest, AFullRingWhileIdleIsEmptied) {
   EXPECT_FALSE(loop_->TakeDirty().ok());
 }
 
+TEST(CheckpointLoopTurnTest, DrivenByHandItWaitsForNobody) {
+  EpochRig rig;
+  RecordingSink sink;
+  Listener listener;
+  CheckpointLoop loop(
+      rig.Parts(),
+      {.governor = {.max_dirty_pages = 1000, .max_interval_ns = kNever, .min_interval_ns = 0},
+       .max_unacked_epochs = 1},
+      &listener);
+  EXPECT_FALSE(loop.Turn());
+  ASSERT_TRUE(loop.BeginSync().ok());
+  rig.guest->Touch(Gfn(1), std::byte{1});
+  const absl::StatusOr<memory::PageSet> dirty = loop.TakeDirty();
+  ASSERT_TRUE(dirty.ok());
+  EXPECT_TRUE(dirty->Contains(Gfn(1)));
+  rig.guest->Touch(Gfn(2), std::byte{1});
+  ASSERT_TRUE(
+      loop.BeginCutting(Term(1), memory::PageSet(rig.memory->layout().gfn_end()), &sink).ok());
+  EXPECT_TRUE(loop.Turn());
+  std::vector<StagedEpoch> cut = sink.TakeSubmitted();
+  ASSERT_EQ(cut.size(), 1u);
+  EXPECT_EQ(Pages(cut[0]), std::vector<uint64_t>{2});
+  // The guest would wait for a slot, paused; whoever drives it comes again after the ack.
+  loop.Request();
+  EXPECT_FALSE(loop.Turn());
+  loop.OnAcked(EpochId(1));
+  EXPECT_TRUE(loop.Turn());
+  EXPECT_EQ(loop.last_cut(), EpochId(2));
+  loop.Halt();
+  EXPECT_FALSE(loop.Turn());
+}
+
 }  // namespace
 }  // namespace romulus::epoch

@@ -3,6 +3,7 @@ romulus_test(failover_test LABEL unit
           ${CMAKE_CURRENT_LIST_DIR}/failover_detector_test.cc
           ${CMAKE_CURRENT_LIST_DIR}/failover_promoter_test.cc
           ${CMAKE_CURRENT_LIST_DIR}/failover_lineage_test.cc
+          ${CMAKE_CURRENT_LIST_DIR}/failover_role_arbiter_test.cc
           ${CMAKE_CURRENT_LIST_DIR}/failover_role_machine_test.cc
           ${CMAKE_CURRENT_LIST_DIR}/failover_role_secondary_test.cc
           ${CMAKE_CURRENT_LIST_DIR}/failover_two_nodes_test.cc

@@ -282,6 +282,8 @@ TEST(ArbiterSecondaryTest, AClaimThatWasNotMadeIsForgotten) {
   ASSERT_LT(agreed, PromotionTerm(Arbitrated(1), Term(32)));
   node.On(K::kPeerConnected, agreed);
   EXPECT_EQ(node.mode(), Mode::kSyncing);
+  EXPECT_FALSE(node.state().committed);
+  EXPECT_EQ(node.state().term, agreed);
 }
 
 TEST(ArbiterSecondaryTest, AnOperatorAsksTheArbiterTooUnlessByForce) {
