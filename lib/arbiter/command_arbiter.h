@@ -2,7 +2,6 @@
 // peer does not run the guest (cuts its power, its network, ...) and says so by its exit code:
 //
 //   0                       yes: the peer is fenced, this node may go on
-REMOVE
 //   anything else, a signal,
 //   or no end in time       silent: nothing is known
 //

@@ -29,6 +29,7 @@ void Step::Answered() {
                                  event_.detail.empty() ? "" : ": ", event_.detail);
     return;
   }
+  if (event_.kind == EventKind::kClaimVoid) return VoidClaim();
   state_.claim.reset();
   state_.claim_reason.clear();
   switch (event_.kind) {
@@ -37,11 +38,15 @@ void Step::Answered() {
     case EventKind::kArbiterNo:
       return ArbiterNo(claim, reason);
     default:
-      // Void: another event says what came instead. Nobody was asked for the term, and the primary
-      // that was accepted meanwhile need not be beyond it.
-      if (state_.newest_term == claim.wanted) state_.newest_term = state_.newest_before_claim;
       return;
   }
+}
+
+// Nobody was asked for the term, and the primary that was accepted meanwhile need not be beyond it.
+void Step::VoidClaim() {
+  if (state_.newest_term == state_.claim->wanted) state_.newest_term = state_.newest_before_claim;
+  state_.claim.reset();
+  state_.claim_reason.clear();
 }
 
 void Step::ArbiterYes(const ArbiterClaim& claim, const std::string& reason) {

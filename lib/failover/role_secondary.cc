@@ -57,13 +57,14 @@ void Step::Secondary() {
 
 void Step::SecondaryConnected() {
   if (state_.mode == Mode::kPromoting || state_.mode == Mode::kFenced) return;
+  if (state_.claim)
+    VoidClaim();  // it was accepted before: kClaim was not, or will not be, executed
   if (event_.term < state_.newest_term) return;
   state_.term = event_.term;
   Heard(event_.term);
   state_.peer_connected = true;
   state_.peer_silent = false;
   state_.peer_left = false;
-  state_.claim.reset();
   // The new full sync is written over whatever was here.
   state_.lineage = Lineage{};
   state_.committed = false;

@@ -72,6 +72,7 @@ class Step {
 
   void Ask(ClaimAction action, Term expected, Term wanted, absl::string_view reason);
   void Answered();
+  void VoidClaim();
   void ArbiterYes(const ArbiterClaim& claim, const std::string& reason);
   void ArbiterNo(const ArbiterClaim& claim, const std::string& reason);
   // After an operator's force: what runs here is to be the arbiter's word as well.

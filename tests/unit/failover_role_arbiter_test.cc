@@ -286,6 +286,21 @@ TEST(ArbiterSecondaryTest, AClaimThatWasNotMadeIsForgotten) {
   EXPECT_EQ(node.state().term, agreed);
 }
 
+// The loop hears of the primary first, of the claim that it made void afterwards.
+TEST(ArbiterSecondaryTest, APrimaryThatWasAcceptedBeforeTheClaimIsFollowed) {
+  ArbiterDriver node(Arbitrated(1));
+  node.Holding();
+  node.On(K::kPeerSilent);
+  const Term wanted = node.state().claim->wanted;
+  node.On(K::kPeerConnected, Term(48));
+  EXPECT_EQ(node.mode(), Mode::kSyncing);
+  EXPECT_EQ(node.state().term, Term(48));
+  EXPECT_FALSE(node.state().claim.has_value());
+  const RoleState before = node.state();
+  node.Answer(K::kClaimVoid, wanted);
+  EXPECT_EQ(node.state(), before);
+}
+
 TEST(ArbiterSecondaryTest, AnOperatorAsksTheArbiterTooUnlessByForce) {
   ArbiterDriver node(Arbitrated(1));
   node.Holding(Term(32));
