@@ -268,8 +268,7 @@ absl::Status Session::HandleGoodbye(const codec::Frame& frame) {
   }
   // The answer is what lets the primary open its output: what was given up before it cannot be
   // promoted after it.
-  const bool unprotect =
-      goodbye.reason() == v1::Goodbye::REASON_UNPROTECT && policy_->MayGiveUp();
+  const bool unprotect = goodbye.reason() == v1::Goodbye::REASON_UNPROTECT && policy_->MayGiveUp();
   if (unprotect) ROMULUS_RETURN_IF_ERROR(store_->GiveUp(stream_, frame.term));
   ROMULUS_RETURN_IF_ERROR(AckAndApply());
   stage_ = Stage::kOver;
