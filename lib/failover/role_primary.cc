@@ -125,6 +125,7 @@ void Step::AskWhoIsOver(absl::string_view what) {
   Heard(event_.term);
   if (state_.peer_connected || state_.claim) return;
   HoldAndAsk(Because(what));
+  state_.reconnect_later = true;  // it may be a while before the other hears that it is over
 }
 
 void Step::PrimaryConnected() {

@@ -202,6 +202,7 @@ TEST(ArbiterPrimaryTest, P3_OfTwoPrimariesTheRecordSaysWhichIsOver) {
     ArbiterDriver other = node;
     node.Yes();
     EXPECT_TRUE(node.state().output_open);
+    EXPECT_TRUE(node.action(A::kConnect).later);
     other.No();
     EXPECT_EQ(other.mode(), Mode::kFenced);
   }
