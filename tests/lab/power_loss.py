@@ -40,9 +40,7 @@ def run(report, lab, binaries, seed):
     first, second = guest.hosts
     with report.check("the writer writes, its guest is protected", required=True):
         guest.set_up()
-        guest.start()
-        guest.await_line("wrote 000001 ")
-        guest.await_protected()
+        guest.start(until="wrote 000001 ")
     with report.check("both hosts lose power", required=True) as remarks:
         await_writes(guest, WRITES_BEFORE)
         time.sleep(random.Random(seed).random() * LONGEST_DELAY_S)  # the random moment itself

@@ -18,6 +18,7 @@ import time
 import entry
 import guest_disk
 import images
+from lab import LabError
 from server_guest import GUEST_IP, LAB, ServerGuest, wait_until
 
 ACKED_BEFORE = 20  # replies between two failovers at least
@@ -42,10 +43,13 @@ class Client:
         lines = self.record.read_text().splitlines() if self.record.exists() else []
         return int(lines[-1].split()[0]) if lines else 0
 
-    def await_acked(self, more, timeout=300):
+    def await_acked(self, more, timeout=150):
         goal = self.acked() + more
-        wait_until(lambda: self.acked() >= goal, timeout, f"{more} more replies", self._guest.switch,
-                   self.job)
+        try:
+            wait_until(lambda: self.acked() >= goal, timeout, f"{more} more replies",
+                       self._guest.switch, self.job)
+        except LabError as error:
+            raise LabError(f"{error}\n{self._guest.state()}") from error
 
     def finish(self):
         """The line in which it says that all is there."""
@@ -61,9 +65,7 @@ def run(report, lab, binaries, count, seed):
     moments = random.Random(seed)
     with report.check("redis runs in the guest, which is protected", required=True):
         guest.set_up()
-        guest.start()
-        guest.await_line("Ready to accept connections")
-        guest.await_protected()
+        guest.start(until="Ready to accept connections")
     with report.check("a client is connected", required=True) as remarks:
         client = Client(guest)
         remarks.append(client.job.wait_for(r"^connected from port \d+$", 120)[0])

@@ -113,11 +113,15 @@ class ServerGuest:
     def node(self, host):
         return Node(host, self.binaries, self._config)
 
-    def start(self):
+    def start(self, until):
+        """The guest boots alone until its console says `until`; then it is protected. (failover_linux and
+        virtio_linux boot one that is protected from the first.)"""
         first, second = self.hosts
         self.primary, self.secondary = self.node(first), self.node(second)
-        self.secondary.start("secondary")
         self.primary.start("primary")
+        self.await_line(until)
+        self.secondary.start("secondary")
+        self.await_protected()
 
     def await_line(self, text, timeout=400):
         wait_until(lambda: any(text in line for line in self.lines()), timeout,
@@ -126,6 +130,21 @@ class ServerGuest:
     def await_protected(self, timeout=600):
         wait_until(self.primary.is_protected, timeout, "state protected", self.primary.host,
                    self.primary.daemon)
+
+    def state(self):
+        """What both nodes say of themselves, and said last: for an error's text."""
+        texts = []
+        for node in filter(None, (self.primary, self.secondary)):
+            if not node.host.alive():
+                texts.append(f"{node.name} is off")
+                continue
+            lines = "\n".join(node.daemon.lines.all()[-30:]) if node.daemon else ""
+            try:
+                status = node.status()
+            except LabError as error:
+                status = error
+            texts.append(f"{node.name}: {status}\n{lines}")
+        return "\n".join(texts)
 
     def console(self):
         return join_consoles([console_file(self.lab.scratch, host) for host in self.hosts])
