@@ -1,9 +1,10 @@
-// Who decides between two nodes that cannot see each other. An arbiter keeps one record per VM:
-// which node holds which term. A node that wants to go solo, to promote, or to begin protecting in
-// a new term claims: the record must go from the term that it knows to a new one of its own. Of two
-// claims from one term at most one is ever answered with yes, whatever the network does (P3).
+// Who decides between two nodes that cannot see each other. An arbiter keeps one record per VM (a
+// fence command keeps none): which node, by its name, holds which term. A node that wants to go
+// solo, to promote, or to begin protecting in a new term claims: the record must go from the term
+// that it knows to a new one of its own. Of two nodes' claims from one term at most one is ever
+// answered with yes, whatever the network does (P3).
 //
-// `none` is no object: without an arbiter nobody promotes or goes solo by himself. `command` and
+// `none` is no object: without an arbiter the policy alone decides (role_machine.h). `command` and
 // `etcd` are in lib/arbiter; simulation has its own.
 //
 // Threads: one, that of the executor which an arbiter was made with (the control loop). Everything
@@ -65,12 +66,10 @@ enum class Verdict : uint8_t {
   // Of a claim: the record is ours in the term that we wanted. Of a read: see `record`.
   kYes,
   // The record is not as expected; see `record`. It may be this node's own: then an earlier claim
-  // took
-  // effect whose answer was lost.
+  // took effect whose answer was lost. A fence command never says so.
   kNo,
   // No answer in time. Nothing may be concluded: a claim may have taken effect, or still take it
-  // for as
-  // long as nothing else does. The same claim may be made again.
+  // for as long as nothing else does. The same claim may be made again.
   kSilent,
   // There was an answer that is of no use, and asking again does not help before an operator has
   // done what `detail` says. Nothing may be concluded either.
