@@ -1,9 +1,9 @@
-// ThreadSanitizer and absl::Mutex. Debian's libabsl is built without TSan, so TSan does not see its
-// mutexes order anything and reports every use of them as a race. Linked into each executable of
-// the tsan preset (cmake/RomulusOptions.cmake), these definitions come before the library's, also
-// for gRPC, whose locks are absl::Mutex too: they tell TSan what is acquired and released, and call
-// the library. Await() polls instead of leaving its condition to the thread that unlocks, which
-// would look at our data in a place that TSan cannot order.
+// ThreadSanitizer and absl::Mutex, absl::Notification. Debian's libabsl is built without TSan, so
+// TSan does not see its mutexes order anything and reports every use of them as a race. Linked into
+// each executable of the tsan preset (cmake/RomulusOptions.cmake), these definitions come before
+// the library's, also for gRPC, whose locks are absl::Mutex too: they tell TSan what is acquired
+// and released, and call the library. Await() polls instead of leaving its condition to the thread
+// that unlocks, which would look at our data in a place that TSan cannot order.
 //
 // https://github.com/llvm/llvm-project/blob/main/compiler-rt/include/sanitizer/tsan_interface.h
 #include <dlfcn.h>
@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "absl/synchronization/mutex.h"
+#include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 
@@ -126,6 +127,26 @@ bool CondVar::WaitWithDeadline(Mutex* mutex, Time deadline) {
 }
 bool CondVar::WaitWithTimeout(Mutex* mutex, Duration timeout) {
   return WaitWithDeadline(mutex, absl::Now() + timeout);
+}
+
+// Whoever comes after Notify() reads an atomic only, and takes no mutex.
+void Notification::Notify() {
+  static const auto next = Next<void (*)(Notification*)>("_ZN4absl7debian312Notification6NotifyEv");
+  __tsan_release(this);
+  next(this);
+}
+bool Notification::WaitForNotificationWithDeadline(Time deadline) const {
+  static const auto next = Next<bool (*)(const Notification*, Time)>(
+      "_ZNK4absl7debian312Notification31WaitForNotificationWithDeadlineENS0_4TimeE");
+  if (!next(this, deadline)) return false;
+  __tsan_acquire(const_cast<Notification*>(this));
+  return true;
+}
+bool Notification::WaitForNotificationWithTimeout(Duration timeout) const {
+  return WaitForNotificationWithDeadline(absl::Now() + timeout);
+}
+void Notification::WaitForNotification() const {
+  WaitForNotificationWithDeadline(absl::InfiniteFuture());
 }
 
 ABSL_NAMESPACE_END
