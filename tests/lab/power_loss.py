@@ -22,7 +22,8 @@ import time
 import entry
 import guest_disk
 from romulus_node import console_file
-from server_guest import LAB, ServerGuest, wait_until
+from server_guest import LAB, ServerGuest
+from switch_rig import wait_until
 from writer_failover import WRITES_BEFORE, await_writes, reported
 
 LONGEST_DELAY_S = 5.0

@@ -19,7 +19,8 @@ import entry
 import guest_disk
 import images
 from lab import LabError
-from server_guest import GUEST_IP, LAB, ServerGuest, wait_until
+from server_guest import LAB, ServerGuest
+from switch_rig import GUEST_IP, wait_until
 
 ACKED_BEFORE = 20  # replies between two failovers at least
 ACKED_AFTER = 20

@@ -46,9 +46,10 @@ class Address:
     control: str
 
 
-def config_of(nodes, console, kernel, initrd, command_line, memory_mib, vcpus=1, devices=""):
+def config_of(nodes, console, kernel, initrd, command_line, memory_mib, vcpus=1, devices="",
+              failover=""):
     """A textproto for any one or two nodes; console is the content of the field of that name,
-    devices more fields of guest."""
+    devices more fields of guest, failover more of that."""
     names = "".join(f"""\
 nodes {{
   name: "{node.name}"
@@ -68,7 +69,7 @@ uuid: "{_UUID}"
   {devices}
 }}
 console {{ {console} }}
-failover {{ heartbeat_interval_ms: 500 heartbeat_timeout_ms: {HEARTBEAT_TIMEOUT_MS} }}
+failover {{ heartbeat_interval_ms: 500 heartbeat_timeout_ms: {HEARTBEAT_TIMEOUT_MS} {failover} }}
 """
 
 
@@ -83,13 +84,14 @@ class Node:
         self._config_file = config_file
         self.daemon = None  # the Job
 
-    def start(self, role):
+    def start(self, role=None):
+        """role: None leaves it to the arbiter's record."""
         self.host.run("mkdir -p /run/romulus")
         self.daemon = self.host.execute(self.command(role), follow=True)
 
-    def command(self, role):
+    def command(self, role=None):
         return shlex.join(map(str, (self._binaries.romulusd, "run", "--config", self._config_file,
-                                    "--node", self.name, "--role", role)))
+                                    "--node", self.name, *(["--role", role] if role else []))))
 
     def status(self):
         """GetStatusResponse of proto/romulus/v1/control.proto; empty while nobody answers yet."""

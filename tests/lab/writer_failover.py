@@ -15,7 +15,8 @@ import time
 
 import entry
 import guest_disk
-from server_guest import LAB, ServerGuest, wait_until
+from server_guest import LAB, ServerGuest
+from switch_rig import wait_until
 
 WRITES_BEFORE = 30
 WRITES_AFTER = 30
