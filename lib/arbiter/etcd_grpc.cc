@@ -17,6 +17,7 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
+#include "base/check.h"
 #include "etcd/etcd.grpc.pb.h"
 
 namespace romulus::arbiter {
@@ -96,11 +97,18 @@ class Calls {
  private:
   using Open = std::unordered_set<Pending*>;
 
+  // The queue orders what is done before and after a call by means of its own, which no tool sees.
+  void AwaitAdded(Pending* call) {
+    absl::MutexLock lock(&mutex_);
+    ROMULUS_CHECK(open_.contains(call));
+  }
+
   void Run() {
     void* tag = nullptr;
     bool ok = false;
     while (queue_.Next(&tag, &ok)) {
       std::unique_ptr<Pending> call(static_cast<Pending*>(tag));
+      AwaitAdded(call.get());
       call->Answered();
       absl::MutexLock lock(&mutex_);
       open_.erase(call.get());
