@@ -3,52 +3,82 @@
 
     echo_client.py ADDRESS RECORD
 
-The guest numbers its echoes, so the numbers in the answers must rise as long as it is the same guest (P1): one
-that does not was let out before its epoch was acked, or by a node that had lost the guest; that ends the
-client with "BROKEN why". RECORD gets a line "PING ECHO WAIT_S" for each answered ping.
+Every packet that is sent has a number of its own, which comes back, and the guest numbers its echoes. So two
+answers with the same echo number to different packets contradict each other: one was let out before its epoch
+was acked, or by a node that had lost the guest (P1); that ends the client with "BROKEN why". An answer that is
+late is none of these: a host that was frozen has frames of acked epochs on their way, and a guest that goes on
+from these epochs never says their numbers again. Late answers go to the console.
+
+RECORD gets a line "PING ECHO WAIT_S" for each answered ping.
 """
 
 import socket
+import struct
 import sys
 import time
 
 PORT = 7
 PATIENCE_S = 1.0  # until a ping is sent again
+_PACKET = struct.Struct("<QQQ")  # ping, the guest's count, number of the packet
 
 
-def ask(sock, ping, last):
-    """The number in the answer to `ping`, which is sent until there is one."""
-    while True:
-        try:
-            sock.send(ping.to_bytes(8, "little") + bytes(8))
-            answer = sock.recv(2048)
-        except OSError:
-            time.sleep(0.05)  # nobody there: do not spin
-            continue
-        said = int.from_bytes(answer[8:16], "little")
-        if said <= last:
-            raise ValueError(f"echo {said} after echo {last}")
-        last = said
-        if answer[:8] == ping.to_bytes(8, "little"):
-            return said
+class Contradiction(Exception):
+    """The guest said something twice, and differently."""
+
+
+class Client:
+    def __init__(self, address):
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._socket.connect((address, PORT))
+        self._sent = 0
+        self._answered = {}  # the guest's count: the packet it answered
+        self._newest = 0
+
+    def ask(self, ping):
+        """The number in the first answer to `ping`, which is sent until there is one."""
+        while True:
+            self._sent += 1
+            try:
+                self._socket.send(_PACKET.pack(ping, 0, self._sent))
+                said = self._await_answer(ping, time.monotonic() + PATIENCE_S)
+            except OSError:
+                time.sleep(0.05)  # nobody there: do not spin
+                continue
+            if said:
+                return said
+
+    def _await_answer(self, ping, until):
+        while (left := until - time.monotonic()) > 0:
+            self._socket.settimeout(left)
+            answered, said, packet = _PACKET.unpack(self._socket.recv(2048))
+            self._check(said, packet)
+            if answered == ping:
+                return said
+        return None
+
+    def _check(self, said, packet):
+        before = self._answered.setdefault(said, packet)
+        if before != packet:
+            raise Contradiction(f"echo {said} answers packet {packet}, and answered {before}")
+        if said < self._newest:
+            print(f"late: echo {said} after {self._newest}", flush=True)
+        self._newest = max(self._newest, said)
 
 
 def main(words):
     address, record = words
-    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    sock.connect((address, PORT))
-    sock.settimeout(PATIENCE_S)
-    last = ping = 0
+    client = Client(address)
+    ping = 0
     with open(record, "w") as file:
         while True:
             ping += 1
             began = time.monotonic()
             try:
-                last = ask(sock, ping, last)
-            except ValueError as error:
+                said = client.ask(ping)
+            except Contradiction as error:
                 print(f"BROKEN {error}", flush=True)
                 return 1
-            file.write(f"{ping} {last} {time.monotonic() - began:.3f}\n")
+            file.write(f"{ping} {said} {time.monotonic() - began:.3f}\n")
             file.flush()
 
 

@@ -73,6 +73,10 @@ class Rig(SwitchRig):
         lines = self.record.read_text().splitlines()[since:]
         return max((float(line.split()[2]) for line in lines), default=0.0)
 
+    def late(self):
+        """Answers of acked epochs that came after newer ones."""
+        return sum(line.startswith("late") for line in self.client.lines.all())
+
     def await_answers(self, more=ANSWERS, timeout=180):
         goal = self.answers() + more
         self.wait_until(lambda: self.answers() >= goal, timeout, f"{more} more answers")
@@ -201,13 +205,15 @@ def primary_host_freezes(rig, primary, secondary):
 
 
 def etcd_down_in_normal_work(rig, primary, secondary):
+    term = rig.nodes[primary.name].status()["term"]
     rig.switch.run("kill -STOP $(pidof etcd)")
     began = time.monotonic()
     while time.monotonic() - began < ETCD_DOWN_S:
         rig.await_answers()
-        if rig.roles().get("ROLE_PRIMARY") is not primary:
-            raise AssertionError(f"protection was disturbed\n{state_of(rig.nodes.values())}")
     rig.switch.run("kill -CONT $(pidof etcd)")
+    found, _ = rig.await_protected()
+    if found is not primary or rig.nodes[primary.name].status()["term"] != term:
+        raise AssertionError(f"protection was disturbed\n{state_of(rig.nodes.values())}")
     return "nobody noticed"
 
 
@@ -230,12 +236,14 @@ def run(report, lab, binaries, only):
         with report.check(scenario.__name__.replace("_", " "), required=True) as remarks:
             primary, secondary = rig.await_protected()
             mark, began = rig.answers(), time.monotonic()
-            client = rig.client
+            client, late_before = rig.client, rig.late()
             remarks.append(scenario(rig, primary, secondary))
             rig.await_protected()
             rig.await_answers()
             if rig.client is client:
                 remarks.append(f"longest wait for an answer {rig.longest_wait_s(mark):.1f} s")
+                if late := rig.late() - late_before:
+                    remarks.append(f"{late} late")
             remarks.append(f"protected again after {time.monotonic() - began:.0f} s in all")
 
 
