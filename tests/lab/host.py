@@ -170,8 +170,8 @@ class Host:
             "-no-reboot", "-accel", "tcg,thread=multi", "-cpu", "max,+svm,+npt",
             "-smp", self._cpus, "-m", self._memory_mib,
             "-kernel", images.kernel("host"), "-initrd", self._initramfs, "-append",
-            f"console=ttyS0 panic=-1 mitigations=off {_tsc_hint()} lab.name={self.name} "
-            f"lab.scratch={self.scratch}",
+            f"console=ttyS0 panic=-1 mitigations=off no_timer_check {_tsc_hint()} "
+            f"lab.name={self.name} lab.scratch={self.scratch}",
             "-chardev", f"socket,id=console,fd={fds['console']},"
                         f"logfile={self.scratch}/{self.name}.console.log,logappend=on",
             "-serial", "chardev:console",
