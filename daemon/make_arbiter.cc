@@ -4,6 +4,8 @@
 
 #include "arbiter/command_arbiter.h"
 #include "arbiter/etcd_arbiter.h"
+#include "base/status.h"
+#include "daemon/host_identity.h"
 
 namespace romulus::daemon {
 namespace {
@@ -24,15 +26,24 @@ arbiter::EtcdOptions OptionsOf(const romulus::v1::Etcd& etcd) {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<failover::Arbiter>> MakeArbiter(
-    const LoadedConfig& config, const std::string& build, base::Executor* executor,
-    std::function<void(const std::string&)> on_output) {
+absl::StatusOr<failover::ArbiterIdentity> ArbiterIdentityOf(const LoadedConfig& config,
+                                                            const std::string& build) {
   failover::ArbiterIdentity identity;
   identity.vm_name = config.config.name();
   identity.vm_uuid = config.config.uuid();
   identity.node = config.self().name();
   if (config.peer() != nullptr) identity.peer = config.peer()->name();
   identity.build = build;
+  if (config.config.failover().arbiter().has_etcd()) {
+    ROMULUS_ASSIGN_OR_RETURN(identity.host_id, HostId(identity.vm_uuid, HostIdFiles()));
+    identity.host_name = HostName();
+  }
+  return identity;
+}
+
+absl::StatusOr<std::unique_ptr<failover::Arbiter>> MakeArbiter(
+    const LoadedConfig& config, const failover::ArbiterIdentity& identity, base::Executor* executor,
+    std::function<void(const std::string&)> on_output) {
   const romulus::v1::Arbiter& chosen = config.config.failover().arbiter();
   if (chosen.has_etcd()) {
     return arbiter::MakeEtcdArbiter(OptionsOf(chosen.etcd()), identity, executor);

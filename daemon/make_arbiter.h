@@ -14,10 +14,15 @@
 
 namespace romulus::daemon {
 
+// Who asks: this node of `config` on this host. Errors: the host has no identity, and an arbiter
+// that keeps a record needs one (host_identity.h).
+absl::StatusOr<failover::ArbiterIdentity> ArbiterIdentityOf(const LoadedConfig& config,
+                                                            const std::string& build);
+
 // Null: none. `on_output` is told what a fence command says, line by line. `executor` outlives the
 // arbiter. Errors: files that cannot be read, by name.
 absl::StatusOr<std::unique_ptr<failover::Arbiter>> MakeArbiter(
-    const LoadedConfig& config, const std::string& build, base::Executor* executor,
+    const LoadedConfig& config, const failover::ArbiterIdentity& identity, base::Executor* executor,
     std::function<void(const std::string&)> on_output);
 
 // Its timeout_ms; zero if there is none.

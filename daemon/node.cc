@@ -243,8 +243,14 @@ void Node::StateChanged(const failover::RoleState& before, const std::string& ev
       if (role_.policy().arbiter_keeps_record && !config_.failover().stay_fenced()) {
         // Once all that belongs to the loss is done.
         control_.Post([this] {
+          exit_ = true;
+          // Under a name that is another host's it must not follow either.
+          if (!namesake_.empty()) {
+            exit_status_ = absl::FailedPreconditionError(namesake_);
+            return;
+          }
           log_.Info("begins_anew", {{"as", "secondary"}});
-          begins_anew_ = exit_ = true;
+          begins_anew_ = true;
         });
       }
     }

@@ -177,7 +177,9 @@ class Node final : private GuestHostListener,
   failover::RoleMachine role_;
   failover::FailureDetector detector_;
   std::unique_ptr<failover::Arbiter> arbiter_;  // null: none
+  failover::ArbiterIdentity arbiter_identity_;
   failover::ArbiterRecord record_at_start_;
+  std::string namesake_;  // not empty: another host of this node's name has the record
   romulus::v1::ArbiterStatus arbiter_status_;
   uint64_t ask_backoff_ms_ = 0;
   bool start_as_primary_ = false;

@@ -33,9 +33,10 @@ uint64_t UnixMs() { return static_cast<uint64_t>(absl::ToUnixMillis(absl::Now())
 absl::Status Node::OpenArbiter() {
   start_as_primary_ = options_.start_as_primary;
   if (options_.config.peer() == nullptr) return absl::OkStatus();
+  ROMULUS_ASSIGN_OR_RETURN(arbiter_identity_, ArbiterIdentityOf(options_.config, BuildName()));
   ROMULUS_ASSIGN_OR_RETURN(
       arbiter_,
-      MakeArbiter(options_.config, BuildName(), &control_, [this](const std::string& line) {
+      MakeArbiter(options_.config, arbiter_identity_, &control_, [this](const std::string& line) {
         log_.Info("fence_command_says", {{"line", line}});
       }));
   if (arbiter_ == nullptr) return absl::OkStatus();
@@ -75,8 +76,12 @@ absl::Status Node::ConsultArbiter() {
                      answer->detail));
   }
   record_at_start_ = answer->record;
-  const bool ours = record_at_start_.holder == config_.node_name();
+  const bool ours = failover::IsOurs(arbiter_identity_, record_at_start_);
   const bool none = record_at_start_.term == Term();
+  if (failover::IsNamesakes(arbiter_identity_, record_at_start_) && !options_.take_over) {
+    return absl::FailedPreconditionError(
+        failover::NamesakeText(arbiter_identity_, record_at_start_));
+  }
   if (!options_.role_given) {
     // Whoever had the guest last goes on; the first start of all is an operator's to decide.
     start_as_primary_ = ours;
@@ -109,19 +114,22 @@ void Node::OnArbiterAnswer(const ArbiterClaim& claim, const ArbiterAnswer& answe
   arbiter_status_.set_last_unix_ms(UnixMs());
   if (answer.record.term != Term()) {
     arbiter_status_.set_holder(answer.record.holder);
+    arbiter_status_.set_holder_host(answer.record.host_name);
     arbiter_status_.set_term(answer.record.term.value());
   }
   log_.Info("arbiter_answered", {{"action", failover::ClaimActionName(claim.action)},
                                  {"wanted", claim.wanted.value()},
                                  {"verdict", verdict},
                                  {"holder", answer.record.holder},
+                                 {"host", answer.record.host_name},
                                  {"term", answer.record.term.value()},
                                  {"detail", answer.detail}});
   if (role_.state().claim != claim) return;  // given up meanwhile
   Event event = EventOf(EventKind::kArbiterSilent, answer.detail);
   event.term = claim.wanted;
   event.record = answer.record;
-  event.ours = answer.record.holder == config_.node_name();
+  event.ours = failover::IsOurs(arbiter_identity_, answer.record);
+  if (failover::IsNamesakes(arbiter_identity_, answer.record)) namesake_ = answer.detail;
   switch (answer.verdict) {
     case Verdict::kYes:
       event.kind = EventKind::kArbiterYes;

@@ -28,6 +28,8 @@ std::string EncodeRecord(absl::string_view vm_uuid, const failover::ArbiterRecor
   message.set_holder(record.holder);
   message.set_promoted_term(record.promoted_term.value());
   message.set_build(record.build.substr(0, kMaxBuildBytes));
+  message.set_host_id(record.host_id.substr(0, kMaxNameBytes));
+  message.set_host_name(record.host_name.substr(0, kMaxNameBytes));
   return message.SerializeAsString();
 }
 
@@ -57,12 +59,15 @@ absl::StatusOr<failover::ArbiterRecord> DecodeRecord(absl::string_view vm_uuid,
   record.holder = message.holder();
   record.promoted_term = Term(message.promoted_term());
   record.build = Shown(message.build());
+  record.host_id = message.host_id();
+  record.host_name = Shown(message.host_name());
   if (record.term == Term() || record.term > kMaxPeerTerm || record.promoted_term > record.term ||
       record.holder.empty() || record.holder.size() > kMaxNameBytes ||
-      Shown(record.holder) != record.holder) {
-    return absl::FailedPreconditionError(absl::StrCat(
-        "holds a record that makes no sense: holder '", Shown(record.holder), "', term ",
-        record.term.value(), ", promoted in term ", record.promoted_term.value()));
+      Shown(record.holder) != record.holder || Shown(record.host_id) != record.host_id) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("holds a record that makes no sense: holder '", Shown(record.holder),
+                     "' on host '", Shown(record.host_id), "', term ", record.term.value(),
+                     ", promoted in term ", record.promoted_term.value()));
   }
   return record;
 }

@@ -51,14 +51,38 @@ ArbiterRecord RecordOf(const ArbiterIdentity& who, const ArbiterClaim& claim) {
   record.holder = who.node;
   record.promoted_term = claim.promoted_term;
   record.build = who.build;
+  record.host_id = who.host_id;
+  record.host_name = who.host_name;
   return record;
+}
+
+bool IsOurs(const ArbiterIdentity& who, const ArbiterRecord& record) {
+  return record.term != Term() && record.holder == who.node &&
+         (record.host_id.empty() || record.host_id == who.host_id);
+}
+
+bool IsNamesakes(const ArbiterIdentity& who, const ArbiterRecord& record) {
+  return record.term != Term() && record.holder == who.node && !IsOurs(who, record);
+}
+
+std::string NamesakeText(const ArbiterIdentity& who, const ArbiterRecord& record) {
+  const auto host = [](const std::string& name, const std::string& id) {
+    return absl::StrCat("host '", name, "' (", id, ")");
+  };
+  return absl::StrCat(
+      "two hosts are called node '", who.node, "': ", host(record.host_name, record.host_id),
+      " holds term ", record.term.value(), " under this name, and this is ",
+      host(who.host_name, who.host_id),
+      ". Give each host its own node (--node). If this one replaces the other, which is gone for "
+      "good, start it once with `--role primary --take-over`");
 }
 
 ClaimRule JudgeClaim(const ArbiterIdentity& who, const ArbiterClaim& claim,
                      const ArbiterRecord& now) {
   ClaimRule rule;
-  if (now.term == claim.wanted && now.holder == who.node) {
-    // Terms are each node's own, so this is this very claim, whose answer was lost.
+  if (now.term == claim.wanted && now.holder == who.node && now.host_id == who.host_id) {
+    // Terms are each node's own, so this is this very claim, whose answer was lost. By the host as
+    // well: two that were given one name want the same terms.
     rule.answer = {Verdict::kYes, now, "the record is this node's already"};
     return rule;
   }
@@ -76,6 +100,10 @@ ClaimRule JudgeClaim(const ArbiterIdentity& who, const ArbiterClaim& claim,
                                       claim.expected.value(),
                                       " was claimed: it was restored from a backup, or is kept "
                                       "elsewhere")};
+    return rule;
+  }
+  if (IsNamesakes(who, now)) {
+    rule.answer = {Verdict::kNo, now, NamesakeText(who, now)};
     return rule;
   }
   rule.answer = {Verdict::kNo, now,

@@ -1,8 +1,8 @@
 // Who decides between two nodes that cannot see each other. An arbiter keeps one record per VM (a
-// fence command keeps none): which node, by its name, holds which term. A node that wants to go
-// solo, to promote, or to begin protecting in a new term claims: the record must go from the term
-// that it knows to a new one of its own. Of two nodes' claims from one term at most one is ever
-// answered with yes, whatever the network does (P3).
+// fence command keeps none): which node, by its name and its host, holds which term. A node that
+// wants to go solo, to promote, or to begin protecting in a new term claims: the record must go
+// from the term that it knows to a new one of its own. Of two nodes' claims from one term at most
+// one is ever answered with yes, whatever the network does (P3).
 //
 // `none` is no object: without an arbiter the policy alone decides (role_machine.h). `command` and
 // `etcd` are in lib/arbiter; simulation has its own.
@@ -31,6 +31,9 @@ struct ArbiterIdentity {
   std::string node;  // this one
   std::string peer;  // the other; empty: there is none
   std::string build;
+  // What tells two hosts that were given one node name apart; and what people call it.
+  std::string host_id{};
+  std::string host_name{};
 };
 
 enum class ClaimAction : uint8_t {
@@ -58,6 +61,9 @@ struct ArbiterRecord {
   std::string holder;  // a node's name
   Term promoted_term;
   std::string build;  // that wrote it
+  // Of the holder; empty: written by a romulusd that did not say.
+  std::string host_id{};
+  std::string host_name{};
 
   friend bool operator==(const ArbiterRecord&, const ArbiterRecord&) = default;
 };
@@ -104,6 +110,14 @@ class Arbiter {
 
 // Errors: InvalidArgument, unless expected < wanted <= kMaxPeerTerm and promoted_term <= wanted.
 absl::Status Validate(const ArbiterClaim& claim);
+
+// The record is this node's: by its name, and by its host unless the record names none. The next
+// claim then says which.
+bool IsOurs(const ArbiterIdentity& who, const ArbiterRecord& record);
+// It is a node's of this one's name, on another host.
+bool IsNamesakes(const ArbiterIdentity& who, const ArbiterRecord& record);
+// For people: which two hosts these are, and what to do.
+std::string NamesakeText(const ArbiterIdentity& who, const ArbiterRecord& record);
 
 // The rule of every arbiter with a record: what a claim by `node` means while the record is `now`
 // (term 0: none).

@@ -5,6 +5,7 @@ Needs /dev/kvm and Debian's etcd-server.
 """
 
 import argparse
+import ctypes
 import os
 import pathlib
 import shutil
@@ -13,10 +14,25 @@ import subprocess
 import sys
 import tempfile
 import unittest
+import uuid
 
 import pair as pairlib
 
 BUILD = None
+
+
+def another_host():
+    """For what this process becomes: a mount namespace of its own, where another host's machine-id is."""
+    pairlib.die_with_parent()
+    libc = ctypes.CDLL(None, use_errno=True)
+    new_namespace, private, recursive, bind = 0x20000, 1 << 18, 1 << 14, 1 << 12
+    own = tempfile.NamedTemporaryFile("w", prefix="machine-id-", delete=False)
+    own.write(uuid.uuid4().hex + "\n")
+    own.close()
+    if (libc.unshare(new_namespace) or libc.mount(None, b"/", None, private | recursive, None)
+            or libc.mount(own.name.encode(), b"/etc/machine-id", None, bind, None)):
+        raise OSError(ctypes.get_errno(), "cannot be another host")
+    os.unlink(own.name)
 
 
 class Etcd:
@@ -118,6 +134,36 @@ class Arbitration(unittest.TestCase):
                     roles[node.await_mode("protected")["role"]] = node
                 self.assertEqual(set(roles), {"ROLE_PRIMARY", "ROLE_SECONDARY"})
                 self.await_steps(roles["ROLE_PRIMARY"])
+
+    def test_P3_two_hosts_under_one_node_name(self):
+        alpha, beta = self.start()
+        beta.signal(signal.SIGTERM)
+        beta.process.wait(timeout=pairlib.PATIENCE_S)
+        alpha.await_mode("solo")
+        # The other host has its own machine-id, and all else of alpha; its addresses would be free there.
+        other = self.pair.folder / "other.textproto"
+        self.pair.write_config(other)
+        text = other.read_text().replace("alpha.sock", "other.sock").replace("{node}.console", "other.console")
+        for port, other_port in zip(self.pair.ports, pairlib.free_ports(4)):
+            text = text.replace(f":{port}", f":{other_port}")
+        other.write_text(text)
+        command = [BUILD / "daemon/romulusd", "run", "--config", other, "--node", "alpha"]
+        for role in [], ["--role", "primary"]:
+            ended = subprocess.run([*command, *role], capture_output=True, text=True,
+                                   timeout=pairlib.PATIENCE_S, preexec_fn=another_host)
+            self.assertEqual(ended.returncode, 1, ended.stderr)
+            self.assertIn("two hosts are called node 'alpha'", ended.stderr)
+            self.assertIn("--take-over", ended.stderr)
+        self.await_steps(alpha)
+        # It replaces the first, which was not gone: that one hears so, and does not follow under this name.
+        with open(self.pair.folder / "other.log", "wb") as log:
+            replaced = subprocess.Popen([*command, "--role", "primary", "--take-over"], stdout=log, stderr=log,
+                                        preexec_fn=another_host)
+        self.addCleanup(replaced.wait)
+        self.addCleanup(replaced.kill)
+        self.pair.start_node("beta", "secondary")
+        self.assertEqual(alpha.process.wait(timeout=pairlib.PATIENCE_S), 1)
+        self.assertIn("two hosts are called node", alpha.log_tail())
 
     def test_P3_a_frozen_primary_that_returns_lets_nothing_out(self):
         text = self.pair.config.read_text()

@@ -101,6 +101,31 @@ TEST_F(EtcdArbiterTest, ClaimsAreReadSwappedAndKept) {
   EXPECT_EQ(Now().term, Term(33));
 }
 
+TEST_F(EtcdArbiterTest, P3_OfTwoHostsUnderOneNameOneIsAnswered) {
+  auto etcd = Serve("a");
+  EtcdOptions options;
+  options.endpoints = {Address("a")};
+  std::unique_ptr<ArbiterAsker> hosts[2];
+  for (int i = 0; i < 2; ++i) {
+    failover::ArbiterIdentity who = ArbiterNode("alpha");
+    who.host_id = std::string(32, static_cast<char>('1' + i));
+    who.host_name = absl::StrCat("rack", i + 1);
+    hosts[i] = std::make_unique<ArbiterAsker>(
+        [&](base::Executor* executor) { return MakeEtcdArbiter(options, who, executor); });
+  }
+  EXPECT_EQ(hosts[0]->Claim(0, 16).verdict, Verdict::kYes);
+  EXPECT_EQ(hosts[0]->Claim(0, 16).verdict, Verdict::kYes);
+  const ArbiterAnswer answer = hosts[1]->Claim(0, 16);
+  EXPECT_EQ(answer.verdict, Verdict::kNo);
+  EXPECT_THAT(answer.detail, AllOf(HasSubstr("'rack1' (1111"), HasSubstr("'rack2' (2222")));
+  EXPECT_EQ(answer.record.host_id, std::string(32, '1'));
+  EXPECT_EQ(answer.record.host_name, "rack1");
+  // One that says no host is its node's, and is given one.
+  store_.Put(kKey, Stored("alpha", 16));
+  EXPECT_EQ(hosts[1]->Claim(16, 32).verdict, Verdict::kYes);
+  EXPECT_EQ(Now().host_id, std::string(32, '2'));
+}
+
 TEST_F(EtcdArbiterTest, ALostAnswerIsFoundByReadingAgain) {
   auto etcd = Serve("a");
   auto asker = Ask();

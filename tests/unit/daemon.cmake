@@ -9,6 +9,7 @@ romulus_test(daemon_parts_test LABEL unit
              DEPS romulus_daemon_base)
 romulus_test(daemon_arbiter_config_test LABEL unit
              SOURCES ${CMAKE_CURRENT_LIST_DIR}/daemon_arbiter_config_test.cc
+                     ${CMAKE_CURRENT_LIST_DIR}/daemon_host_identity_test.cc
              DEPS romulus_daemon_base)
 romulus_test(daemon_hello_test LABEL unit
              SOURCES ${CMAKE_CURRENT_LIST_DIR}/daemon_hello_test.cc

@@ -19,6 +19,8 @@ namespace {
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 
+const failover::ArbiterIdentity kSelf = {"vm1", "uuid", "alpha", "beta", "b"};
+
 class ArbiterConfigTest : public ::testing::Test {
  protected:
   ArbiterConfigTest() {
@@ -63,7 +65,7 @@ TEST_F(ArbiterConfigTest, EachKindIsMade) {
   AsioExecutor loop(/*own_thread=*/false);
   EXPECT_EQ(Errors("none { }"), "");
   absl::StatusOr<std::unique_ptr<failover::Arbiter>> made =
-      MakeArbiter(Parse("none { }"), "b", &loop, nullptr);
+      MakeArbiter(Parse("none { }"), kSelf, &loop, nullptr);
   ASSERT_TRUE(made.ok());
   EXPECT_EQ(*made, nullptr);
   EXPECT_EQ(ArbiterTimeout(Parse("none { }").config), absl::ZeroDuration());
@@ -73,7 +75,7 @@ TEST_F(ArbiterConfigTest, EachKindIsMade) {
   EXPECT_EQ(Parse(command).config.failover().arbiter().command().argv(0),
             folder_.Path("fence-alpha"));
   EXPECT_EQ(ArbiterTimeout(Parse(command).config), absl::Seconds(7));
-  made = MakeArbiter(Parse(command), "b", &loop, nullptr);
+  made = MakeArbiter(Parse(command), kSelf, &loop, nullptr);
   ASSERT_TRUE(made.ok()) << made.status();
   EXPECT_NE(*made, nullptr);
 
@@ -85,7 +87,7 @@ TEST_F(ArbiterConfigTest, EachKindIsMade) {
   EXPECT_EQ(ArbiterTimeout(Parse(etcd).config), absl::Seconds(5));
   EXPECT_EQ(Parse(etcd).config.failover().arbiter().etcd().tls().key_file(),
             folder_.Path("alpha.key"));
-  made = MakeArbiter(Parse(etcd), "b", &loop, nullptr);
+  made = MakeArbiter(Parse(etcd), kSelf, &loop, nullptr);
   ASSERT_TRUE(made.ok()) << made.status();
   EXPECT_NE(*made, nullptr);
 }

@@ -39,6 +39,40 @@ TEST(ArbiterRuleTest, AClaimWhoseAnswerWasLostIsAYes) {
   EXPECT_EQ(JudgeClaim(Alpha(), From(16, 33), Holds("beta", 33)).answer.verdict, Verdict::kNo);
 }
 
+// Two hosts that were given one node name want the same terms: only one of them may have any.
+TEST(ArbiterRuleTest, P3_ANamesakeOnAnotherHostIsSomebodyElse) {
+  ArbiterIdentity one = Alpha(), two = Alpha();
+  one.host_id = "11", one.host_name = "rack1";
+  two.host_id = "22", two.host_name = "rack2";
+  const ArbiterRecord record = RecordOf(one, From(16, 32));
+  EXPECT_TRUE(IsOurs(one, record));
+  EXPECT_FALSE(IsOurs(two, record));
+  EXPECT_TRUE(IsNamesakes(two, record));
+  EXPECT_FALSE(IsNamesakes(Beta(), record));
+  EXPECT_EQ(JudgeClaim(one, From(16, 32), record).answer.verdict, Verdict::kYes);
+  const ClaimRule rule = JudgeClaim(two, From(16, 32), record);
+  EXPECT_FALSE(rule.swap);
+  EXPECT_EQ(rule.answer.verdict, Verdict::kNo);
+  EXPECT_THAT(rule.answer.detail, HasSubstr("'rack1' (11)"));
+  EXPECT_THAT(rule.answer.detail, HasSubstr("'rack2' (22)"));
+  EXPECT_THAT(rule.answer.detail, HasSubstr("--take-over"));
+  // What an operator says with --take-over: from the record as it is.
+  EXPECT_TRUE(JudgeClaim(two, From(32, 48), record).swap);
+}
+
+// A record of a romulusd that did not say its host.
+TEST(ArbiterRuleTest, P3_ARecordWithoutAHostIsItsNodesButNoAnswer) {
+  ArbiterIdentity who = Alpha();
+  who.host_id = "11";
+  EXPECT_TRUE(IsOurs(who, Holds("alpha", 32)));
+  EXPECT_FALSE(IsOurs(who, Holds("beta", 32)));
+  EXPECT_FALSE(IsOurs(who, ArbiterRecord()));
+  EXPECT_TRUE(JudgeClaim(who, From(32, 48), Holds("alpha", 32)).swap);
+  EXPECT_EQ(RecordOf(who, From(32, 48)).host_id, "11");
+  // This claim would have written the host: it is not its answer that was lost.
+  EXPECT_EQ(JudgeClaim(who, From(16, 32), Holds("alpha", 32)).answer.verdict, Verdict::kNo);
+}
+
 TEST(ArbiterRuleTest, WhatIsNewerIsANoWithItsHolder) {
   const ClaimRule rule = JudgeClaim(Alpha(), From(16, 33), Holds("beta", 34));
   EXPECT_FALSE(rule.swap);
