@@ -336,6 +336,9 @@ void Node::Execute(const failover::Action& action) {
       ask_backoff_ms_ = 0;
       // Not from within the handling of an event: a command may answer at once.
       return control_.Post([this, claim = action.claim] { Ask(claim); });
+    case ActionKind::kWithdraw:
+      ask_backoff_ms_ = 0;
+      return control_.Post([this, claim = action.claim] { Withdraw(claim); });
     case ActionKind::kDropReplica:
       if (secondary_ == nullptr) return;
       // A primary was accepted of which this loop has yet to hear: what was held is its to

@@ -89,7 +89,13 @@ class Node final : private GuestHostListener,
   // Before a guest is booted: whose the record is. `start_as_primary_` follows.
   absl::Status ConsultArbiter();
   void Ask(const failover::ArbiterClaim& claim);
+  void Withdraw(const failover::ArbiterClaim& claim);
+  void AskLater(const failover::ArbiterClaim& claim, bool withdrawing);
+  void NoteAnswer(absl::string_view what, const failover::ArbiterClaim& claim,
+                  const failover::ArbiterAnswer& answer);
   void OnArbiterAnswer(const failover::ArbiterClaim& claim, const failover::ArbiterAnswer& answer);
+  void OnWithdrawal(const failover::ArbiterClaim& claim, const failover::ArbiterAnswer& answer);
+  void AnswerAskers(const failover::ArbiterAnswer& answer);
   void FillArbiter(romulus::v1::GetStatusResponse& status) const;
   void RecordFailover(const failover::Promotion& promotion, uint64_t detect_ns);
   void AskUnprotect();
@@ -182,6 +188,7 @@ class Node final : private GuestHostListener,
   std::string namesake_;  // not empty: another host of this node's name has the record
   romulus::v1::ArbiterStatus arbiter_status_;
   uint64_t ask_backoff_ms_ = 0;
+  uint64_t asked_ = 0;  // questions so far; answers to all but the last mean nothing
   bool start_as_primary_ = false;
 
   disk::WatchedFiles files_{disk::PosixFiles(), clock_};

@@ -98,15 +98,45 @@ absl::Status Node::ConsultArbiter() {
 }
 
 void Node::Ask(const ArbiterClaim& claim) {
-  if (arbiter_ == nullptr || role_.state().claim != claim) return;
+  const failover::RoleState& state = role_.state();
+  if (arbiter_ == nullptr || state.claim != claim || state.withdrawing) return;
   log_.Info("arbiter_asked", {{"action", failover::ClaimActionName(claim.action)},
                               {"expected", claim.expected.value()},
                               {"wanted", claim.wanted.value()}});
   arbiter_->Claim(claim, ArbiterTimeout(config_),
-                  [this, claim](ArbiterAnswer answer) { OnArbiterAnswer(claim, answer); });
+                  [this, claim, asked = ++asked_](const ArbiterAnswer& answer) {
+                    NoteAnswer(failover::ClaimActionName(claim.action), claim, answer);
+                    if (asked == asked_) OnArbiterAnswer(claim, answer);
+                  });
 }
 
-void Node::OnArbiterAnswer(const ArbiterClaim& claim, const ArbiterAnswer& answer) {
+void Node::Withdraw(const ArbiterClaim& claim) {
+  const failover::RoleState& state = role_.state();
+  if (arbiter_ == nullptr || state.claim != claim || !state.withdrawing) return;
+  log_.Info("claim_taken_back", {{"expected", claim.expected.value()},
+                                 {"wanted", claim.wanted.value()},
+                                 {"why", state.reason}});
+  arbiter_->Withdraw(claim, ArbiterTimeout(config_),
+                     [this, claim, asked = ++asked_](const ArbiterAnswer& answer) {
+                       NoteAnswer("withdraw", claim, answer);
+                       if (asked == asked_) OnWithdrawal(claim, answer);
+                     });
+}
+
+void Node::AskLater(const ArbiterClaim& claim, bool withdrawing) {
+  ask_backoff_ms_ = std::clamp(2 * ask_backoff_ms_, kMinBackoffMs, kMaxBackoffMs);
+  control_.PostAfter(ask_backoff_ms_ * kMillisecond, [this, claim, withdrawing, asked = asked_] {
+    if (asked != asked_) return;
+    if (withdrawing) {
+      Withdraw(claim);
+    } else {
+      Ask(claim);
+    }
+  });
+}
+
+void Node::NoteAnswer(absl::string_view what, const ArbiterClaim& claim,
+                      const ArbiterAnswer& answer) {
   const std::string verdict(failover::VerdictName(answer.verdict));
   metrics_.ArbiterAnswered(static_cast<size_t>(answer.verdict));
   arbiter_status_.set_last_verdict(verdict);
@@ -117,13 +147,16 @@ void Node::OnArbiterAnswer(const ArbiterClaim& claim, const ArbiterAnswer& answe
     arbiter_status_.set_holder_host(answer.record.host_name);
     arbiter_status_.set_term(answer.record.term.value());
   }
-  log_.Info("arbiter_answered", {{"action", failover::ClaimActionName(claim.action)},
+  log_.Info("arbiter_answered", {{"action", what},
                                  {"wanted", claim.wanted.value()},
                                  {"verdict", verdict},
                                  {"holder", answer.record.holder},
                                  {"host", answer.record.host_name},
                                  {"term", answer.record.term.value()},
                                  {"detail", answer.detail}});
+}
+
+void Node::OnArbiterAnswer(const ArbiterClaim& claim, const ArbiterAnswer& answer) {
   if (role_.state().claim != claim) return;  // given up meanwhile
   Event event = EventOf(EventKind::kArbiterSilent, answer.detail);
   event.term = claim.wanted;
@@ -139,16 +172,40 @@ void Node::OnArbiterAnswer(const ArbiterClaim& claim, const ArbiterAnswer& answe
       break;
     case Verdict::kSilent:
     case Verdict::kError:
-      ask_backoff_ms_ = std::clamp(2 * ask_backoff_ms_, kMinBackoffMs, kMaxBackoffMs);
-      control_.PostAfter(ask_backoff_ms_ * kMillisecond, [this, claim] { Ask(claim); });
+      AskLater(claim, /*withdrawing=*/false);
       break;
   }
   if (event.kind != EventKind::kArbiterSilent) ask_backoff_ms_ = 0;
   Handle(std::move(event)).IgnoreError();
-  // Whoever asked for a failover hears what became of it; it is asked for all the same.
-  if (answer.verdict != Verdict::kYes && !failover_answers_.empty()) {
-    AnswerFailovers(absl::UnavailableError(role_.state().reason));
+  AnswerAskers(answer);
+}
+
+void Node::OnWithdrawal(const ArbiterClaim& claim, const ArbiterAnswer& answer) {
+  if (role_.state().claim != claim || !role_.state().withdrawing) return;
+  Event event = EventOf(EventKind::kArbiterSilent, answer.detail);
+  event.term = claim.wanted;
+  event.record = answer.record;
+  switch (answer.verdict) {
+    case Verdict::kYes:
+      event.kind = EventKind::kClaimWithdrawn;
+      break;
+    case Verdict::kNo:
+      event.kind = EventKind::kArbiterYes;
+      break;
+    case Verdict::kSilent:
+    case Verdict::kError:
+      AskLater(claim, /*withdrawing=*/true);
+      break;
   }
+  if (event.kind != EventKind::kArbiterSilent) ask_backoff_ms_ = 0;
+  Handle(std::move(event)).IgnoreError();
+  if (role_.state().mode != failover::Mode::kPromoting) AnswerAskers({});
+}
+
+// Whoever asked for a failover hears what became of it; the arbiter is asked for it all the same.
+void Node::AnswerAskers(const ArbiterAnswer& answer) {
+  if (answer.verdict == Verdict::kYes || failover_answers_.empty()) return;
+  AnswerFailovers(absl::UnavailableError(role_.state().reason));
 }
 
 void Node::FillArbiter(romulus::v1::GetStatusResponse& status) const {

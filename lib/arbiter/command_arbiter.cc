@@ -54,12 +54,24 @@ class CommandArbiter final : public failover::Arbiter {
     request.max_lines = CommandOptions::kMaxLines;
     request.max_line_bytes = CommandOptions::kMaxLineBytes;
     done_ = std::move(done);
+    claim_ = claim;
     thread_ = std::thread([this, request = std::move(request)] {
       const ChildResult result = runner_.Run(request);
       executor_->Post([this, alive = std::weak_ptr<bool>(alive_), result] {
         if (!alive.expired()) OnEnd(result);
       });
     });
+  }
+
+  // What was begun is brought to its end: a peer that is half fenced is of no use to anybody.
+  void Withdraw(const ArbiterClaim& claim, absl::Duration, Done done) override {
+    if (!running_ || claim_ != claim) {
+      return AnswerLater({Verdict::kYes, {}, "no fence command runs for it"}, std::move(done));
+    }
+    if (withdrawn_ != nullptr) {
+      AnswerLater({Verdict::kSilent, {}, "it is being withdrawn once more"}, std::move(withdrawn_));
+    }
+    withdrawn_ = std::move(done);
   }
 
   void Read(absl::Duration, Done done) override {
@@ -111,7 +123,11 @@ class CommandArbiter final : public failover::Arbiter {
     if (answer.verdict != Verdict::kYes && !result.lines.empty()) {
       absl::StrAppend(&answer.detail, "; it said: ", result.lines.back());
     }
-    std::move(done)(std::move(answer));
+    Done withdrawn = std::exchange(withdrawn_, nullptr);
+    std::move(done)(answer);
+    if (withdrawn == nullptr) return;
+    answer.verdict = answer.verdict == Verdict::kYes ? Verdict::kNo : Verdict::kYes;
+    std::move(withdrawn)(std::move(answer));
   }
 
   const CommandOptions options_;
@@ -121,6 +137,8 @@ class CommandArbiter final : public failover::Arbiter {
   ChildRunner runner_;
   bool running_ = false;  // until its answer was given
   Done done_;
+  ArbiterClaim claim_;  // it runs for
+  Done withdrawn_;      // null: the claim was not withdrawn
   std::thread thread_;
 };
 

@@ -1,6 +1,7 @@
 #include "arbiter/etcd_arbiter.h"
 
 #include <algorithm>
+#include <functional>
 #include <optional>
 #include <set>
 #include <utility>
@@ -59,7 +60,10 @@ bool IsWrongPassword(const absl::Status& status) {
 }
 
 struct Question {
-  std::optional<ArbiterClaim> claim;  // not set: a read
+  // What the record as it is means for this question; null: a read.
+  std::function<failover::ClaimRule(const ArbiterRecord& now)> rule;
+  std::optional<ArbiterClaim> claim;  // of a claim
+  bool over = false;                  // answered: what still comes for it means nothing
   failover::Arbiter::Done done;
   absl::Duration timeout;
   uint64_t end_ns = 0;
@@ -96,10 +100,31 @@ class EtcdArbiter final : public failover::Arbiter {
     if (const absl::Status valid = Validate(claim); !valid.ok()) {
       return AnswerLater({Verdict::kError, {}, std::string(valid.message())}, std::move(done));
     }
-    Add(claim, timeout, std::move(done));
+    auto question = std::make_shared<Question>();
+    question->claim = claim;
+    question->rule = [this, claim](const ArbiterRecord& now) {
+      return JudgeClaim(identity_, claim, now);
+    };
+    Add(std::move(question), timeout, std::move(done));
+  }
+  void Withdraw(const ArbiterClaim& claim, absl::Duration timeout, Done done) override {
+    // First, so that none of its swaps is sent any more; those that were are outrun by the record.
+    const std::set<QuestionPtr> questions = questions_;
+    for (const QuestionPtr& question : questions) {
+      if (question->claim != claim) continue;
+      question->over = true;
+      questions_.erase(question);
+      AnswerLater({Verdict::kSilent, {}, "the claim is being withdrawn"},
+                  std::move(question->done));
+    }
+    auto question = std::make_shared<Question>();
+    question->rule = [this, claim](const ArbiterRecord& now) {
+      return JudgeWithdrawal(identity_, claim, now);
+    };
+    Add(std::move(question), timeout, std::move(done));
   }
   void Read(absl::Duration timeout, Done done) override {
-    Add(std::nullopt, timeout, std::move(done));
+    Add(std::make_shared<Question>(), timeout, std::move(done));
   }
 
  private:
@@ -110,13 +135,11 @@ class EtcdArbiter final : public failover::Arbiter {
     });
   }
 
-  void Add(std::optional<ArbiterClaim> claim, absl::Duration timeout, Done done) {
+  void Add(QuestionPtr question, absl::Duration timeout, Done done) {
     if (questions_.size() >= kMaxQuestions) {
       return AnswerLater({Verdict::kSilent, {}, "too many questions are under way"},
                          std::move(done));
     }
-    auto question = std::make_shared<Question>();
-    question->claim = std::move(claim);
     question->done = std::move(done);
     question->timeout = std::clamp(timeout, absl::Milliseconds(1), kLongest);
     question->end_ns = clock_.NowNs() + absl::ToInt64Nanoseconds(question->timeout);
@@ -127,6 +150,7 @@ class EtcdArbiter final : public failover::Arbiter {
   }
 
   void Finish(const QuestionPtr& question, ArbiterAnswer answer) {
+    question->over = true;
     questions_.erase(question);
     std::move(question->done)(std::move(answer));
   }
@@ -179,7 +203,7 @@ class EtcdArbiter final : public failover::Arbiter {
       question->first = preferred_;
       executor_->PostAfter(static_cast<uint64_t>(absl::ToInt64Nanoseconds(pause)),
                            [this, alive = std::weak_ptr<bool>(alive_), question] {
-                             if (!alive.expired()) Try(question);
+                             if (!alive.expired() && !question->over) Try(question);
                            });
       return;
     }
@@ -244,6 +268,7 @@ class EtcdArbiter final : public failover::Arbiter {
     Member(question).Authenticate(
         request, Left(question->try_end_ns),
         [this, question](absl::StatusOr<etcdserverpb::AuthenticateResponse> response) {
+          if (question->over) return;
           // Whoever needs no token need not have given one.
           if (!response.ok() && HasNoAuth(response.status())) return Range(question);
           if (!response.ok()) return FailCall(question, response.status());
@@ -267,6 +292,7 @@ class EtcdArbiter final : public failover::Arbiter {
   void Range(const QuestionPtr& question) {
     Member(question).Range(TheKey(), token_, Left(question->try_end_ns),
                            [this, question](absl::StatusOr<etcdserverpb::RangeResponse> response) {
+                             if (question->over) return;
                              if (!response.ok()) return FailCall(question, response.status());
                              if (!IsOurs(question, response->header())) return;
                              OnRecord(question, *response, /*may_swap=*/true);
@@ -306,10 +332,10 @@ class EtcdArbiter final : public failover::Arbiter {
       revision = entry.mod_revision();
     }
     preferred_ = question->endpoint;
-    if (!question->claim) return Finish(question, {Verdict::kYes, now, "read from etcd"});
-    failover::ClaimRule rule = JudgeClaim(identity_, *question->claim, now);
+    if (!question->rule) return Finish(question, {Verdict::kYes, now, "read from etcd"});
+    failover::ClaimRule rule = question->rule(now);
     if (rule.swap) {
-      if (may_swap) return Swap(question, revision);
+      if (may_swap) return Swap(question, revision, rule);
       return Fail(question, "the record changes, and is as it was");
     }
     if (rule.answer.verdict == Verdict::kError) {
@@ -319,9 +345,8 @@ class EtcdArbiter final : public failover::Arbiter {
     Finish(question, std::move(rule.answer));
   }
 
-  // Puts the claim's record in the place of the one of this revision (0: of none).
-  void Swap(const QuestionPtr& question, int64_t revision) {
-    const ArbiterRecord wanted = RecordOf(identity_, *question->claim);
+  // Puts the rule's record in the place of the one of this revision (0: of none).
+  void Swap(const QuestionPtr& question, int64_t revision, const failover::ClaimRule& rule) {
     etcdserverpb::TxnRequest request;
     etcdserverpb::Compare& compare = *request.add_compare();
     compare.set_result(etcdserverpb::Compare::EQUAL);
@@ -330,11 +355,12 @@ class EtcdArbiter final : public failover::Arbiter {
     compare.set_mod_revision(revision);
     etcdserverpb::PutRequest& put = *request.add_success()->mutable_request_put();
     put.set_key(key_);
-    put.set_value(EncodeRecord(identity_.vm_uuid, wanted));
+    put.set_value(EncodeRecord(identity_.vm_uuid, rule.put));
     *request.add_failure()->mutable_request_range() = TheKey();
     Member(question).Txn(
         request, token_, Left(question->try_end_ns),
-        [this, question, wanted](absl::StatusOr<etcdserverpb::TxnResponse> response) {
+        [this, question, answer = rule.answer](absl::StatusOr<etcdserverpb::TxnResponse> response) {
+          if (question->over) return;
           if (!response.ok()) return FailCall(question, response.status());
           if (!IsOurs(question, response->header())) return;
           const bool one = response->responses_size() == 1;
@@ -342,7 +368,7 @@ class EtcdArbiter final : public failover::Arbiter {
             if (!one || !response->responses(0).has_response_put()) {
               return Fail(question, "it answers what was not asked");
             }
-            return Finish(question, {Verdict::kYes, wanted, "etcd took the claim"});
+            return Finish(question, answer);
           }
           if (!one || !response->responses(0).has_response_range()) {
             return Fail(question, "it answers what was not asked");

@@ -77,17 +77,28 @@ std::string NamesakeText(const ArbiterIdentity& who, const ArbiterRecord& record
       "good, start it once with `--role primary --take-over`");
 }
 
+namespace {
+
+// Terms are each node's own, so a record in the term that was wanted is that very claim's. By the
+// host as well: two that were given one name want the same terms.
+bool TookEffect(const ArbiterIdentity& who, const ArbiterClaim& claim, const ArbiterRecord& now) {
+  return now.term == claim.wanted && now.holder == who.node && now.host_id == who.host_id;
+}
+
+}  // namespace
+
 ClaimRule JudgeClaim(const ArbiterIdentity& who, const ArbiterClaim& claim,
                      const ArbiterRecord& now) {
   ClaimRule rule;
-  if (now.term == claim.wanted && now.holder == who.node && now.host_id == who.host_id) {
-    // Terms are each node's own, so this is this very claim, whose answer was lost. By the host as
-    // well: two that were given one name want the same terms.
+  if (TookEffect(who, claim, now)) {
+    // The answer was lost.
     rule.answer = {Verdict::kYes, now, "the record is this node's already"};
     return rule;
   }
   if (now.term == claim.expected) {
     rule.swap = true;
+    rule.put = RecordOf(who, claim);
+    rule.answer = {Verdict::kYes, rule.put, "the claim was taken"};
     return rule;
   }
   if (now.term < claim.expected) {
@@ -109,6 +120,27 @@ ClaimRule JudgeClaim(const ArbiterIdentity& who, const ArbiterClaim& claim,
   rule.answer = {Verdict::kNo, now,
                  absl::StrCat("node '", now.holder, "' holds term ", now.term.value(),
                               "; this node claimed from term ", claim.expected.value())};
+  return rule;
+}
+
+ClaimRule JudgeWithdrawal(const ArbiterIdentity& who, const ArbiterClaim& claim,
+                          const ArbiterRecord& now) {
+  ClaimRule rule;
+  if (TookEffect(who, claim, now)) {
+    rule.answer = {Verdict::kNo, now, "the claim had taken effect"};
+    return rule;
+  }
+  if (now.term == Term() && claim.expected == Term()) {
+    rule.answer = {Verdict::kError, now, "there is no record yet that could be touched"};
+    return rule;
+  }
+  if (now.term == claim.expected) {
+    rule.swap = true;
+    rule.put = now;
+    rule.answer = {Verdict::kYes, now, "the claim was withdrawn"};
+    return rule;
+  }
+  rule.answer = {Verdict::kYes, now, "the record is another one than was claimed from"};
   return rule;
 }
 

@@ -104,6 +104,10 @@ class Arbiter {
   // destroyed before. A claim that makes no sense (Validate) is a kError. Several questions may be
   // under way; an arbiter that cannot take one more says kSilent.
   virtual void Claim(const ArbiterClaim& claim, absl::Duration timeout, Done done) = 0;
+  // Takes back a claim of this node's that may still take effect. Where it is under way it is
+  // answered with kSilent, and not tried again. kYes: it has not taken effect and never will. kNo:
+  // it has; `record` is ours. Else nothing is known, and the same may be asked again.
+  virtual void Withdraw(const ArbiterClaim& claim, absl::Duration timeout, Done done) = 0;
   // What the record says now (never an older one). kYes with it; kError if this arbiter keeps none.
   virtual void Read(absl::Duration timeout, Done done) = 0;
 };
@@ -122,11 +126,16 @@ std::string NamesakeText(const ArbiterIdentity& who, const ArbiterRecord& record
 // The rule of every arbiter with a record: what a claim by `node` means while the record is `now`
 // (term 0: none).
 struct ClaimRule {
-  bool swap = false;     // put RecordOf(claim) in its place, if it still is `now`
-  ArbiterAnswer answer;  // unless `swap`
+  bool swap = false;       // put `put` in its place, if it still is `now`, untouched since
+  ArbiterRecord put{};     // if `swap`
+  ArbiterAnswer answer{};  // if `swap`: once that is done
 };
 ClaimRule JudgeClaim(const ArbiterIdentity& who, const ArbiterClaim& claim,
                      const ArbiterRecord& now);
+// The same for a withdrawal. To put the very same record again is no idle work: a claim's swap
+// under way wants the record untouched since it was read, and never finds it so again.
+ClaimRule JudgeWithdrawal(const ArbiterIdentity& who, const ArbiterClaim& claim,
+                          const ArbiterRecord& now);
 ArbiterRecord RecordOf(const ArbiterIdentity& who, const ArbiterClaim& claim);
 
 }  // namespace romulus::failover

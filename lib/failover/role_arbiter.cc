@@ -25,11 +25,15 @@ void Step::Answered() {
   const ArbiterClaim claim = *state_.claim;
   const std::string reason = state_.claim_reason;
   if (event_.kind == EventKind::kArbiterSilent) {
-    state_.reason = absl::StrCat(reason, "; asks the arbiter, which does not answer",
+    state_.reason = absl::StrCat(reason,
+                                 state_.withdrawing ? "; withdraws its claim from the arbiter"
+                                                    : "; asks the arbiter",
+                                 ", which does not answer",
                                  event_.detail.empty() ? "" : ": ", event_.detail);
     return;
   }
   if (event_.kind == EventKind::kClaimVoid) return VoidClaim();
+  if (event_.kind == EventKind::kClaimWithdrawn) return Withdrawn();
   state_.claim.reset();
   state_.claim_reason.clear();
   switch (event_.kind) {
@@ -47,6 +51,33 @@ void Step::VoidClaim() {
   if (state_.newest_term == state_.claim->wanted) state_.newest_term = state_.newest_before_claim;
   state_.claim.reset();
   state_.claim_reason.clear();
+}
+
+// Its swap may be on its way still, or a promotion come of it long after the reason for it has
+// gone.
+void Step::Withdraw(absl::string_view reason) {
+  state_.claim_reason = std::string(reason);
+  state_.reason = absl::StrCat(reason, "; withdraws its claim from the arbiter");
+  if (std::exchange(state_.withdrawing, true)) return;
+  Do(ActionKind::kWithdraw);
+  actions_.back().claim = *state_.claim;
+}
+
+void Step::Withdrawn() {
+  if (!state_.withdrawing) return;  // it was wanted again meanwhile
+  const std::string reason = state_.claim_reason;
+  VoidClaim();
+  state_.reason = reason;
+  if (state_.mode != Mode::kDegraded) return;
+  if (state_.peer_connected && !state_.peer_silent) return Enter(Mode::kProtected, reason);
+  state_.reason = Advice(reason);
+}
+
+void Step::ClaimAgain(absl::string_view reason) {
+  state_.claim_reason = std::string(reason);
+  state_.withdrawing = false;
+  Do(ActionKind::kClaim);
+  actions_.back().claim = *state_.claim;
 }
 
 void Step::ArbiterYes(const ArbiterClaim& claim, const std::string& reason) {

@@ -7,6 +7,7 @@ namespace romulus::failover {
 Transition Step::Run() {
   Common();
   if (!state_.peer_connected) state_.unprotecting = false;
+  if (!state_.claim) state_.withdrawing = false;
   return {std::move(state_), std::move(actions_)};
 }
 
@@ -24,6 +25,7 @@ void Step::Common() {
     case EventKind::kArbiterNo:
     case EventKind::kArbiterSilent:
     case EventKind::kClaimVoid:
+    case EventKind::kClaimWithdrawn:
       return Answered();
     default:
       return state_.role == Role::kPrimary ? Primary() : Secondary();

@@ -106,6 +106,7 @@ struct RoleState {
   // primary looks for no secondary, a secondary accepts no primary.
   std::optional<ArbiterClaim> claim{};
   std::string claim_reason{};    // why it was asked
+  bool withdrawing = false;      // secondary: the claim is not wanted any more
   Term newest_before_claim{};    // newest_term then
   Term confirmed{};              // newest that the arbiter has confirmed to be this node's
   bool reconnect_later = false;  // after the answer
@@ -151,6 +152,7 @@ enum class EventKind : uint8_t {
   kArbiterNo,            // record, ours, detail
   kArbiterSilent,        // no answer, or none of use; the same is asked again. detail
   kClaimVoid,            // kClaim was not executed: a primary had just been accepted
+  kClaimWithdrawn,       // it has not taken effect and never will (if it had: kArbiterYes)
   kUnprotectUnanswered,  // primary: what kAskUnprotect asked for was not answered in time
   kShutdown,             // SIGTERM
 };
@@ -208,6 +210,8 @@ enum class ActionKind : uint8_t {
   kPromote,       // secondary: seal, restore, run; then kPromotionDone or kPromotionFailed. `term`
   kDropReplica,   // secondary: what is held must not be promoted any more
   kClaim,   // ask the arbiter, `claim`, until it answers or the state has another claim or none
+  kWithdraw,  // instead: make sure that `claim` does not take effect; kClaimWithdrawn or
+              // kArbiterYes follows
   kRefuse,  // the operator's request, with `status`
   kExit,    // the daemon may end
 };
@@ -221,7 +225,7 @@ struct Action {
   GoodbyeReason goodbye = GoodbyeReason::kShutdown;
   std::string detail{};
   absl::Status status{};  // kRefuse
-  ArbiterClaim claim{};   // kClaim
+  ArbiterClaim claim{};   // kClaim, kWithdraw
   bool later = false;     // kConnect: what went wrong over there is not mended at once
 };
 

@@ -24,8 +24,8 @@ absl::string_view EventName(EventKind kind) {
       "protection_failed", "replica_lost",     "op_failover",
       "op_pause",          "op_resume",        "op_unprotect",
       "op_protect",        "arbiter_yes",      "arbiter_no",
-      "arbiter_silent",    "claim_void",       "unprotect_unanswered",
-      "shutdown"};
+      "arbiter_silent",    "claim_void",       "claim_withdrawn",
+      "unprotect_unanswered", "shutdown"};
   return kNames[static_cast<size_t>(kind)];
 }
 
@@ -34,8 +34,8 @@ absl::string_view ActionName(ActionKind kind) {
       "connect",      "stop_connecting", "start_sync", "open_output",
       "hold_output",  "discard_output",  "stop_guest", "pause_guest",
       "resume_guest", "stop_epochs",     "close_link", "ask_unprotect",
-      "promote",      "drop_replica",    "claim",      "refuse",
-      "exit"};
+      "promote",      "drop_replica",    "claim",      "withdraw",
+      "refuse",       "exit"};
   return kNames[static_cast<size_t>(kind)];
 }
 

@@ -21,11 +21,9 @@ void Step::Secondary() {
       return SecondaryPeerSilent();
     case EventKind::kPeerHeard:
       state_.peer_silent = false;
-      if (state_.mode == Mode::kDegraded && state_.peer_connected && state_.committed &&
-          !state_.claim) {
-        Enter(Mode::kProtected, "the primary is heard again");
-      }
-      return;
+      if (state_.mode != Mode::kDegraded || !state_.peer_connected || !state_.committed) return;
+      if (state_.claim) return Withdraw("the primary is heard again");
+      return Enter(Mode::kProtected, "the primary is heard again");
     case EventKind::kGoodbye:
       return SecondaryGoodbye();
     case EventKind::kStreamBroken:
@@ -76,6 +74,7 @@ void Step::StartPromotion(absl::string_view reason) {
   const Term term = PromotionTerm(policy_, state_.newest_term);
   if (AsksFirst()) {
     if (!state_.claim) return Ask(ClaimAction::kPromote, state_.term, term, reason);
+    if (state_.withdrawing) ClaimAgain(reason);
     return Enter(Mode::kDegraded, absl::StrCat(reason, "; asks the arbiter"));
   }
   state_.claim.reset();

@@ -73,6 +73,10 @@ class Step {
   void Ask(ClaimAction action, Term expected, Term wanted, absl::string_view reason);
   void Answered();
   void VoidClaim();
+  // The open claim is not wanted any more.
+  void Withdraw(absl::string_view reason);
+  void Withdrawn();
+  void ClaimAgain(absl::string_view reason);
   void ArbiterYes(const ArbiterClaim& claim, const std::string& reason);
   void ArbiterNo(const ArbiterClaim& claim, const std::string& reason);
   // After an operator's force: what runs here is to be the arbiter's word as well.

@@ -215,6 +215,25 @@ class Arbitration(unittest.TestCase):
         alpha.await_mode("solo")
         self.await_steps(alpha)
 
+    def test_a_primary_that_is_heard_again_is_not_promoted_over_later(self):
+        text = self.pair.config.read_text()
+        self.pair.config.write_text(text.replace("heartbeat_timeout_ms: 1000", "heartbeat_timeout_ms: 300"))
+        alpha, beta = self.start()
+        self.etcd.freeze()
+        alpha.signal(signal.SIGSTOP)
+        beta.await_status("a claim", lambda s: s["arbiter"].get("asked") == "promote")
+        alpha.signal(signal.SIGCONT)
+        # Whichever of the two has given the stream up by then, neither of them is heard in vain.
+        beta.await_status("a word of alpha's", lambda s: "asks the arbiter" not in s.get("reason", "")
+                          or not s["peer"].get("connected"))
+        still_in_step = beta.status()["peer"].get("connected")
+        self.etcd.thaw()
+        roles = [node.await_mode("protected")["role"] for node in (alpha, beta)]
+        if still_in_step:
+            self.assertEqual(roles, ["ROLE_PRIMARY", "ROLE_SECONDARY"])
+            self.assertNotIn("last_failover", beta.status())
+        self.await_steps(alpha if roles[0] == "ROLE_PRIMARY" else beta)
+
     def test_without_an_answer_nobody_promotes_unless_forced(self):
         alpha, beta = self.start()
         self.etcd.freeze()

@@ -5,9 +5,12 @@
 
 #include <array>
 #include <cstdint>
+#include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "failover/arbiter.h"
 #include "sim/scheduler.h"
@@ -20,6 +23,7 @@ inline constexpr int kMembers = 3;
 // Shared by both nodes' arbiters.
 struct Quorum {
   failover::ArbiterRecord record;
+  uint64_t revision = 0;  // of the record: rises whenever it is put
   std::array<bool, kMembers> down{};
   std::array<std::array<bool, kMembers>, 2> cut{};  // from a node to a member
   int answers_to_lose = 0;
@@ -50,27 +54,39 @@ class SimArbiter final : public failover::Arbiter {
         tally_(tally) {}
 
   void Claim(const failover::ArbiterClaim& claim, absl::Duration timeout, Done done) override {
-    Ask(timeout, std::move(done), [who = who_, quorum = quorum_, claim] {
-      failover::ClaimRule rule = failover::JudgeClaim(who, claim, quorum->record);
-      if (!rule.swap) return rule.answer;
-      quorum->record = failover::RecordOf(who, claim);
-      return failover::ArbiterAnswer{failover::Verdict::kYes, quorum->record, ""};
+    Ask(timeout, std::move(done), claim, [who = who_, claim](const failover::ArbiterRecord& now) {
+      return failover::JudgeClaim(who, claim, now);
     });
   }
+  void Withdraw(const failover::ArbiterClaim& claim, absl::Duration timeout, Done done) override {
+    for (const auto& [open, over] : open_) {
+      if (open == claim) *over = true;
+    }
+    Ask(timeout, std::move(done), std::nullopt,
+        [who = who_, claim](const failover::ArbiterRecord& now) {
+          return failover::JudgeWithdrawal(who, claim, now);
+        });
+  }
   void Read(absl::Duration timeout, Done done) override {
-    Ask(timeout, std::move(done), [quorum = quorum_] {
-      return failover::ArbiterAnswer{failover::Verdict::kYes, quorum->record, ""};
+    Ask(timeout, std::move(done), std::nullopt, [](const failover::ArbiterRecord& now) {
+      return failover::ClaimRule{.answer = {failover::Verdict::kYes, now, ""}};
     });
   }
 
  private:
-  void Ask(absl::Duration timeout, Done done, std::function<failover::ArbiterAnswer()> judge) {
+  using Rule = std::function<failover::ClaimRule(const failover::ArbiterRecord& now)>;
+
+  void Ask(absl::Duration timeout, Done done, std::optional<failover::ArbiterClaim> claim,
+           Rule rule) {
     const auto timeout_ns = static_cast<uint64_t>(absl::ToInt64Nanoseconds(timeout));
     auto waiting = std::make_shared<Done>(std::move(done));
+    const auto over = std::make_shared<bool>(false);  // no swap is sent any more
+    if (claim) open_.emplace_back(*claim, over);
     const std::function<void(failover::ArbiterAnswer)> answer =
-        [this, waiting](failover::ArbiterAnswer got) {
+        [this, waiting, over](failover::ArbiterAnswer got) {
           if (*waiting == nullptr) return;
           tally_->claims[static_cast<size_t>(got.verdict)]++;
+          std::erase_if(open_, [&](const auto& one) { return one.second == over; });
           control_->Post([call = std::make_shared<Done>(std::exchange(*waiting, nullptr)), got] {
             std::move (*call)(got);
           });
@@ -78,13 +94,26 @@ class SimArbiter final : public failover::Arbiter {
     scheduler_->After(timeout_ns, Mine([answer] {
                         answer({failover::Verdict::kSilent, {}, "no answer in time"});
                       }));
-    // What is on its way is not this node's to end: a claim may take effect after it has died.
-    scheduler_->After(scheduler_->Pick(timeout_ns / 2),
-                      [this, answer, judge, gone = gone_, quorum = quorum_, node = node_] {
-                        if (!quorum->Reaches(node)) return;
-                        const failover::ArbiterAnswer got = judge();
-                        if (!*gone) Answer(answer, got);
-                      });
+    // It is read, and swapped if it is untouched then. What is on its way is not this node's to
+    // end: a swap may take effect after it has died, or was told to take it back.
+    scheduler_->After(
+        scheduler_->Pick(timeout_ns / 4),
+        [this, answer, rule, over, timeout_ns, gone = gone_, quorum = quorum_, node = node_] {
+          if (!quorum->Reaches(node)) return;
+          const failover::ClaimRule read = rule(quorum->record);
+          if (!read.swap) {
+            if (!*gone) Answer(answer, read.answer);
+            return;
+          }
+          if (*gone || *over) return;
+          scheduler_->After(scheduler_->Pick(timeout_ns / 4),
+                            [this, answer, read, gone, quorum, node, seen = quorum->revision] {
+                              if (!quorum->Reaches(node) || quorum->revision != seen) return;
+                              quorum->record = read.put;
+                              ++quorum->revision;
+                              if (!*gone) Answer(answer, read.answer);
+                            });
+        });
   }
   void Answer(const std::function<void(failover::ArbiterAnswer)>& answer,
               const failover::ArbiterAnswer& got) {
@@ -106,6 +135,8 @@ class SimArbiter final : public failover::Arbiter {
   Scheduler* const scheduler_;
   Thread* const control_;
   Tally* const tally_;
+  // Claims that are not answered, and whether each is still pursued.
+  std::vector<std::pair<failover::ArbiterClaim, std::shared_ptr<bool>>> open_;
   struct Gone {
     std::shared_ptr<bool> flag = std::make_shared<bool>(false);
     ~Gone() { *flag = true; }

@@ -191,6 +191,9 @@ void Node::Execute(const failover::Action& action) {
       return secondary_->Promote(action.term);
     case ActionKind::kClaim:
       return Claim(action.claim);
+    case ActionKind::kWithdraw:
+      ask_backoff_ns_ = 0;
+      return control_.Post([this, claim = action.claim] { Withdraw(claim); });
     case ActionKind::kDropReplica:
       if (secondary_->primary_is_coming() && !secondary_->store().sealed()) return;
       return secondary_->NewReplica();
@@ -276,10 +279,50 @@ void Node::Claim(const failover::ArbiterClaim& claim) {
 }
 
 void Node::Ask(const failover::ArbiterClaim& claim) {
-  if (arbiter_ == nullptr || role_.state().claim != claim) return;
-  arbiter_->Claim(
-      claim, absl::Nanoseconds(kArbiterTimeoutNs),
-      [this, claim](failover::ArbiterAnswer answer) { OnArbiterAnswer(claim, answer); });
+  if (arbiter_ == nullptr || role_.state().claim != claim || role_.state().withdrawing) return;
+  arbiter_->Claim(claim, absl::Nanoseconds(kArbiterTimeoutNs),
+                  [this, claim, asked = ++asked_](const failover::ArbiterAnswer& answer) {
+                    if (asked == asked_) OnArbiterAnswer(claim, answer);
+                  });
+}
+
+void Node::Withdraw(const failover::ArbiterClaim& claim) {
+  if (arbiter_ == nullptr || role_.state().claim != claim || !role_.state().withdrawing) return;
+  arbiter_->Withdraw(claim, absl::Nanoseconds(kArbiterTimeoutNs),
+                     [this, claim, asked = ++asked_](const failover::ArbiterAnswer& answer) {
+                       if (asked == asked_) OnWithdrawal(claim, answer);
+                     });
+}
+
+void Node::AskLater(const failover::ArbiterClaim& claim, bool withdrawing) {
+  ask_backoff_ns_ = std::clamp(2 * ask_backoff_ns_, kAskMinNs, kAskMaxNs);
+  control_.PostAfter(ask_backoff_ns_, [this, claim, withdrawing, asked = asked_] {
+    if (asked != asked_) return;
+    if (withdrawing) {
+      Withdraw(claim);
+    } else {
+      Ask(claim);
+    }
+  });
+}
+
+void Node::OnWithdrawal(const failover::ArbiterClaim& claim,
+                        const failover::ArbiterAnswer& answer) {
+  if (role_.state().claim != claim || !role_.state().withdrawing) return;
+  failover::Event event{};
+  event.kind = EventKind::kArbiterSilent;
+  event.detail = answer.detail;
+  event.term = claim.wanted;
+  event.record = answer.record;
+  if (answer.verdict == failover::Verdict::kYes) {
+    event.kind = EventKind::kClaimWithdrawn;
+  } else if (answer.verdict == failover::Verdict::kNo) {
+    event.kind = EventKind::kArbiterYes;
+  } else {
+    AskLater(claim, /*withdrawing=*/true);
+  }
+  if (event.kind != EventKind::kArbiterSilent) ask_backoff_ns_ = 0;
+  Handle(std::move(event)).IgnoreError();
 }
 
 void Node::OnArbiterAnswer(const failover::ArbiterClaim& claim,
@@ -296,8 +339,7 @@ void Node::OnArbiterAnswer(const failover::ArbiterClaim& claim,
   } else if (answer.verdict == failover::Verdict::kNo) {
     event.kind = EventKind::kArbiterNo;
   } else {
-    ask_backoff_ns_ = std::clamp(2 * ask_backoff_ns_, kAskMinNs, kAskMaxNs);
-    control_.PostAfter(ask_backoff_ns_, [this, claim] { Ask(claim); });
+    AskLater(claim, /*withdrawing=*/false);
   }
   if (event.kind != EventKind::kArbiterSilent) ask_backoff_ns_ = 0;
   Handle(std::move(event)).IgnoreError();

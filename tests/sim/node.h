@@ -81,7 +81,10 @@ class Node final : private PrimaryListener, private SecondaryListener {
   // daemon/node_arbiter.cc.
   void Claim(const failover::ArbiterClaim& claim);
   void Ask(const failover::ArbiterClaim& claim);
+  void Withdraw(const failover::ArbiterClaim& claim);
+  void AskLater(const failover::ArbiterClaim& claim, bool withdrawing);
   void OnArbiterAnswer(const failover::ArbiterClaim& claim, const failover::ArbiterAnswer& answer);
+  void OnWithdrawal(const failover::ArbiterClaim& claim, const failover::ArbiterAnswer& answer);
   void ResetDetector();
   void Tick();
   // What the guest's threads do, from the moment that this loop knows of a guest.
@@ -137,6 +140,7 @@ class Node final : private PrimaryListener, private SecondaryListener {
   bool exit_ = false;
   bool begins_anew_ = false;
   uint64_t ask_backoff_ns_ = 0;
+  uint64_t asked_ = 0;
 };
 
 }  // namespace romulus::sim

@@ -87,6 +87,15 @@ class ArbiterAsker {
     return Claim({failover::ClaimAction::kPromote, Term(expected), Term(wanted), Term(wanted)},
                  timeout);
   }
+  Pending BeginWithdraw(const failover::ArbiterClaim& claim, absl::Duration timeout = kLong) {
+    Pending pending;
+    OnLoop([&] { arbiter_->Withdraw(claim, timeout, pending.Callback()); });
+    return pending;
+  }
+  failover::ArbiterAnswer Withdraw(const failover::ArbiterClaim& claim,
+                                   absl::Duration timeout = kLong) {
+    return BeginWithdraw(claim, timeout).Await();
+  }
   failover::ArbiterAnswer Read(absl::Duration timeout = kLong) {
     Pending pending;
     OnLoop([&] { arbiter_->Read(timeout, pending.Callback()); });

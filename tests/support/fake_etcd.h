@@ -52,6 +52,7 @@ class FakeEtcd {
     kHangDone,     // no answer, but done
     kUnavailable,  // "no leader"
     kLoseAnswer,   // done, and then Unavailable
+    kLate,         // begun when LetLateGo() says so
     kOtherKey,     // the answer is about something else
     kNoHeader,
   };
@@ -85,6 +86,20 @@ class FakeEtcd {
     absl::MutexLock lock(&mutex_);
     always_ = fault;
   }
+  // Until a call is late.
+  void AwaitLate() {
+    absl::MutexLock lock(&mutex_);
+    const auto is_late = [this]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return late_ > 0; };
+    mutex_.Await(absl::Condition(&is_late));
+  }
+  // Those that are late, and returns when they are done.
+  void LetLateGo() {
+    absl::MutexLock lock(&mutex_);
+    late_goes_ = true;
+    const auto none = [this]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return late_ == 0; };
+    mutex_.Await(absl::Condition(&none));
+    late_goes_ = false;
+  }
   int calls() {
     absl::MutexLock lock(&mutex_);
     return calls_;
@@ -107,9 +122,16 @@ class FakeEtcd {
     mutex_.Await(absl::Condition(&ended_));
     return Error(grpc::StatusCode::UNAVAILABLE, "server stopped");
   }
+  void BeLate() {
+    absl::MutexLock lock(&mutex_);
+    ++late_;
+    const auto goes = [this]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return late_goes_ || ended_; };
+    mutex_.Await(absl::Condition(&goes));
+  }
   // Before anything is done.
   grpc::Status Begin(Fault fault, grpc::ServerContext* context) {
     if (fault == Fault::kHang) return Hang();
+    if (fault == Fault::kLate) BeLate();
     if (fault == Fault::kUnavailable) return Error(grpc::StatusCode::UNAVAILABLE, "no leader");
     absl::MutexLock lock(&store_->mutex);
     if (!store_->auth) return grpc::Status::OK;
@@ -124,6 +146,10 @@ class FakeEtcd {
   }
   // When it is done.
   grpc::Status End(Fault fault, etcdserverpb::ResponseHeader* header) {
+    if (fault == Fault::kLate) {
+      absl::MutexLock lock(&mutex_);
+      --late_;
+    }
     if (fault == Fault::kHangDone) return Hang();
     if (fault == Fault::kLoseAnswer) return Error(grpc::StatusCode::UNAVAILABLE, "leader changed");
     absl::MutexLock lock(&store_->mutex);
@@ -214,6 +240,8 @@ class FakeEtcd {
   Auth auth_;
   absl::Mutex mutex_;
   bool ended_ ABSL_GUARDED_BY(mutex_) = false;
+  int late_ ABSL_GUARDED_BY(mutex_) = 0;
+  bool late_goes_ ABSL_GUARDED_BY(mutex_) = false;
   std::deque<Fault> faults_ ABSL_GUARDED_BY(mutex_);
   Fault always_ ABSL_GUARDED_BY(mutex_) = Fault::kNone;
   int calls_ ABSL_GUARDED_BY(mutex_) = 0;

@@ -83,6 +83,21 @@ TEST_F(CommandArbiterTest, TheExitCodeIsTheAnswer) {
   EXPECT_THAT(killed.detail, AllOf(HasSubstr("signal 9"), HasSubstr("it said: why")));
 }
 
+TEST_F(CommandArbiterTest, WhatIsWithdrawnIsKnownWhenTheCommandEnds) {
+  const ArbiterClaim claim = {ClaimAction::kPromote, Term(16), Term(33), Term(33)};
+  for (const int code : {0, 1}) {
+    ::mkfifo(folder_.Path("go").c_str(), 0600);
+    auto asker = Script(absl::StrCat("read line < ", folder_.Path("go"), "; exit ", code));
+    EXPECT_EQ(asker->Withdraw(claim).verdict, Verdict::kYes);  // nothing runs
+    auto pending = asker->Begin(claim);
+    ArbiterAsker::Pending withdrawal = asker->BeginWithdraw(claim);
+    EXPECT_FALSE(withdrawal.answered());
+    testing::WriteAll(folder_.Path("go"), "\n");
+    EXPECT_EQ(pending.Await().verdict, code == 0 ? Verdict::kYes : Verdict::kSilent);
+    EXPECT_EQ(withdrawal.Await().verdict, code == 0 ? Verdict::kNo : Verdict::kYes);
+  }
+}
+
 TEST_F(CommandArbiterTest, ItIsToldWhatIsAsked) {
   ::setenv("ROMULUS_PEER", "nonsense", 1);
   auto asker =

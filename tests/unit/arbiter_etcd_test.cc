@@ -141,6 +141,34 @@ TEST_F(EtcdArbiterTest, ALostAnswerIsFoundByReadingAgain) {
   EXPECT_EQ(Ask({"a"}, "beta")->Claim(16, 33).verdict, Verdict::kNo);
 }
 
+// A swap that was sent and is late: it must not find what it was sent for.
+TEST_F(EtcdArbiterTest, P3_AWithdrawnClaimNeverTakesEffect) {
+  auto etcd = Serve("a");
+  auto alpha = Ask({"a"}, "alpha");
+  auto beta = Ask({"a"}, "beta");
+  ASSERT_EQ(alpha->Claim(0, 16).verdict, Verdict::kYes);
+  const failover::ArbiterClaim claim = {failover::ClaimAction::kPromote, Term(16), Term(33),
+                                        Term(33)};
+  etcd->FailNext({Fault::kNone, Fault::kLate});
+  auto late = beta->Begin(claim);
+  etcd->AwaitLate();
+  const ArbiterAnswer answer = beta->Withdraw(claim);
+  EXPECT_EQ(answer.verdict, Verdict::kYes) << answer.detail;
+  EXPECT_EQ(late.Await().verdict, Verdict::kSilent);
+  etcd->LetLateGo();
+  beta->OnLoop([] {});
+  EXPECT_EQ(Now().holder, "alpha");
+  EXPECT_EQ(Now().term, Term(16));
+  EXPECT_EQ(alpha->Claim(16, 32).verdict, Verdict::kYes);
+  // One that has: it is said.
+  const failover::ArbiterClaim next = {failover::ClaimAction::kPromote, Term(32), Term(49),
+                                       Term(49)};
+  etcd->FailNext({Fault::kNone, Fault::kHangDone});
+  EXPECT_EQ(beta->Claim(next, ArbiterAsker::kShort).verdict, Verdict::kSilent);
+  EXPECT_EQ(beta->Withdraw(next).verdict, Verdict::kNo);
+  EXPECT_EQ(Now().holder, "beta");
+}
+
 TEST_F(EtcdArbiterTest, SomebodyElseBetweenReadAndSwapIsANo) {
   auto etcd = Serve("a");
   auto alpha = Ask({"a"}, "alpha");

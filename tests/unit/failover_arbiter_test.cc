@@ -39,6 +39,25 @@ TEST(ArbiterRuleTest, AClaimWhoseAnswerWasLostIsAYes) {
   EXPECT_EQ(JudgeClaim(Alpha(), From(16, 33), Holds("beta", 33)).answer.verdict, Verdict::kNo);
 }
 
+TEST(ArbiterRuleTest, AWithdrawalTouchesTheRecordThatWasClaimedFrom) {
+  const ArbiterClaim claim = From(16, 33);
+  const ClaimRule touch = JudgeWithdrawal(Alpha(), claim, Holds("beta", 16));
+  EXPECT_TRUE(touch.swap);
+  EXPECT_EQ(touch.put, Holds("beta", 16));
+  EXPECT_EQ(touch.answer.verdict, Verdict::kYes);
+  // It had taken effect.
+  EXPECT_EQ(JudgeWithdrawal(Alpha(), claim, Holds("alpha", 33)).answer.verdict, Verdict::kNo);
+  // It cannot any more.
+  for (const ArbiterRecord& record :
+       {Holds("beta", 34), Holds("beta", 33), Holds("beta", 5), ArbiterRecord()}) {
+    const ClaimRule rule = JudgeWithdrawal(Alpha(), claim, record);
+    EXPECT_FALSE(rule.swap);
+    EXPECT_EQ(rule.answer.verdict, Verdict::kYes);
+  }
+  // What is not there cannot be touched.
+  EXPECT_EQ(JudgeWithdrawal(Alpha(), From(0, 16), ArbiterRecord()).answer.verdict, Verdict::kError);
+}
+
 // Two hosts that were given one node name want the same terms: only one of them may have any.
 TEST(ArbiterRuleTest, P3_ANamesakeOnAnotherHostIsSomebodyElse) {
   ArbiterIdentity one = Alpha(), two = Alpha();

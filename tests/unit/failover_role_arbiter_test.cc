@@ -262,6 +262,57 @@ TEST(ArbiterSecondaryTest, P3_TheLoserGivesItsReplicaUp) {
   EXPECT_FALSE(node.state().committed);
 }
 
+// The arbiter was away when the primary was silent for a moment: its answer must not promote later.
+TEST(ArbiterSecondaryTest, AClaimIsWithdrawnWhenThePrimaryIsHeardAgain) {
+  ArbiterDriver node(Arbitrated(1));
+  node.Holding(Term(32));
+  node.On(K::kPeerSilent);
+  const ArbiterClaim claim = *node.state().claim;
+  node.Silent();
+  EXPECT_THAT(node.On(K::kPeerHeard), ElementsAre(A::kWithdraw));
+  EXPECT_EQ(node.action(A::kWithdraw).claim, claim);
+  EXPECT_THAT(node.On(K::kPeerHeard), IsEmpty());  // is being withdrawn
+  node.Silent();
+  EXPECT_THAT(node.state().reason, HasSubstr("withdraws its claim"));
+  EXPECT_EQ(node.mode(), Mode::kDegraded);
+  ASSERT_TRUE(node.state().claim.has_value());  // it may have taken effect: no primary is accepted
+  EXPECT_THAT(node.On(K::kEpochCommitted, Term(32), EpochId(9)), IsEmpty());
+  ArbiterDriver late = node, again = node;
+
+  EXPECT_THAT(node.Answer(K::kClaimWithdrawn, claim.wanted), IsEmpty());
+  EXPECT_EQ(node.mode(), Mode::kProtected);
+  EXPECT_FALSE(node.state().claim.has_value());
+  EXPECT_EQ(node.state().committed_epoch, EpochId(9));
+  EXPECT_EQ(node.state().newest_term, Term(32));  // nobody has what was claimed
+  EXPECT_THAT(node.Answer(K::kArbiterYes, claim.wanted), IsEmpty());
+
+  // It had taken effect: then nobody else has the guest.
+  EXPECT_EQ(late.Yes().front(), A::kPromote);
+  EXPECT_EQ(late.mode(), Mode::kPromoting);
+
+  // The primary is lost once more before it is withdrawn.
+  EXPECT_THAT(again.On(K::kLinkClosed), ElementsAre(A::kClaim));
+  EXPECT_EQ(again.claim(), claim);
+  EXPECT_THAT(again.Answer(K::kClaimWithdrawn, claim.wanted), IsEmpty());
+  EXPECT_EQ(again.state().claim, claim);
+  EXPECT_EQ(again.Yes().front(), A::kPromote);
+}
+
+TEST(ArbiterSecondaryTest, WhatIsWithdrawnFromAPrimaryThatLeftIsAnOperatorsAgain) {
+  ArbiterDriver node(Arbitrated(1));
+  node.Holding(Term(32));
+  node.On(K::kPeerSilent);
+  node.On(K::kPeerHeard);
+  node.Goodbye(GoodbyeReason::kShutdown);
+  node.Answer(K::kClaimWithdrawn, node.state().claim->wanted);
+  EXPECT_EQ(node.mode(), Mode::kDegraded);
+  EXPECT_THAT(node.state().reason, HasSubstr("`romulusctl failover`"));
+  // By force nothing is waited for.
+  node.On(K::kPeerSilent);
+  EXPECT_EQ(node.Failover(/*force=*/true).front(), A::kPromote);
+  EXPECT_FALSE(node.state().withdrawing);
+}
+
 TEST(ArbiterSecondaryTest, WhatIsClaimedIsNotGivenUpForAPrimarysGoodbye) {
   ArbiterDriver node(Arbitrated(1));
   node.Holding();
