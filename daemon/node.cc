@@ -339,6 +339,9 @@ void Node::Execute(const failover::Action& action) {
     case ActionKind::kWithdraw:
       ask_backoff_ms_ = 0;
       return control_.Post([this, claim = action.claim] { Withdraw(claim); });
+    case ActionKind::kGiveBack:
+      ask_backoff_ms_ = 0;
+      return control_.Post([this, term = action.term] { GiveBack(term); });
     case ActionKind::kDropReplica:
       if (secondary_ == nullptr) return;
       // A primary was accepted of which this loop has yet to hear: what was held is its to
@@ -506,6 +509,10 @@ std::string Node::LeftBehind() const {
 }
 
 void Node::FinishShutdown() {
+  LeaveArbiter([this] { End(); });
+}
+
+void Node::End() {
   const std::string left = LeftBehind();
   log_.Info("left", {{"what", left}});
   Handle(EventOf(failover::EventKind::kShutdown, left)).IgnoreError();

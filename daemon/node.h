@@ -96,6 +96,10 @@ class Node final : private GuestHostListener,
   void OnArbiterAnswer(const failover::ArbiterClaim& claim, const failover::ArbiterAnswer& answer);
   void OnWithdrawal(const failover::ArbiterClaim& claim, const failover::ArbiterAnswer& answer);
   void AnswerAskers(const failover::ArbiterAnswer& answer);
+  // Hands the record to the other node, until that is answered; `then`, if given, after one try.
+  void GiveBack(Term held, std::function<void()> then = nullptr);
+  // What is open at the arbiter when this node stops is closed, or said; then `then`.
+  void LeaveArbiter(std::function<void()> then);
   void FillArbiter(romulus::v1::GetStatusResponse& status) const;
   void RecordFailover(const failover::Promotion& promotion, uint64_t detect_ns);
   void AskUnprotect();
@@ -124,6 +128,7 @@ class Node final : private GuestHostListener,
   // The guest stands still (or is made to): its last epoch is cut and acked, then `then` follows.
   void AfterLastEpoch(bool make_stand_still, std::function<void()> then);
   void FinishShutdown();
+  void End();
   std::string LeftBehind() const;
   HelloFacts Facts() const;
   romulus::v1::GetStatusResponse BuildStatus() const;
@@ -188,6 +193,7 @@ class Node final : private GuestHostListener,
   std::string namesake_;  // not empty: another host of this node's name has the record
   romulus::v1::ArbiterStatus arbiter_status_;
   uint64_t ask_backoff_ms_ = 0;
+  std::optional<Term> giving_back_;
   uint64_t asked_ = 0;  // questions so far; answers to all but the last mean nothing
   bool start_as_primary_ = false;
 

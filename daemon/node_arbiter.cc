@@ -25,6 +25,8 @@ constexpr uint64_t kMinBackoffMs = 100;
 constexpr uint64_t kMaxBackoffMs = 2'000;
 // A start waits so long for the arbiter; then whoever started the daemon hears why.
 constexpr absl::Duration kStartPatience = absl::Seconds(60);
+// Whoever is to stop waits for the arbiter no longer, for each of at most two questions.
+constexpr absl::Duration kStopPatience = absl::Seconds(5);
 
 uint64_t UnixMs() { return static_cast<uint64_t>(absl::ToUnixMillis(absl::Now())); }
 
@@ -99,7 +101,7 @@ absl::Status Node::ConsultArbiter() {
 
 void Node::Ask(const ArbiterClaim& claim) {
   const failover::RoleState& state = role_.state();
-  if (arbiter_ == nullptr || state.claim != claim || state.withdrawing) return;
+  if (arbiter_ == nullptr || state.claim != claim || state.withdrawing || shutting_down_) return;
   log_.Info("arbiter_asked", {{"action", failover::ClaimActionName(claim.action)},
                               {"expected", claim.expected.value()},
                               {"wanted", claim.wanted.value()}});
@@ -112,7 +114,7 @@ void Node::Ask(const ArbiterClaim& claim) {
 
 void Node::Withdraw(const ArbiterClaim& claim) {
   const failover::RoleState& state = role_.state();
-  if (arbiter_ == nullptr || state.claim != claim || !state.withdrawing) return;
+  if (arbiter_ == nullptr || state.claim != claim || !state.withdrawing || shutting_down_) return;
   log_.Info("claim_taken_back", {{"expected", claim.expected.value()},
                                  {"wanted", claim.wanted.value()},
                                  {"why", state.reason}});
@@ -206,6 +208,66 @@ void Node::OnWithdrawal(const ArbiterClaim& claim, const ArbiterAnswer& answer) 
 void Node::AnswerAskers(const ArbiterAnswer& answer) {
   if (answer.verdict == Verdict::kYes || failover_answers_.empty()) return;
   AnswerFailovers(absl::UnavailableError(role_.state().reason));
+}
+
+void Node::GiveBack(Term held, std::function<void()> then) {
+  if (arbiter_ == nullptr) return;
+  giving_back_ = held;
+  const absl::Duration patience =
+      then == nullptr ? ArbiterTimeout(config_) : std::min(ArbiterTimeout(config_), kStopPatience);
+  arbiter_->GiveBack(held, patience, [this, held, then](const ArbiterAnswer& answer) {
+    ArbiterClaim claim;
+    claim.wanted = held;
+    NoteAnswer("give_back", claim, answer);
+    const bool done = answer.verdict == Verdict::kYes || answer.verdict == Verdict::kNo;
+    if (done) giving_back_.reset();
+    if (then != nullptr) return then();
+    if (done || shutting_down_) return;
+    ask_backoff_ms_ = std::clamp(2 * ask_backoff_ms_, kMinBackoffMs, kMaxBackoffMs);
+    control_.PostAfter(ask_backoff_ms_ * kMillisecond, [this, held] {
+      if (giving_back_ == held && !shutting_down_) GiveBack(held);
+    });
+  });
+}
+
+void Node::LeaveArbiter(std::function<void()> then) {
+  const failover::RoleState& state = role_.state();
+  const bool keeps_record = role_.policy().arbiter_keeps_record;
+  if (arbiter_ == nullptr || !keeps_record || exit_ || !(state.claim || giving_back_)) {
+    return then();
+  }
+  const auto say = [this, then = std::move(then)] {
+    if (giving_back_) {
+      log_.Error("term_left_behind",
+                 {{"term", giving_back_->value()},
+                  {"what",
+                   "the arbiter's record may be this node's, which has no guest: start it "
+                   "again, or the other node with `--role primary --take-over`"}});
+    }
+    then();
+  };
+  if (!state.claim) return GiveBack(*giving_back_, say);
+  const ArbiterClaim claim = *state.claim;
+  const bool may_give_back = state.role == failover::Role::kSecondary;
+  ++asked_;  // what was asked before is answered to nobody
+  log_.Info("claim_taken_back", {{"wanted", claim.wanted.value()}, {"why", "the daemon stops"}});
+  arbiter_->Withdraw(
+      claim, std::min(ArbiterTimeout(config_), kStopPatience),
+      [this, claim, may_give_back, say](const ArbiterAnswer& answer) {
+        NoteAnswer("withdraw", claim, answer);
+        if (answer.verdict == Verdict::kYes) return say();
+        if (answer.verdict == Verdict::kNo && may_give_back) return GiveBack(claim.wanted, say);
+        log_.Error("claim_left_behind",
+                   {{"wanted", claim.wanted.value()},
+                    {"what", answer.verdict == Verdict::kNo
+                                 ? "the term is this node's, which stops: started again it boots "
+                                   "the guest; the other node needs `--role primary --take-over`"
+                                 : "the claim may still take effect, and then nobody has the "
+                                   "guest: start this node again, or the other with `--role "
+                                   "primary --take-over`"},
+                    {"detail", answer.detail}});
+        say();
+      });
 }
 
 void Node::FillArbiter(romulus::v1::GetStatusResponse& status) const {

@@ -74,6 +74,10 @@ class CommandArbiter final : public failover::Arbiter {
     withdrawn_ = std::move(done);
   }
 
+  void GiveBack(Term, absl::Duration, Done done) override {
+    AnswerLater({Verdict::kError, {}, "a fence command keeps no record"}, std::move(done));
+  }
+
   void Read(absl::Duration, Done done) override {
     AnswerLater({Verdict::kError, {}, "a fence command keeps no record"}, std::move(done));
   }

@@ -123,6 +123,13 @@ class EtcdArbiter final : public failover::Arbiter {
     };
     Add(std::move(question), timeout, std::move(done));
   }
+  void GiveBack(Term held, absl::Duration timeout, Done done) override {
+    auto question = std::make_shared<Question>();
+    question->rule = [this, held](const ArbiterRecord& now) {
+      return JudgeGivingBack(identity_, held, now);
+    };
+    Add(std::move(question), timeout, std::move(done));
+  }
   void Read(absl::Duration timeout, Done done) override {
     Add(std::make_shared<Question>(), timeout, std::move(done));
   }

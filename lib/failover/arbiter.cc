@@ -144,4 +144,22 @@ ClaimRule JudgeWithdrawal(const ArbiterIdentity& who, const ArbiterClaim& claim,
   return rule;
 }
 
+ClaimRule JudgeGivingBack(const ArbiterIdentity& who, Term held, const ArbiterRecord& now) {
+  ClaimRule rule;
+  if (now.term == held && IsOurs(who, now)) {
+    rule.swap = true;
+    // The term stays, and is the peer's by its name: that node asks for one of its own before it
+    // does anything in it, and says its host then.
+    rule.put.term = held;
+    rule.put.holder = who.peer;
+    rule.put.build = who.build;
+    rule.answer = {Verdict::kYes, rule.put, "the term was given back"};
+    return rule;
+  }
+  const bool given = now.term == held && now.holder == who.peer;
+  rule.answer = {given ? Verdict::kYes : Verdict::kNo, now,
+                 given ? "the term was given back already" : "the record is not this node's"};
+  return rule;
+}
+
 }  // namespace romulus::failover

@@ -108,6 +108,9 @@ class Arbiter {
   // answered with kSilent, and not tried again. kYes: it has not taken effect and never will. kNo:
   // it has; `record` is ours. Else nothing is known, and the same may be asked again.
   virtual void Withdraw(const ArbiterClaim& claim, absl::Duration timeout, Done done) = 0;
+  // Hands the term that this node holds to its peer, which had the guest before: here is none to
+  // go on from. kYes: the peer has it. kNo: it is not this node's (any more).
+  virtual void GiveBack(Term held, absl::Duration timeout, Done done) = 0;
   // What the record says now (never an older one). kYes with it; kError if this arbiter keeps none.
   virtual void Read(absl::Duration timeout, Done done) = 0;
 };
@@ -136,6 +139,8 @@ ClaimRule JudgeClaim(const ArbiterIdentity& who, const ArbiterClaim& claim,
 // under way wants the record untouched since it was read, and never finds it so again.
 ClaimRule JudgeWithdrawal(const ArbiterIdentity& who, const ArbiterClaim& claim,
                           const ArbiterRecord& now);
+// The same for a term that is given back.
+ClaimRule JudgeGivingBack(const ArbiterIdentity& who, Term held, const ArbiterRecord& now);
 ArbiterRecord RecordOf(const ArbiterIdentity& who, const ArbiterClaim& claim);
 
 }  // namespace romulus::failover

@@ -84,7 +84,11 @@ void Step::ArbiterYes(const ArbiterClaim& claim, const std::string& reason) {
   state_.confirmed = claim.wanted;
   switch (claim.action) {
     case ClaimAction::kPromote:
-      return PromoteIn(claim.wanted, reason);
+      if (state_.committed) return PromoteIn(claim.wanted, reason);
+      state_.reason = absl::StrCat(
+          state_.reason, "; the arbiter said yes when there was nothing left to promote: the term ",
+          policy_.arbiter_keeps_record ? "is given back" : "is not used");
+      return GiveBack();
     case ClaimAction::kSolo:
       state_.term = claim.wanted;
       RunAlone(reason);
@@ -102,6 +106,10 @@ void Step::ArbiterYes(const ArbiterClaim& claim, const std::string& reason) {
 
 void Step::ArbiterNo(const ArbiterClaim& claim, const std::string& reason) {
   Heard(event_.record.term);
+  if (event_.ours && claim.action == ClaimAction::kPromote && !state_.committed) {
+    state_.confirmed = event_.record.term;  // of an earlier claim, and as much too late
+    return GiveBack();
+  }
   if (event_.ours) return AskAgain(claim, reason);
   if (!policy_.arbiter_keeps_record) {
     // It does not say who has the guest, so nothing of it is given up here.
@@ -114,8 +122,31 @@ void Step::ArbiterNo(const ArbiterClaim& claim, const std::string& reason) {
   if (state_.role == Role::kPrimary) {
     return Fence(event_.record.term, absl::StrCat(why, "; start this node again as a secondary"));
   }
-  DropReplica();
-  Enter(Mode::kStandby, absl::StrCat(why, "; what this node held is older"));
+  Overruled(why);
+}
+
+// What is held here is older than what the winner has, but it may be all that is left if that one
+// dies before it is in step with this node again: it is kept until a new stream is written over it,
+// and nothing but an operator's force promotes it.
+void Step::Overruled(absl::string_view reason) {
+  if (state_.peer_connected) CloseLink(reason);
+  state_.peer_connected = false;
+  if (!state_.committed) {
+    if (!Ended()) Enter(Mode::kStandby, reason);
+    return;
+  }
+  state_.peer_left = true;
+  state_.overruled = event_.record.term;
+  Enter(Mode::kDegraded,
+        absl::StrCat(reason, "; epoch ", state_.committed_epoch.value(), " of term ",
+                     state_.term.value(),
+                     " is older, and kept until the winner protects itself with this node "
+                     "(`romulusctl failover --force` goes back to it, and ends the winner)"));
+}
+
+void Step::GiveBack() {
+  if (!policy_.arbiter_keeps_record || state_.confirmed <= state_.term) return;
+  Do(ActionKind::kGiveBack, std::exchange(state_.confirmed, Term()));
 }
 
 // An earlier claim of this node's took effect that it had given up: nobody else has the record.

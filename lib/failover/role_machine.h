@@ -109,6 +109,7 @@ struct RoleState {
   bool withdrawing = false;      // secondary: the claim is not wanted any more
   Term newest_before_claim{};    // newest_term then
   Term confirmed{};              // newest that the arbiter has confirmed to be this node's
+  Term overruled{};              // secondary: in which the arbiter said that another has the guest
   bool reconnect_later = false;  // after the answer
   std::string reason;            // why this mode, for people (P8)
   uint64_t since_ns = 0;         // when the mode was entered; set by RoleMachine
@@ -209,11 +210,13 @@ enum class ActionKind : uint8_t {
                   // kGoodbye (kUnprotect) or kUnprotectUnanswered follows
   kPromote,       // secondary: seal, restore, run; then kPromotionDone or kPromotionFailed. `term`
   kDropReplica,   // secondary: what is held must not be promoted any more
-  kClaim,   // ask the arbiter, `claim`, until it answers or the state has another claim or none
+  kClaim,     // ask the arbiter, `claim`, until it answers or the state has another claim or none
   kWithdraw,  // instead: make sure that `claim` does not take effect; kClaimWithdrawn or
               // kArbiterYes follows
-  kRefuse,  // the operator's request, with `status`
-  kExit,    // the daemon may end
+  kGiveBack,  // hand the arbiter's record of `term`, which is ours, to the other node; until it is
+              // answered, and nothing follows
+  kRefuse,    // the operator's request, with `status`
+  kExit,      // the daemon may end
 };
 inline constexpr size_t kActionKindCount = static_cast<size_t>(ActionKind::kExit) + 1;
 absl::string_view ActionName(ActionKind kind);

@@ -36,7 +36,8 @@ void Step::Secondary() {
       // A promotion that is under way hears so from the replica itself.
       if (state_.mode == Mode::kPromoting || Ended()) return;
       DropReplica();
-      return Enter(Mode::kStandby, Because("the replica was given up"));
+      Enter(Mode::kStandby, Because("the replica was given up"));
+      return NothingToClaim();
     case EventKind::kPromotionDone:
       return PromotionDone();
     case EventKind::kPromotionFailed:
@@ -65,6 +66,7 @@ void Step::SecondaryConnected() {
   state_.peer_left = false;
   // The new full sync is written over whatever was here.
   state_.lineage = Lineage{};
+  state_.overruled = Term();
   state_.committed = false;
   state_.committed_epoch = EpochId();
   Enter(Mode::kSyncing, "full sync: nothing to promote yet");
@@ -78,7 +80,7 @@ void Step::StartPromotion(absl::string_view reason) {
     return Enter(Mode::kDegraded, absl::StrCat(reason, "; asks the arbiter"));
   }
   state_.claim.reset();
-  state_.confirmed = state_.term;  // as far as is known
+  state_.confirmed = std::max(state_.term, state_.overruled);  // as far as is known
   PromoteIn(term, reason);
 }
 
@@ -146,7 +148,8 @@ void Step::SecondaryGoodbye() {
       return StreamReset(Because("the primary was shut down"));
     case GoodbyeReason::kGuestFinished:
       DropReplica();
-      return Enter(Mode::kFinished, Because("the guest ended on the primary"));
+      Enter(Mode::kFinished, Because("the guest ended on the primary"));
+      return NothingToClaim();
     case GoodbyeReason::kUnprotect:
       // What was claimed may be ours already: then the primary hears no, and this is all there is.
       if (state_.claim) return StreamReset(Because("the primary ended the protection"));
@@ -157,13 +160,18 @@ void Step::SecondaryGoodbye() {
   }
 }
 
+// A yes that came later would leave the guest to nobody.
+void Step::NothingToClaim() {
+  if (state_.claim) Withdraw(state_.reason);
+}
+
 void Step::DropReplica() {
   state_.peer_connected = false;
   state_.peer_left = true;
   state_.committed = false;
   state_.committed_epoch = EpochId();
-  state_.claim.reset();
   Do(ActionKind::kDropReplica);
+  GiveBack();
 }
 
 void Step::PromotionDone() {

@@ -77,6 +77,9 @@ class Step {
   void Withdraw(absl::string_view reason);
   void Withdrawn();
   void ClaimAgain(absl::string_view reason);
+  void Overruled(absl::string_view reason);
+  // The record may be ours although there is nothing here to go on from.
+  void GiveBack();
   void ArbiterYes(const ArbiterClaim& claim, const std::string& reason);
   void ArbiterNo(const ArbiterClaim& claim, const std::string& reason);
   // After an operator's force: what runs here is to be the arbiter's word as well.
@@ -117,6 +120,7 @@ class Step {
   void StreamReset(absl::string_view reason);
   void SecondaryGoodbye();
   void DropReplica();
+  void NothingToClaim();
   void PromotionDone();
   void PromotionFailed();
   void OperatorFailover();

@@ -234,6 +234,33 @@ class Arbitration(unittest.TestCase):
             self.assertNotIn("last_failover", beta.status())
         self.await_steps(alpha if roles[0] == "ROLE_PRIMARY" else beta)
 
+    def test_a_node_that_stops_takes_its_claim_back_or_says_so(self):
+        alpha, beta = self.start()
+        self.etcd.freeze()
+        alpha.signal(signal.SIGSTOP)
+        beta.await_status("a claim", lambda s: s["arbiter"].get("asked") == "promote")
+        beta.signal(signal.SIGTERM)
+        beta.process.wait(timeout=pairlib.PATIENCE_S)
+        self.assertIn("claim_left_behind", beta.log_tail())
+        # It may have been done by an etcd that came back; then the record says who can have it.
+        self.etcd.thaw()
+        alpha.signal(signal.SIGCONT)
+        alpha.await_status("an answer", lambda s: s["arbiter"].get("last_verdict") == "yes"
+                           and s["mode"] in ("MODE_SOLO", "MODE_STANDBY"))
+        if alpha.status()["mode"] == "MODE_STANDBY":  # and beta's claim was done
+            return
+        self.await_steps(alpha)
+        # With an answer it is taken back, and the one that is left goes on.
+        beta = self.pair.start_node("beta", None)
+        alpha.await_mode("protected")
+        beta.await_mode("protected")
+        alpha.signal(signal.SIGSTOP)
+        beta.signal(signal.SIGTERM)
+        beta.process.wait(timeout=pairlib.PATIENCE_S)
+        alpha.signal(signal.SIGCONT)
+        alpha.await_mode("solo")
+        self.await_steps(alpha)
+
     def test_without_an_answer_nobody_promotes_unless_forced(self):
         alpha, beta = self.start()
         self.etcd.freeze()

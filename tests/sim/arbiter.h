@@ -67,6 +67,12 @@ class SimArbiter final : public failover::Arbiter {
           return failover::JudgeWithdrawal(who, claim, now);
         });
   }
+  void GiveBack(Term held, absl::Duration timeout, Done done) override {
+    Ask(timeout, std::move(done), std::nullopt,
+        [who = who_, held](const failover::ArbiterRecord& now) {
+          return failover::JudgeGivingBack(who, held, now);
+        });
+  }
   void Read(absl::Duration timeout, Done done) override {
     Ask(timeout, std::move(done), std::nullopt, [](const failover::ArbiterRecord& now) {
       return failover::ClaimRule{.answer = {failover::Verdict::kYes, now, ""}};

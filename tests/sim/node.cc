@@ -194,6 +194,8 @@ void Node::Execute(const failover::Action& action) {
     case ActionKind::kWithdraw:
       ask_backoff_ns_ = 0;
       return control_.Post([this, claim = action.claim] { Withdraw(claim); });
+    case ActionKind::kGiveBack:
+      return control_.Post([this, term = action.term] { GiveBack(term); });
     case ActionKind::kDropReplica:
       if (secondary_->primary_is_coming() && !secondary_->store().sealed()) return;
       return secondary_->NewReplica();
@@ -304,6 +306,17 @@ void Node::AskLater(const failover::ArbiterClaim& claim, bool withdrawing) {
       Ask(claim);
     }
   });
+}
+
+void Node::GiveBack(Term held) {
+  arbiter_->GiveBack(
+      held, absl::Nanoseconds(kArbiterTimeoutNs),
+      [this, held](const failover::ArbiterAnswer& answer) {
+        if (answer.verdict == failover::Verdict::kYes || answer.verdict == failover::Verdict::kNo) {
+          return;
+        }
+        control_.PostAfter(kAskMinNs, [this, held] { GiveBack(held); });
+      });
 }
 
 void Node::OnWithdrawal(const failover::ArbiterClaim& claim,

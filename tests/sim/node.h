@@ -84,6 +84,7 @@ class Node final : private PrimaryListener, private SecondaryListener {
   void Withdraw(const failover::ArbiterClaim& claim);
   void AskLater(const failover::ArbiterClaim& claim, bool withdrawing);
   void OnArbiterAnswer(const failover::ArbiterClaim& claim, const failover::ArbiterAnswer& answer);
+  void GiveBack(Term held);
   void OnWithdrawal(const failover::ArbiterClaim& claim, const failover::ArbiterAnswer& answer);
   void ResetDetector();
   void Tick();

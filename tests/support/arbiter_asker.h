@@ -96,6 +96,11 @@ class ArbiterAsker {
                                    absl::Duration timeout = kLong) {
     return BeginWithdraw(claim, timeout).Await();
   }
+  failover::ArbiterAnswer GiveBack(uint64_t held, absl::Duration timeout = kLong) {
+    Pending pending;
+    OnLoop([&] { arbiter_->GiveBack(Term(held), timeout, pending.Callback()); });
+    return pending.Await();
+  }
   failover::ArbiterAnswer Read(absl::Duration timeout = kLong) {
     Pending pending;
     OnLoop([&] { arbiter_->Read(timeout, pending.Callback()); });

@@ -169,6 +169,20 @@ TEST_F(EtcdArbiterTest, P3_AWithdrawnClaimNeverTakesEffect) {
   EXPECT_EQ(Now().holder, "beta");
 }
 
+TEST_F(EtcdArbiterTest, WhatIsGivenBackIsThePeersToClaim) {
+  auto etcd = Serve("a");
+  auto alpha = Ask({"a"}, "alpha");
+  auto beta = Ask({"a"}, "beta");
+  ASSERT_EQ(beta->Claim(0, 33).verdict, Verdict::kYes);
+  EXPECT_EQ(alpha->Claim(16, 32).verdict, Verdict::kNo);
+  etcd->FailNext({Fault::kNone, Fault::kLoseAnswer});
+  EXPECT_EQ(beta->GiveBack(33).verdict, Verdict::kYes);
+  EXPECT_EQ(Now().holder, "alpha");
+  EXPECT_EQ(beta->GiveBack(33).verdict, Verdict::kYes);
+  EXPECT_EQ(alpha->Claim(33, 48).verdict, Verdict::kYes);
+  EXPECT_EQ(beta->GiveBack(33).verdict, Verdict::kNo);
+}
+
 TEST_F(EtcdArbiterTest, SomebodyElseBetweenReadAndSwapIsANo) {
   auto etcd = Serve("a");
   auto alpha = Ask({"a"}, "alpha");

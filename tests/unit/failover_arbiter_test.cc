@@ -58,6 +58,22 @@ TEST(ArbiterRuleTest, AWithdrawalTouchesTheRecordThatWasClaimedFrom) {
   EXPECT_EQ(JudgeWithdrawal(Alpha(), From(0, 16), ArbiterRecord()).answer.verdict, Verdict::kError);
 }
 
+TEST(ArbiterRuleTest, WhatIsGivenBackIsThePeers) {
+  const ClaimRule rule = JudgeGivingBack(Alpha(), Term(33), Holds("alpha", 33));
+  ASSERT_TRUE(rule.swap);
+  EXPECT_EQ(rule.put.term, Term(33));
+  EXPECT_EQ(rule.put.holder, "beta");
+  // Again, as after a lost answer.
+  EXPECT_EQ(JudgeGivingBack(Alpha(), Term(33), rule.put).answer.verdict, Verdict::kYes);
+  // The peer's claim from before hears that the term is its own, and may claim from it.
+  EXPECT_EQ(JudgeClaim(Beta(), From(16, 32), rule.put).answer.verdict, Verdict::kNo);
+  EXPECT_TRUE(IsOurs(Beta(), rule.put));
+  EXPECT_TRUE(JudgeClaim(Beta(), From(33, 48), rule.put).swap);
+  for (const ArbiterRecord& record : {Holds("beta", 34), Holds("alpha", 49), ArbiterRecord()}) {
+    EXPECT_EQ(JudgeGivingBack(Alpha(), Term(33), record).answer.verdict, Verdict::kNo);
+  }
+}
+
 // Two hosts that were given one node name want the same terms: only one of them may have any.
 TEST(ArbiterRuleTest, P3_ANamesakeOnAnotherHostIsSomebodyElse) {
   ArbiterIdentity one = Alpha(), two = Alpha();

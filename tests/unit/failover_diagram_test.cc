@@ -27,10 +27,10 @@ constexpr absl::string_view kEnd = "```\n<!-- diagram: end -->";
 // Terms only matter by their order: states that differ in nothing else are one.
 std::string KeyOf(const RoleState& state) {
   const ArbiterClaim claim = state.claim.value_or(ArbiterClaim{});
-  const std::array<Term, 10> terms = {
-      state.term,           state.newest_term,   state.promotion_term, state.confirmed,
-      claim.expected,       claim.wanted,        claim.promoted_term,  state.lineage.promoted,
-      state.lineage.covers, state.lineage.shared};
+  const std::array<Term, 11> terms = {
+      state.term,           state.newest_term,    state.promotion_term, state.confirmed,
+      claim.expected,       claim.wanted,         claim.promoted_term,  state.lineage.promoted,
+      state.lineage.covers, state.lineage.shared, state.overruled};
   std::set<Term> order(terms.begin(), terms.end());
   std::string key;
   for (const Term term : terms) {

@@ -253,13 +253,89 @@ TEST(ArbiterSecondaryTest, P3_PromotesWithTheYesOnly) {
   EXPECT_TRUE(node.state().output_open);
 }
 
-TEST(ArbiterSecondaryTest, P3_TheLoserGivesItsReplicaUp) {
+// The winner may die before it is in step with this node again.
+TEST(ArbiterSecondaryTest, P3_TheLoserKeepsItsReplicaForNobodyButAnOperator) {
   ArbiterDriver node(Arbitrated(1));
-  node.Holding();
+  node.Holding(Term(32));
   node.On(K::kLinkClosed);
-  EXPECT_THAT(node.No(), ElementsAre(A::kDropReplica));
-  EXPECT_EQ(node.mode(), Mode::kStandby);
+  EXPECT_THAT(node.No(Term(912)), IsEmpty());
+  EXPECT_EQ(node.mode(), Mode::kDegraded);
+  EXPECT_TRUE(node.state().committed);
+  EXPECT_THAT(node.state().reason, HasSubstr("epoch 7 of term 32 is older"));
+  EXPECT_THAT(node.On(K::kPeerSilent), IsEmpty());
+  EXPECT_THAT(node.On(K::kLinkClosed), IsEmpty());
+  ArbiterDriver asked = node, forced = node;
+  // The winner's stream is written over it.
+  node.On(K::kPeerConnected, Term(928));
+  EXPECT_EQ(node.mode(), Mode::kSyncing);
   EXPECT_FALSE(node.state().committed);
+  EXPECT_EQ(node.state().overruled, Term());
+  // An operator is told no like everybody.
+  EXPECT_THAT(asked.Failover(/*force=*/false), ElementsAre(A::kClaim));
+  EXPECT_EQ(asked.claim().expected, Term(32));
+  asked.No(Term(912));
+  EXPECT_EQ(asked.mode(), Mode::kDegraded);
+  // By force he goes back, and takes the term from the winner that he was told of.
+  EXPECT_EQ(forced.Failover(/*force=*/true).front(), A::kPromote);
+  forced.On(K::kPromotionDone, Term(32));
+  EXPECT_EQ(forced.claim().expected, Term(912));
+}
+
+TEST(ArbiterSecondaryTest, ANoOnAStandingStreamEndsIt) {
+  ArbiterDriver node(Arbitrated(1));
+  node.Holding(Term(32));
+  node.On(K::kPeerSilent);
+  EXPECT_THAT(node.No(), ElementsAre(A::kCloseLink));
+  EXPECT_FALSE(node.state().peer_connected);
+}
+
+// A yes that comes when there is nothing left to promote must not leave the guest to nobody.
+TEST(ArbiterSecondaryTest, AYesWithoutAReplicaIsGivenBack) {
+  ArbiterDriver node(Arbitrated(1));
+  node.Holding(Term(32));
+  node.On(K::kPeerSilent);
+  const ArbiterClaim claim = *node.state().claim;
+  EXPECT_THAT(node.On(K::kReplicaLost), ElementsAre(A::kDropReplica, A::kWithdraw));
+  EXPECT_EQ(node.mode(), Mode::kStandby);
+  ASSERT_TRUE(node.state().claim.has_value());
+  ArbiterDriver withdrawn = node;
+  ArbiterDriver earlier = node;  // the record is of a claim that it had given up
+  EXPECT_THAT(earlier.Answer(K::kArbiterNo, claim.wanted, {Term(817), "this", {}, ""}, true),
+              ElementsAre(A::kGiveBack));
+  EXPECT_EQ(earlier.action(A::kGiveBack).term, Term(817));
+  EXPECT_EQ(earlier.mode(), Mode::kStandby);
+  withdrawn.Answer(K::kClaimWithdrawn, claim.wanted);
+  EXPECT_FALSE(withdrawn.state().claim.has_value());
+  EXPECT_EQ(withdrawn.mode(), Mode::kStandby);
+
+  EXPECT_THAT(node.Yes(), ElementsAre(A::kGiveBack));
+  EXPECT_EQ(node.action(A::kGiveBack).term, claim.wanted);
+  EXPECT_EQ(node.mode(), Mode::kStandby);
+  EXPECT_THAT(node.state().reason, HasSubstr("given back"));
+}
+
+TEST(ArbiterSecondaryTest, APromotionThatCannotBeTriedAgainGivesTheTermBack) {
+  for (const bool intact : {true, false}) {
+    ArbiterDriver node(Arbitrated(1));
+    node.Holding(Term(32));
+    node.On(K::kPeerSilent);
+    const Term wanted = node.state().claim->wanted;
+    node.Yes();
+    Event failed{};
+    failed.kind = K::kPromotionFailed;
+    failed.intact = intact;
+    if (intact) {
+      EXPECT_THAT(node.On(failed), IsEmpty());
+      continue;
+    }
+    EXPECT_THAT(node.On(failed), ElementsAre(A::kDropReplica, A::kGiveBack));
+    EXPECT_EQ(node.action(A::kGiveBack).term, wanted);
+  }
+  // What was forced was never the arbiter's word.
+  ArbiterDriver forced(Arbitrated(1));
+  forced.Holding(Term(32));
+  forced.Failover(/*force=*/true);
+  EXPECT_THAT(forced.On(K::kPromotionFailed), ElementsAre(A::kDropReplica));
 }
 
 // The arbiter was away when the primary was silent for a moment: its answer must not promote later.
