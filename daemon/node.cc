@@ -197,6 +197,7 @@ absl::Status Node::Run() {
   }
   Tick();
   ExportMetrics();
+  WatchRecord();
   while (!exit_) {
     if (control_.io().run_one() == 0) break;
   }

@@ -98,6 +98,10 @@ class Node final : private GuestHostListener,
   void AnswerAskers(const failover::ArbiterAnswer& answer);
   // Hands the record to the other node, until that is answered; `then`, if given, after one try.
   void GiveBack(Term held, std::function<void()> then = nullptr);
+  // Now and then: a record that was deleted or restored from a backup is written again, if that is
+  // safe.
+  void WatchRecord();
+  void OnRecord(Term confirmed, const failover::ArbiterAnswer& answer);
   // What is open at the arbiter when this node stops is closed, or said; then `then`.
   void LeaveArbiter(std::function<void()> then);
   void FillArbiter(romulus::v1::GetStatusResponse& status) const;

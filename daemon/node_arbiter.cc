@@ -15,6 +15,7 @@ namespace {
 
 using failover::ArbiterAnswer;
 using failover::ArbiterClaim;
+using failover::ArbiterRecord;
 using failover::Event;
 using failover::EventKind;
 using failover::Verdict;
@@ -25,6 +26,8 @@ constexpr uint64_t kMinBackoffMs = 100;
 constexpr uint64_t kMaxBackoffMs = 2'000;
 // A start waits so long for the arbiter; then whoever started the daemon hears why.
 constexpr absl::Duration kStartPatience = absl::Seconds(60);
+// How long a guest that nothing happens to may be without its record.
+constexpr uint64_t kWatchPeriodNs = 5'000 * kMillisecond;
 // Whoever is to stop waits for the arbiter no longer, for each of at most two questions.
 constexpr absl::Duration kStopPatience = absl::Seconds(5);
 
@@ -164,6 +167,7 @@ void Node::OnArbiterAnswer(const ArbiterClaim& claim, const ArbiterAnswer& answe
   event.term = claim.wanted;
   event.record = answer.record;
   event.ours = failover::IsOurs(arbiter_identity_, answer.record);
+  event.lost = answer.lost;
   if (failover::IsNamesakes(arbiter_identity_, answer.record)) namesake_ = answer.detail;
   switch (answer.verdict) {
     case Verdict::kYes:
@@ -228,6 +232,55 @@ void Node::GiveBack(Term held, std::function<void()> then) {
       if (giving_back_ == held && !shutting_down_) GiveBack(held);
     });
   });
+}
+
+void Node::WatchRecord() {
+  if (arbiter_ == nullptr || !role_.policy().arbiter_keeps_record) return;
+  control_.PostAfter(kWatchPeriodNs, [this] { WatchRecord(); });
+  const failover::RoleState& state = role_.state();
+  if (state.claim || shutting_down_ || !MayRestoreRecord(role_.policy(), state)) return;
+  arbiter_->Read(ArbiterTimeout(config_),
+                 [this, asked = asked_, confirmed = state.confirmed](const ArbiterAnswer& answer) {
+                   if (asked == asked_) OnRecord(confirmed, answer);
+                 });
+}
+
+void Node::OnRecord(Term confirmed, const ArbiterAnswer& answer) {
+  const failover::RoleState& state = role_.state();
+  if (state.claim || shutting_down_ || state.confirmed != confirmed ||
+      !MayRestoreRecord(role_.policy(), state)) {
+    return;
+  }
+  // Silence disturbs nobody until the arbiter is needed.
+  if (answer.verdict == Verdict::kError) {
+    return log_.Error("arbiter_record_unusable", {{"detail", answer.detail}});
+  }
+  if (answer.verdict != Verdict::kYes) return;
+  const ArbiterRecord& now = answer.record;
+  const bool ours = failover::IsOurs(arbiter_identity_, now);
+  if (ours && now.term == confirmed) return;
+  if (now.term == Term() || (ours && now.term < confirmed)) {
+    ArbiterClaim claim;
+    claim.action = failover::ClaimAction::kProtect;
+    claim.expected = now.term;
+    claim.wanted = confirmed;
+    claim.promoted_term = std::min(state.lineage.promoted, confirmed);
+    log_.Warning("arbiter_record_lost",
+                 {{"term", now.term.value()}, {"restored", confirmed.value()}});
+    return arbiter_->Claim(claim, ArbiterTimeout(config_), [this, claim](ArbiterAnswer restored) {
+      NoteAnswer("restore", claim, restored);
+    });
+  }
+  log_.Error("arbiter_record_is_anothers", {{"holder", now.holder},
+                                            {"host", now.host_name},
+                                            {"term", now.term.value()},
+                                            {"confirmed", confirmed.value()}});
+  // Whose the term is must be known before more is said. One that is in step says so itself.
+  if (now.term < confirmed || state.mode != failover::Mode::kSolo) return;
+  Event event = EventOf(EventKind::kOtherPrimary,
+                        absl::StrCat("the arbiter's record names '", now.holder, "'"));
+  event.term = now.term;
+  Handle(std::move(event)).IgnoreError();
 }
 
 void Node::LeaveArbiter(std::function<void()> then) {

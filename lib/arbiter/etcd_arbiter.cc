@@ -162,14 +162,28 @@ class EtcdArbiter final : public failover::Arbiter {
     std::move(question->done)(std::move(answer));
   }
   // Ends with an error that names the key and says what to do.
-  void FinishKeyError(const QuestionPtr& question, absl::string_view what,
-                      const ArbiterRecord& record) {
+  void FinishKeyError(const QuestionPtr& question, absl::string_view what) {
     Finish(question,
-           {Verdict::kError, record,
+           {Verdict::kError,
+            {},
             absl::StrCat("etcd key '", key_, "' ", what,
                          ". If it is not another cluster's or VM's (endpoints, prefix, uuid): find "
                          "out which node runs the guest, stop the other, then `etcdctl del ",
-                         key_, "`")});
+                         key_,
+                         "`. A guest that is solo or protected has its record written again in "
+                         "seconds; one whose output is held wants `unprotect --force`; if none "
+                         "runs, start one with --role primary")});
+  }
+  void FinishLost(const QuestionPtr& question, const ArbiterRecord& now, absl::string_view what) {
+    Finish(question,
+           {Verdict::kError, now,
+            absl::StrCat("etcd key '", key_, "' is not to be trusted: ", what,
+                         ". If it is not another cluster's or VM's (endpoints, prefix, uuid): a "
+                         "node whose guest is solo or protected writes it again in seconds, unless "
+                         "it is the other node's. Otherwise make sure that the guest runs nowhere "
+                         "else, then `unprotect --force` on the primary whose output is held, or "
+                         "`failover --force` on the secondary"),
+            /*lost=*/true});
   }
   std::string SaidByAll(const Question& question) const {
     std::string text;
@@ -334,7 +348,7 @@ class EtcdArbiter final : public failover::Arbiter {
       }
       preferred_ = question->endpoint;
       absl::StatusOr<ArbiterRecord> record = DecodeRecord(identity_.vm_uuid, entry.value());
-      if (!record.ok()) return FinishKeyError(question, record.status().message(), {});
+      if (!record.ok()) return FinishKeyError(question, record.status().message());
       now = *std::move(record);
       revision = entry.mod_revision();
     }
@@ -345,10 +359,7 @@ class EtcdArbiter final : public failover::Arbiter {
       if (may_swap) return Swap(question, revision, rule);
       return Fail(question, "the record changes, and is as it was");
     }
-    if (rule.answer.verdict == Verdict::kError) {
-      return FinishKeyError(question, absl::StrCat("is not to be trusted: ", rule.answer.detail),
-                            now);
-    }
+    if (rule.answer.lost) return FinishLost(question, now, rule.answer.detail);
     Finish(question, std::move(rule.answer));
   }
 

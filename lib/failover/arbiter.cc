@@ -110,7 +110,8 @@ ClaimRule JudgeClaim(const ArbiterIdentity& who, const ArbiterClaim& claim,
                        : absl::StrCat("the record says term ", now.term.value(), ", though term ",
                                       claim.expected.value(),
                                       " was claimed: it was restored from a backup, or is kept "
-                                      "elsewhere")};
+                                      "elsewhere"),
+                   /*lost=*/true};
     return rule;
   }
   if (IsNamesakes(who, now)) {

@@ -90,6 +90,9 @@ struct ArbiterAnswer {
   // arbiter keeps no record).
   ArbiterRecord record;
   std::string detail;  // for people: why
+  // kError of a claim: the record is gone, or older than the term that was claimed from; it is
+  // `record`.
+  bool lost = false;
 };
 
 class Arbiter {

@@ -3,6 +3,17 @@
 
 namespace romulus::failover {
 
+bool MayRestoreRecord(const Policy& policy, const RoleState& state) {
+  if (!policy.arbiter_keeps_record || state.role != Role::kPrimary || !state.guest_running) {
+    return false;
+  }
+  if (state.mode == Mode::kProtected) {
+    return state.peer_connected && state.confirmed == state.term;
+  }
+  const bool alone = state.mode == Mode::kSolo || state.mode == Mode::kSyncing;
+  return alone && state.output_open && !state.sync_done && state.confirmed != Term();
+}
+
 void Step::Ask(ClaimAction action, Term expected, Term wanted, absl::string_view reason) {
   ArbiterClaim claim;
   claim.action = action;
@@ -25,11 +36,17 @@ void Step::Answered() {
   const ArbiterClaim claim = *state_.claim;
   const std::string reason = state_.claim_reason;
   if (event_.kind == EventKind::kArbiterSilent) {
-    state_.reason = absl::StrCat(reason,
-                                 state_.withdrawing ? "; withdraws its claim from the arbiter"
-                                                    : "; asks the arbiter",
-                                 ", which does not answer",
-                                 event_.detail.empty() ? "" : ": ", event_.detail);
+    const bool can_be_mended = event_.record.term == Term() || event_.ours;
+    if (event_.lost && can_be_mended && MayRestoreRecord(policy_, state_)) {
+      state_.claim->expected = event_.record.term;
+      Do(ActionKind::kClaim);
+      actions_.back().claim = *state_.claim;
+      return;
+    }
+    state_.reason = absl::StrCat(
+        reason,
+        state_.withdrawing ? "; withdraws its claim from the arbiter" : "; asks the arbiter",
+        ", which does not answer", event_.detail.empty() ? "" : ": ", event_.detail);
     return;
   }
   if (event_.kind == EventKind::kClaimVoid) return VoidClaim();

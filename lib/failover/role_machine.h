@@ -117,6 +117,12 @@ struct RoleState {
   friend bool operator==(const RoleState&, const RoleState&) = default;
 };
 
+// The arbiter's record is gone, or an older one of this node's: this node may put what was
+// confirmed to it there again without a question, because nobody else can have the guest. Either
+// its output is open and no secondary held an epoch since it was confirmed, or the secondary is in
+// step.
+bool MayRestoreRecord(const Policy& policy, const RoleState& state);
+
 // True while two nodes in this state and in the same term would break P3.
 bool RunsGuest(const RoleState& state);
 
@@ -188,8 +194,10 @@ struct Event {
   PeerHolds holds = PeerHolds::kUnknown;  // kPeerRefused
   bool intact = false;  // kPromotionFailed: before the replica was sealed, so it may be tried again
   GoodbyeReason goodbye = GoodbyeReason::kShutdown;
-  ArbiterRecord record{};  // kStartPrimary, kArbiterNo: what the arbiter has
-  bool ours = false;       // kArbiterNo: the record is this node's, of a claim that it gave up
+  ArbiterRecord record{};  // kStartPrimary, kArbiterNo, `lost`: what the arbiter has
+  bool ours = false;       // it is this node's; kArbiterNo: of a claim that it gave up
+  bool namesake = false;   // kArbiterNo: it is that of another host, which has this node's name
+  bool lost = false;       // kArbiterSilent: it is gone, or older than it must be
   std::string detail{};
 };
 

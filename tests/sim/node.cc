@@ -347,6 +347,7 @@ void Node::OnArbiterAnswer(const failover::ArbiterClaim& claim,
   event.term = claim.wanted;
   event.record = answer.record;
   event.ours = answer.record.holder == NodeName(parts_.index);
+  event.lost = answer.lost;
   if (answer.verdict == failover::Verdict::kYes) {
     event.kind = EventKind::kArbiterYes;
   } else if (answer.verdict == failover::Verdict::kNo) {

@@ -351,9 +351,15 @@ TEST_F(EtcdArbiterTest, ARecordThatIsNoneOfOursIsAnErrorNamingTheKey) {
 TEST_F(EtcdArbiterTest, ARecordThatIsGoneOrOlderIsAnError) {
   auto etcd = Serve("a");
   auto asker = Ask();
-  EXPECT_EQ(asker->Claim(16, 32).verdict, Verdict::kError);
+  ArbiterAnswer answer = asker->Claim(16, 32);
+  EXPECT_EQ(answer.verdict, Verdict::kError);
+  EXPECT_TRUE(answer.lost);
+  EXPECT_EQ(answer.record.term, Term());
+  EXPECT_THAT(answer.detail, ::testing::Not(HasSubstr("etcdctl del")));  // it is gone
   store_.Put(kKey, Stored("beta", 5));
-  const ArbiterAnswer answer = asker->Claim(16, 32);
+  answer = asker->Claim(16, 32);
+  EXPECT_TRUE(answer.lost);
+  EXPECT_EQ(answer.record.holder, "beta");
   EXPECT_EQ(answer.verdict, Verdict::kError);
   EXPECT_THAT(answer.detail, AllOf(HasSubstr(kKey), HasSubstr("term 5")));
   EXPECT_EQ(Now().term, Term(5));

@@ -123,6 +123,8 @@ TEST(ArbiterRuleTest, WhatIsNewerIsANoWithItsHolder) {
 TEST(ArbiterRuleTest, WhatIsOlderThanWasClaimedProvesNothing) {
   EXPECT_EQ(JudgeClaim(Alpha(), From(16, 33), ArbiterRecord()).answer.verdict, Verdict::kError);
   EXPECT_EQ(JudgeClaim(Alpha(), From(16, 33), Holds("beta", 2)).answer.verdict, Verdict::kError);
+  EXPECT_TRUE(JudgeClaim(Alpha(), From(16, 33), Holds("beta", 2)).answer.lost);
+  EXPECT_FALSE(JudgeClaim(Alpha(), From(16, 33), Holds("beta", 34)).answer.lost);
   EXPECT_EQ(JudgeClaim(Alpha(), From(16, 33), Holds("alpha", 1)).answer.verdict, Verdict::kError);
 }
 

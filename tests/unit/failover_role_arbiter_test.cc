@@ -208,6 +208,63 @@ TEST(ArbiterPrimaryTest, P3_OfTwoPrimariesTheRecordSaysWhichIsOver) {
   }
 }
 
+// The record was deleted, or is an older one. Whoever cannot have been promoted over puts it there
+// again; everybody else waits for an operator.
+TEST(ArbiterPrimaryTest, P3_ALostRecordIsRestoredOnlyByAGuestThatIsSurelyTheOnlyOne) {
+  const auto lost = [](ArbiterDriver& node, ArbiterRecord record, bool ours) {
+    Event event{};
+    event.kind = K::kArbiterSilent;
+    event.term = node.state().claim->wanted;
+    event.record = record;
+    event.ours = ours;
+    event.lost = true;
+    return node.On(event);
+  };
+  ArbiterDriver node(Arbitrated());
+  node.Solo();
+  EXPECT_TRUE(MayRestoreRecord(Arbitrated(), node.state()));
+  const Term wanted = node.machine().ProposedTerm();
+  node.On(K::kPeerConnected, wanted);
+  ArbiterDriver older = node, others = node;
+  EXPECT_THAT(lost(node, {}, false), ElementsAre(A::kClaim));
+  EXPECT_EQ(node.claim().expected, Term());
+  EXPECT_EQ(node.claim().wanted, wanted);
+  EXPECT_THAT(node.Yes(), ElementsAre(A::kStartSync));
+  EXPECT_THAT(lost(older, {Term(3), "this", {}, ""}, true), ElementsAre(A::kClaim));
+  EXPECT_EQ(older.claim().expected, Term(3));
+  EXPECT_THAT(lost(others, {Term(3), "other", {}, ""}, false), IsEmpty());
+
+  // In step: its secondary has not been promoted. Once that is lost, nobody knows.
+  ArbiterDriver protected_node(Arbitrated());
+  protected_node.InStep();
+  EXPECT_TRUE(MayRestoreRecord(Arbitrated(), protected_node.state()));
+  protected_node.On(K::kLinkClosed);
+  EXPECT_FALSE(MayRestoreRecord(Arbitrated(), protected_node.state()));
+  EXPECT_THAT(lost(protected_node, {}, false), IsEmpty());
+  EXPECT_FALSE(protected_node.state().output_open);
+  // But an operator who has looked.
+  Event unprotect{};
+  unprotect.kind = K::kOpUnprotect;
+  unprotect.force = true;
+  protected_node.On(unprotect);
+  EXPECT_THAT(lost(protected_node, {}, false), ElementsAre(A::kClaim));
+  EXPECT_EQ(protected_node.claim().expected, Term());
+  protected_node.Yes();
+  EXPECT_EQ(protected_node.mode(), Mode::kSolo);
+
+  // A start is not such a case, nor is any secondary.
+  ArbiterDriver started(Arbitrated());
+  Event start{};
+  start.kind = K::kStartPrimary;
+  start.record = {Term(32), "this", Term(), ""};
+  started.On(start);
+  EXPECT_THAT(lost(started, {}, false), IsEmpty());
+  ArbiterDriver secondary(Arbitrated(1));
+  secondary.Holding();
+  secondary.On(K::kPeerSilent);
+  EXPECT_THAT(lost(secondary, {}, false), IsEmpty());
+}
+
 // A fence command remembers nothing: it is asked only when the other node is lost.
 TEST(ArbiterPrimaryTest, ACommandFencesNobodyWhoIsNotLost) {
   Policy policy = Arbitrated();
