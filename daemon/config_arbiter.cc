@@ -26,6 +26,7 @@ constexpr int kMaxEndpoints = 16;
 constexpr size_t kMaxPrefix = 128;
 constexpr uint32_t kMinTimeoutMs = 100;
 constexpr uint32_t kMaxCommandTimeoutMs = 600'000;
+constexpr uint32_t kMaxDelayMs = 60'000;
 constexpr uint32_t kMaxEtcdTimeoutMs = 60'000;
 
 void CheckTimeout(uint32_t value, uint32_t max, const ConfigPlace& at) {
@@ -36,6 +37,9 @@ void CheckTimeout(uint32_t value, uint32_t max, const ConfigPlace& at) {
 void CheckCommand(const FenceCommand& command, const ConfigOptions& options,
                   const ConfigPlace& at) {
   CheckTimeout(command.timeout_ms(), kMaxCommandTimeoutMs, at);
+  if (command.delay_ms() > kMaxDelayMs) {
+    at.Error("delay_ms", absl::StrCat(command.delay_ms(), " is more than ", kMaxDelayMs));
+  }
   if (command.argv_size() == 0) return at.Error("argv", "must be set");
   if (command.argv_size() > kMaxWords) {
     at.Error("argv", absl::StrCat(command.argv_size(), " words, at most ", kMaxWords), kMaxWords);

@@ -247,11 +247,20 @@ void CheckTracking(const Config& config, const ConfigOptions& options, const Con
 void CheckFailover(const Config& config, const ConfigOptions& options, const ConfigPlace& root) {
   const ConfigPlace at = root.Sub("failover");
   const Failover& failover = config.failover();
-  if (failover.auto_failover() &&
-      failover.on_secondary_lost() == Failover::ON_SECONDARY_LOST_SOLO) {
+  const bool arbiter_decides = failover.arbiter().has_etcd() || failover.arbiter().has_command();
+  if (arbiter_decides && failover.on_secondary_lost() != Failover::ON_SECONDARY_LOST_UNSPECIFIED) {
+    at.Error("on_secondary_lost",
+             "contradicts arbiter: its answer decides whether a primary that lost its secondary "
+             "goes on; leave this away");
+  } else if (failover.auto_failover() &&
+             failover.on_secondary_lost() == Failover::ON_SECONDARY_LOST_SOLO) {
     at.Error("on_secondary_lost",
              "contradicts auto_failover: true: when only the link is cut, both nodes would run the "
              "guest and both would be heard");
+  }
+  if (failover.stay_fenced() && !failover.arbiter().has_etcd()) {
+    at.Error("stay_fenced",
+             "needs an etcd arbiter: without one a node that lost the term always stays fenced");
   }
   if (uint64_t{failover.heartbeat_timeout_ms()} < 3 * uint64_t{failover.heartbeat_interval_ms()}) {
     at.Error("heartbeat_timeout_ms", absl::StrCat(failover.heartbeat_timeout_ms(),

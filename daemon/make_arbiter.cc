@@ -57,6 +57,14 @@ absl::StatusOr<std::unique_ptr<failover::Arbiter>> MakeArbiter(
   return nullptr;
 }
 
+absl::Duration ArbiterDelay(const LoadedConfig& config) {
+  const romulus::v1::Arbiter& chosen = config.config.failover().arbiter();
+  const bool is_first =
+      config.config.nodes_size() == 0 || config.config.nodes(0).name() == config.config.node_name();
+  if (!chosen.has_command() || is_first) return absl::ZeroDuration();
+  return absl::Milliseconds(chosen.command().delay_ms());
+}
+
 absl::Duration ArbiterTimeout(const romulus::v1::Config& config) {
   const romulus::v1::Arbiter& chosen = config.failover().arbiter();
   if (chosen.has_etcd()) return absl::Milliseconds(chosen.etcd().timeout_ms());

@@ -25,6 +25,9 @@ absl::StatusOr<std::unique_ptr<failover::Arbiter>> MakeArbiter(
     const LoadedConfig& config, const failover::ArbiterIdentity& identity, base::Executor* executor,
     std::function<void(const std::string&)> on_output);
 
+// How long this node waits before it asks: a fence command's delay_ms, if it is the second node.
+absl::Duration ArbiterDelay(const LoadedConfig& config);
+
 // Its timeout_ms; zero if there is none.
 absl::Duration ArbiterTimeout(const romulus::v1::Config& config);
 

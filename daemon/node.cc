@@ -42,6 +42,7 @@ failover::Policy PolicyFrom(const romulus::v1::Config& config) {
   }
   const bool alone = config.nodes_size() < 2;
   policy.arbiter_keeps_record = !alone && from.arbiter().has_etcd();
+  policy.stay_fenced = from.stay_fenced();
   policy.arbiter = policy.arbiter_keeps_record || (!alone && from.arbiter().has_command());
   return policy;
 }
@@ -335,8 +336,7 @@ void Node::Execute(const failover::Action& action) {
         return control_.Post([this, event] { Handle(event).IgnoreError(); });
       }
       ask_backoff_ms_ = 0;
-      // Not from within the handling of an event: a command may answer at once.
-      return control_.Post([this, claim = action.claim] { Ask(claim); });
+      return AskSoon(action.claim);
     case ActionKind::kWithdraw:
       ask_backoff_ms_ = 0;
       return control_.Post([this, claim = action.claim] { Withdraw(claim); });

@@ -88,6 +88,7 @@ class Node final : private GuestHostListener,
   absl::Status OpenArbiter();
   // Before a guest is booted: whose the record is. `start_as_primary_` follows.
   absl::Status ConsultArbiter();
+  void AskSoon(const failover::ArbiterClaim& claim);
   void Ask(const failover::ArbiterClaim& claim);
   void Withdraw(const failover::ArbiterClaim& claim);
   void AskLater(const failover::ArbiterClaim& claim, bool withdrawing);

@@ -102,6 +102,17 @@ absl::Status Node::ConsultArbiter() {
   return absl::OkStatus();
 }
 
+// Not from within the handling of an event: a command may answer at once.
+void Node::AskSoon(const ArbiterClaim& claim) {
+  const absl::Duration delay = ArbiterDelay(options_.config);
+  if (delay == absl::ZeroDuration()) return control_.Post([this, claim] { Ask(claim); });
+  log_.Info("fence_waits", {{"delay_ms", absl::ToInt64Milliseconds(delay)}});
+  control_.PostAfter(static_cast<uint64_t>(absl::ToInt64Nanoseconds(delay)),
+                     [this, claim, asked = ++asked_] {
+                       if (asked == asked_) Ask(claim);
+                     });
+}
+
 void Node::Ask(const ArbiterClaim& claim) {
   const failover::RoleState& state = role_.state();
   if (arbiter_ == nullptr || state.claim != claim || state.withdrawing || shutting_down_) return;
@@ -168,7 +179,8 @@ void Node::OnArbiterAnswer(const ArbiterClaim& claim, const ArbiterAnswer& answe
   event.record = answer.record;
   event.ours = failover::IsOurs(arbiter_identity_, answer.record);
   event.lost = answer.lost;
-  if (failover::IsNamesakes(arbiter_identity_, answer.record)) namesake_ = answer.detail;
+  event.namesake = failover::IsNamesakes(arbiter_identity_, answer.record);
+  if (event.namesake) namesake_ = answer.detail;
   switch (answer.verdict) {
     case Verdict::kYes:
       event.kind = EventKind::kArbiterYes;

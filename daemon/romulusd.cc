@@ -123,6 +123,12 @@ int Run(const Arguments& arguments) {
     std::fprintf(stderr, "romulusd: --take-over needs --role primary and a second node\n");
     return kExitUsage;
   }
+  if (arguments.take_over && !loaded.config.failover().arbiter().has_etcd()) {
+    std::fprintf(stderr,
+                 "romulusd: --take-over needs an etcd arbiter: without one nobody keeps a record "
+                 "that could be the other node's\n");
+    return kExitUsage;
+  }
   NodeOptions node_options;
   node_options.overwrite_peer = arguments.overwrite_peer;
   node_options.config = std::move(loaded);
@@ -168,7 +174,7 @@ int Main(int argc, char** argv) {
                 "ones here; what only they hold is lost");
   run->add_flag("--take-over", arguments.take_over,
                 "As primary: although the arbiter's record says that the other node has the guest, "
-                "which must be gone for good");
+                "or another host of this node's name, which must be gone for good");
   run->add_option("--kvm-device", arguments.device, "KVM's device")->capture_default_str();
 
   CLI::App* check = app.add_subcommand(

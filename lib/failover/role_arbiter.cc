@@ -137,7 +137,11 @@ void Step::ArbiterNo(const ArbiterClaim& claim, const std::string& reason) {
       absl::StrCat("the arbiter says no: ",
                    Because(absl::StrCat("term ", event_.record.term.value(), " has begun")));
   if (state_.role == Role::kPrimary) {
-    return Fence(event_.record.term, absl::StrCat(why, "; start this node again as a secondary"));
+    // Under a name that is another host's it does not begin anew; `detail` says what to do.
+    const absl::string_view next = event_.namesake       ? ""
+                                   : policy_.stay_fenced ? "; start this node again as a secondary"
+                                                         : "; it begins anew as a secondary";
+    return Fence(event_.record.term, absl::StrCat(why, next));
   }
   Overruled(why);
 }

@@ -61,7 +61,8 @@ struct Policy {
   // It remembers who holds the term (etcd): then starts and new streams are claimed as well. One
   // that does not (a fence command) is asked only when the other node is lost.
   bool arbiter_keeps_record = false;
-  uint64_t node_index = 0;  // of this node in the configuration's list; below kTermStride
+  bool stay_fenced = false;  // a node that lost the term to the record does not begin anew
+  uint64_t node_index = 0;   // of this node in the configuration's list; below kTermStride
 };
 
 // kHold with auto_failover (the other side may have promoted), else kSolo.

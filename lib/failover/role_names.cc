@@ -48,7 +48,8 @@ absl::Status Validate(const Policy& policy) {
   if (policy.arbiter_keeps_record && !policy.arbiter) {
     return absl::InvalidArgumentError("no arbiter, but it keeps a record");
   }
-  if (policy.auto_failover && policy.on_secondary_lost == OnSecondaryLost::kSolo) {
+  if (policy.auto_failover && policy.on_secondary_lost == OnSecondaryLost::kSolo &&
+      !policy.arbiter) {
     return absl::InvalidArgumentError(
         "auto_failover and on_secondary_lost SOLO contradict each other: a primary that goes on "
         "alone "

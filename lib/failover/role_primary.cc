@@ -192,7 +192,9 @@ void Step::HoldAndAsk(absl::string_view reason) {
   Do(ActionKind::kStopEpochs);
   state_.sync_done = false;
   state_.output_open = false;
-  Ask(ClaimAction::kSolo, state_.confirmed, NextTerm(policy_, state_.newest_term), reason);
+  // A fence command confirms nothing, but is told in which term the two were in step.
+  Ask(ClaimAction::kSolo, policy_.arbiter_keeps_record ? state_.confirmed : state_.term,
+      NextTerm(policy_, state_.newest_term), reason);
 }
 
 void Step::Reconnect(bool later) {

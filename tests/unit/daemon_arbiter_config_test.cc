@@ -34,9 +34,10 @@ class ArbiterConfigTest : public ::testing::Test {
     for (const char* name : {"alpha.key", "password"}) ::chmod(folder_.Path(name).c_str(), 0640);
   }
   // What stands in arbiter { }, from line 6 on.
-  LoadedConfig Parse(const std::string& arbiter, bool check_files = true) const {
+  LoadedConfig Parse(const std::string& arbiter, bool check_files = true,
+                     const std::string& node = "alpha") const {
     ConfigOptions options;
-    options.node = "alpha";
+    options.node = node;
     options.check_files = check_files;
     return ParseConfig(
         "name: \"vm1\" uuid: \"8f3c2f4e-7f0b-4d52-9a57-0d5f3a9d4c11\"\n"
@@ -122,9 +123,36 @@ TEST_F(ArbiterConfigTest, ACommandMustBeOneThatCanBeRun) {
                         "600000"));
   EXPECT_THAT(Errors("command { argv: \"fence-alpha\" timeout_ms: 600001 }"),
               HasSubstr("out of range"));
+  EXPECT_THAT(Errors("command { argv: \"fence-alpha\" delay_ms: 60001 }"),
+              HasSubstr("command.delay_ms: 60001 is more than 60000"));
   std::string many = "command { argv: \"fence-alpha\"";
   for (int i = 0; i < 32; ++i) many += " argv: \"a\"";
   EXPECT_THAT(Errors(many + " }"), HasSubstr("33 words, at most 32"));
+}
+
+// Two that lose each other at the same moment do not fence each other.
+TEST_F(ArbiterConfigTest, OnlyTheSecondNodeWaitsBeforeItFences) {
+  const std::string command = "command { argv: \"fence-alpha\" delay_ms: 300 }";
+  EXPECT_EQ(ArbiterDelay(Parse(command)), absl::ZeroDuration());
+  EXPECT_EQ(ArbiterDelay(Parse(command, true, "beta")), absl::Milliseconds(300));
+  EXPECT_EQ(ArbiterDelay(Parse("command { argv: \"fence-alpha\" }", true, "beta")),
+            absl::Seconds(1));
+  EXPECT_EQ(ArbiterDelay(Parse("etcd { endpoints: \"h:1\" }", true, "beta")), absl::ZeroDuration());
+}
+
+TEST_F(ArbiterConfigTest, WhatTheArbiterDecidesIsNotSetBesideIt) {
+  // Beside the arbiter; the last two braces close the console.
+  const auto beside = [this](const std::string& arbiter, const std::string& more) {
+    return Errors(arbiter + " } " + more + " } console { stdout {");
+  };
+  const std::string etcd = "etcd { endpoints: \"h:1\" }";
+  for (const std::string value : {"SOLO", "HOLD"}) {
+    EXPECT_THAT(beside(etcd, "on_secondary_lost: ON_SECONDARY_LOST_" + value),
+                HasSubstr("failover.on_secondary_lost: contradicts arbiter"));
+  }
+  EXPECT_EQ(beside(etcd, "stay_fenced: true"), "");
+  EXPECT_THAT(beside("none { }", "stay_fenced: true"),
+              HasSubstr("failover.stay_fenced: needs an etcd arbiter"));
 }
 
 TEST_F(ArbiterConfigTest, EndpointsAreHostsAndPorts) {

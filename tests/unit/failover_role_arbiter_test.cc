@@ -136,6 +136,15 @@ TEST(ArbiterPrimaryTest, P3_TheLoserIsFenced) {
                                      A::kStopConnecting, A::kCloseLink));
   EXPECT_EQ(node.mode(), Mode::kFenced);
   EXPECT_EQ(node.state().newest_term, Term(901));
+  EXPECT_THAT(node.state().reason, HasSubstr("begins anew as a secondary"));
+  EXPECT_THAT(node.state().reason, testing::Not(HasSubstr("start this node")));
+  Policy stays = Arbitrated();
+  stays.stay_fenced = true;
+  ArbiterDriver kept(stays);
+  kept.InStep();
+  kept.On(K::kPeerSilent);
+  kept.No();
+  EXPECT_THAT(kept.state().reason, HasSubstr("start this node again as a secondary"));
 }
 
 TEST(ArbiterPrimaryTest, AnotherClaimsAnswerMeansNothing) {
@@ -282,6 +291,7 @@ TEST(ArbiterPrimaryTest, ACommandFencesNobodyWhoIsNotLost) {
   other.Protected();
   other.On(K::kPeerSilent);
   ASSERT_TRUE(other.state().claim.has_value());
+  EXPECT_EQ(other.claim().expected, other.state().term);  // in which they were in step
   EXPECT_FALSE(other.state().output_open);
   other.Yes();
   EXPECT_TRUE(other.state().output_open);

@@ -37,6 +37,8 @@ TEST(PolicyTest, ContradictionIsNamed) {
   Policy both = Automatic();
   both.on_secondary_lost = OnSecondaryLost::kSolo;
   EXPECT_THAT(std::string(Validate(both).message()), HasSubstr("on_secondary_lost"));
+  both.arbiter = true;  // decides instead
+  EXPECT_TRUE(Validate(both).ok());
   EXPECT_EQ(DefaultOnSecondaryLost(true), OnSecondaryLost::kHold);
   EXPECT_EQ(DefaultOnSecondaryLost(false), OnSecondaryLost::kSolo);
 }
