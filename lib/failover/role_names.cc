@@ -15,17 +15,38 @@ absl::string_view ModeName(Mode mode) {
 }
 
 absl::string_view EventName(EventKind kind) {
-  constexpr std::array<absl::string_view, kEventKindCount> kNames = {
-      "start_primary",     "start_secondary",  "peer_connected",
-      "peer_refused",      "sync_done",        "epoch_committed",
-      "link_closed",       "peer_silent",      "peer_heard",
-      "goodbye",           "stream_broken",    "other_primary",
-      "promotion_done",    "promotion_failed", "guest_stopped",
-      "protection_failed", "replica_lost",     "op_failover",
-      "op_pause",          "op_resume",        "op_unprotect",
-      "op_protect",        "arbiter_yes",      "arbiter_no",
-      "arbiter_silent",    "claim_void",       "unprotect_unanswered",
-      "shutdown"};
+  constexpr std::array<absl::string_view, kEventKindCount> kNames = {"start_primary",
+                                                                     "start_secondary",
+                                                                     "peer_connected",
+                                                                     "peer_refused",
+                                                                     "sync_done",
+                                                                     "epoch_committed",
+                                                                     "link_closed",
+                                                                     "peer_silent",
+                                                                     "peer_heard",
+                                                                     "second_heard",
+                                                                     "second_silent",
+                                                                     "release_asked",
+                                                                     "released",
+                                                                     "goodbye",
+                                                                     "stream_broken",
+                                                                     "other_primary",
+                                                                     "promotion_done",
+                                                                     "promotion_failed",
+                                                                     "guest_stopped",
+                                                                     "protection_failed",
+                                                                     "replica_lost",
+                                                                     "op_failover",
+                                                                     "op_pause",
+                                                                     "op_resume",
+                                                                     "op_unprotect",
+                                                                     "op_protect",
+                                                                     "arbiter_yes",
+                                                                     "arbiter_no",
+                                                                     "arbiter_silent",
+                                                                     "claim_void",
+                                                                     "unprotect_unanswered",
+                                                                     "shutdown"};
   return kNames[static_cast<size_t>(kind)];
 }
 
