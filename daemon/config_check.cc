@@ -52,6 +52,7 @@ constexpr Range kRanges[] = {
     {"checkpoint", "disk_log_mib", 16, 65'536},
     {"failover", "heartbeat_interval_ms", 1, 60'000},
     {"failover", "heartbeat_timeout_ms", 3, 600'000},
+    {"failover", "stall_timeout_ms", 0, 600'000},
     {"limits", "replica_staging_mib", 0, 1'048'576},
     {"limits", "reconnect_min_ms", 1, 600'000},
     {"limits", "reconnect_max_ms", 1, 600'000},
@@ -117,6 +118,7 @@ void CheckPorts(const Node& node, const ConfigPlace& at) {
   const auto any = [](const std::string& host) { return host == "0.0.0.0" || host == "::"; };
   const std::pair<const char*, HostPort> servers[] = {
       {"replication_address", SplitHostPort(node.replication_address())},
+      {"heartbeat_address", SplitHostPort(node.heartbeat_address())},
       {"control_address", SplitHostPort(node.control_address())},
       {"metrics_address", SplitHostPort(node.metrics_address())}};
   for (const auto& later : servers) {
@@ -141,6 +143,10 @@ void CheckNode(const Node& node, bool two_nodes, const ConfigPlace& at) {
   } else if (two_nodes) {
     at.Error("replication_address", "must be set when there are two nodes");
   }
+  if (node.has_heartbeat_address() && SplitHostPort(node.heartbeat_address()).host.empty()) {
+    at.Error("heartbeat_address",
+             absl::StrCat("'", node.heartbeat_address(), "' is not host:port"));
+  }
   if (node.has_control_address()) {
     CheckControlAddress(node.control_address(), at);
   } else {
@@ -150,6 +156,32 @@ void CheckNode(const Node& node, bool two_nodes, const ConfigPlace& at) {
     at.Error("metrics_address", absl::StrCat("'", node.metrics_address(), "' is not ip:port"));
   }
   CheckPorts(node, at);
+}
+
+// The second path has two ends.
+void CheckHeartbeats(const Config& config, const ConfigPlace& root) {
+  std::set<std::string> addresses;
+  for (int i = 0; i < config.nodes_size(); ++i) {
+    const Node& node = config.nodes(i);
+    if (!node.has_heartbeat_address()) continue;
+    const ConfigPlace at = root.Sub("nodes", i);
+    if (config.nodes_size() < 2) {
+      at.Error("heartbeat_address", "contradicts a single node, which nobody could hear");
+      continue;
+    }
+    if (!addresses.insert(node.heartbeat_address()).second) {
+      at.Error("heartbeat_address", "another node has the same");
+    }
+    const Node& other = config.nodes(i == 0 ? 1 : 0);
+    if (!other.has_heartbeat_address()) {
+      at.Error("heartbeat_address",
+               absl::StrCat("'", other.name(), "' has none: both nodes must have one, or neither"));
+    }
+    if (node.heartbeat_address() == other.replication_address()) {
+      at.Error("heartbeat_address",
+               absl::StrCat("is the replication_address of '", other.name(), "'"));
+    }
+  }
 }
 
 void CheckNodes(const Config& config, const ConfigOptions& options, const ConfigPlace& root) {
@@ -169,6 +201,7 @@ void CheckNodes(const Config& config, const ConfigOptions& options, const Config
       at.Error("replication_address", "another node has the same");
     }
   }
+  CheckHeartbeats(config, root);
   if (config.has_node_name()) {
     if (!names.contains(config.node_name())) {
       root.Error("node_name", absl::StrCat(options.node ? "--node " : "", "'", config.node_name(),

@@ -75,6 +75,22 @@ void AddPrimaryRows(const v1::GetStatusResponse& status, TableRows& rows) {
                     absl::StrCat(status.machine().tracker(), " ", status.machine().ring_entries()));
 }
 
+void AddPathRows(const v1::GetStatusResponse& status, TableRows& rows) {
+  for (const v1::PathStatus& path : status.paths()) {
+    std::string text = path.heard() ? "heard" : "not heard";
+    if (path.beats() != 0) {
+      absl::StrAppend(&text, " ", path.heard_ms_ago(), " ms ago, every ", Ms(path.mean_gap_ns()),
+                      ", jitter ", Ms(path.jitter_ns()), ", longest gap ", Ms(path.max_gap_ns()));
+    }
+    if (path.rtt_ns() != 0) absl::StrAppend(&text, ", round trip ", Ms(path.rtt_ns()));
+    if (!path.detail().empty()) absl::StrAppend(&text, ": ", path.detail());
+    rows.emplace_back(absl::StrCat("path ", path.path()), text);
+    if (!path.refused().empty()) {
+      rows.emplace_back("", absl::StrCat("refused: ", Counts(path.refused())));
+    }
+  }
+}
+
 }  // namespace
 
 std::string FormatStatus(const v1::GetStatusResponse& status) {
@@ -94,6 +110,7 @@ std::string FormatStatus(const v1::GetStatusResponse& status) {
                                            peer.connected() ? ", connected" : ", not connected"));
     if (peer.heard()) rows.emplace_back("peer heard", absl::StrCat(peer.heard_ms_ago(), " ms ago"));
     if (!peer.detail().empty()) rows.emplace_back("peer detail", peer.detail());
+    AddPathRows(status, rows);
   }
   if (status.sync().active()) {
     rows.emplace_back(

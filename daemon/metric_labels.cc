@@ -8,6 +8,7 @@
 #include "epoch/phases.h"
 #include "kvm/exit.h"
 #include "replica/fault.h"
+#include "wire/beats.h"
 
 namespace romulus::daemon {
 namespace {
@@ -49,6 +50,8 @@ metrics::Labels MetricLabels(const romulus::v1::Guest& guest) {
   }
   for (const romulus::v1::Disk& disk : guest.disks()) labels.disks.push_back(disk.name());
   for (int i = 0; i < guest.nics_size(); ++i) labels.nics.push_back(absl::StrCat(i));
+  labels.paths = {"stream", "second"};
+  labels.beat_faults = Strings(wire::kBeatFaultNames);
   labels.phases = Strings(epoch::kPhaseNames);
   labels.cut_reasons = Strings(epoch::kCutReasonNames);
   labels.encodings = Strings(codec::kPageEncodingNames);

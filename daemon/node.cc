@@ -47,6 +47,11 @@ failover::Policy PolicyFrom(const romulus::v1::Config& config) {
   return policy;
 }
 
+uint64_t StallFrom(const romulus::v1::Failover& from) {
+  if (from.stall_timeout_ms() == 0) return 0;
+  return std::max(from.stall_timeout_ms(), from.heartbeat_timeout_ms()) * kMillisecond;
+}
+
 failover::FailureDetectorOptions DetectorFrom(const romulus::v1::Failover& from) {
   failover::FailureDetectorOptions options;
   options.interval_ns = from.heartbeat_interval_ms() * kMillisecond;
@@ -67,6 +72,7 @@ Node::Node(NodeOptions options, std::unique_ptr<kvm::System> system)
       signs_(&clock_),
       role_(PolicyFrom(config_)),
       detector_(DetectorFrom(config_.failover())),
+      second_detector_(DetectorFrom(config_.failover()), StallFrom(config_.failover())),
       helper_(std::make_unique<AsioExecutor>(/*own_thread=*/true)),
       signals_(control_.io(), SIGTERM, SIGINT),
       since_unix_ms_(UnixMs()) {}
@@ -85,6 +91,7 @@ Node::~Node() {
   const bool guest_ran_here = host_ != nullptr;
   if (server_ != nullptr) server_->Shutdown();
   helper_.reset();
+  if (second_path_ != nullptr) second_path_->Shutdown();
   if (host_ != nullptr && host_->assembled()) host_->loop().Halt();
   primary_.reset();
   if (secondary_ != nullptr) secondary_->Shutdown();
@@ -158,6 +165,7 @@ absl::Status Node::Open() {
                                                       .signs = &signs_,
                                                       .counters = &secondary_->counters(),
                                                       .listener = this});
+    ROMULUS_RETURN_IF_ERROR(OpenSecondPath());
   }
   if (start_as_primary_) {
     ROMULUS_ASSIGN_OR_RETURN(host_, GuestHost::Boot(guest));
@@ -227,6 +235,12 @@ absl::Status Node::Handle(failover::Event event) {
     }
   }
   if (before.unprotecting && !role_.state().unprotecting) AnswerUnprotects();
+  // What was done, not what is about to be.
+  const failover::RoleState& now = role_.state();
+  if (before.mode != now.mode || before.releasing != now.releasing ||
+      before.released_for != now.released_for) {
+    SendBeat();
+  }
   return refused;
 }
 
@@ -422,6 +436,7 @@ void Node::Tick() {
   const uint64_t now_ns = clock_.NowNs();
   const uint64_t sign_ns = signs_.last_ns();
   if (primary_ != nullptr) primary_->TellConsoleReleased();
+  WatchSecondPath(now_ns);
   const bool was_lost = detector_.life() == failover::PeerLife::kLost;
   if (sign_ns > last_sign_seen_ns_) {
     last_sign_seen_ns_ = sign_ns;

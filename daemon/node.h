@@ -28,12 +28,14 @@
 #include "daemon/guest_host.h"
 #include "daemon/log.h"
 #include "daemon/primary.h"
+#include "daemon/second_path.h"
 #include "daemon/secondary.h"
 #include "daemon/signs_of_life.h"
 #include "disk/watched_files.h"
 #include "failover/arbiter.h"
 #include "failover/failure_detector.h"
 #include "failover/role_machine.h"
+#include "failover/second_path_detector.h"
 #include "kvm/system.h"
 #include "metrics/exposer.h"
 #include "metrics/metrics.h"
@@ -60,6 +62,7 @@ struct NodeOptions {
 class Node final : private GuestHostListener,
                    private PrimaryListener,
                    private SecondaryListener,
+                   private SecondPathListener,
                    private ControlBackend {
  public:
   // Opens everything that can be refused: addresses, console, the kernel. Errors name what and why.
@@ -106,6 +109,16 @@ class Node final : private GuestHostListener,
   // What is open at the arbiter when this node stops is closed, or said; then `then`.
   void LeaveArbiter(std::function<void()> then);
   void FillArbiter(romulus::v1::GetStatusResponse& status) const;
+  // node_second_path.cc: the other network on which the two nodes hear each other.
+  absl::Status OpenSecondPath();
+  void WatchSecondPath(uint64_t now_ns);
+  void TellSecondPath(failover::SecondPath now);
+  void SendBeat();
+  romulus::v1::Beat BuildBeat() const;
+  void MeetOnSecondPath(const romulus::v1::Beat& beat);
+  bool SecondPathFailed() const;
+  void FillPaths(romulus::v1::GetStatusResponse& status) const;
+  void UpdatePathMetrics();
   void RecordFailover(const failover::Promotion& promotion, uint64_t detect_ns);
   void AskUnprotect();
   void AnswerUnprotects();
@@ -172,6 +185,12 @@ class Node final : private GuestHostListener,
   void OnPrepareFailed(const absl::Status& why) override;
   void OnPromotion(absl::StatusOr<PromotedGuest> promoted, bool replica_intact) override;
 
+  // SecondPathListener:
+  void OnBeat(const romulus::v1::Beat& beat, uint64_t heard_ns) override;
+  void OnSecondPathClosed(const absl::Status& why) override;
+  void OnBeatRefused(wire::BeatFault fault, const std::string& from,
+                     const absl::Status& why) override;
+
   // ControlBackend (any thread):
   void GetStatus(Answer<romulus::v1::GetStatusResponse> answer) override;
   void Failover(bool force, Answer<romulus::v1::FailoverResponse> answer) override;
@@ -192,6 +211,10 @@ class Node final : private GuestHostListener,
   AsioExecutor control_{/*own_thread=*/false};
   failover::RoleMachine role_;
   failover::FailureDetector detector_;
+  failover::SecondPathDetector second_detector_;
+  failover::SecondPath second_told_ = failover::SecondPath::kNever;  // to the role machine
+  uint64_t beat_sent_ns_ = 0;
+  std::pair<uint64_t, uint64_t> met_{};  // incarnation and term of a primary met on the second path
   std::unique_ptr<failover::Arbiter> arbiter_;  // null: none
   failover::ArbiterIdentity arbiter_identity_;
   failover::ArbiterRecord record_at_start_;
@@ -219,7 +242,8 @@ class Node final : private GuestHostListener,
   std::shared_ptr<GuestHost> host_;  // the guest that runs here, if one does
   std::unique_ptr<Primary> primary_;
   std::unique_ptr<Secondary> secondary_;
-  std::unique_ptr<AsioExecutor> helper_;  // blocking work for the guest: flush, pause, stop
+  std::unique_ptr<SecondPath> second_path_;  // null: none is configured
+  std::unique_ptr<AsioExecutor> helper_;     // blocking work for the guest: flush, pause, stop
   std::unique_ptr<ControlServer> server_;
   boost::asio::signal_set signals_;
 

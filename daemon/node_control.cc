@@ -261,6 +261,7 @@ v1::GetStatusResponse Node::BuildStatus() const {
   FillGuest(status);
   FillDisks(status);
   FillArbiter(status);
+  FillPaths(status);
   return status;
 }
 
@@ -272,6 +273,7 @@ std::string Node::ReasonOf(const std::string& mode_reason) const {
     const bool promoting = role_.state().mode == failover::Mode::kPromoting;
     absl::StrAppend(&reason, reason.empty() ? "" : "; ", promoting ? "the promotion " : "", wait);
   }
+  if (SecondPathFailed()) absl::StrAppend(&reason, "; the second path is silent");
   if (!stamp_status_.ok()) {
     return absl::StrCat(reason, "; output waits: ", std::string(stamp_status_.message()));
   }
@@ -361,6 +363,7 @@ void Node::UpdateMetrics() {
   metrics_.SetMode(static_cast<size_t>(state.mode));
   metrics_.SetTerm(state.newest_term.value());
   TellDiskWait();
+  UpdatePathMetrics();
   if (host_ != nullptr && host_->assembled()) {
     const uint64_t cut = host_->loop().last_cut().value();
     const uint64_t acked = host_->loop().last_acked().value();

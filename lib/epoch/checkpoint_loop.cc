@@ -9,6 +9,25 @@
 
 namespace romulus::epoch {
 
+// Notices that an epoch leaves in parts: then a checkpoint waits for the secondary.
+class CheckpointLoop::PartsSink final : public EpochSink {
+ public:
+  PartsSink(CheckpointLoop* loop, EpochSink* next) : loop_(loop), next_(next) {}
+  void StagePages(Term term, EpochId epoch, PageBatch batch) override {
+    {
+      absl::MutexLock lock(&loop_->mutex_);
+      loop_->in_parts_ = true;
+    }
+    next_->StagePages(term, epoch, std::move(batch));
+  }
+  void Submit(StagedEpoch epoch) override { next_->Submit(std::move(epoch)); }
+  void Abort(Term term, EpochId epoch) override { next_->Abort(term, epoch); }
+
+ private:
+  CheckpointLoop* const loop_;
+  EpochSink* const next_;
+};
+
 CheckpointLoop::CheckpointLoop(const CheckpointParts& parts, const CheckpointLoopOptions& options,
                                CheckpointListener* listener)
     : parts_(parts),
@@ -184,6 +203,14 @@ EpochId CheckpointLoop::last_acked() const {
   return last_acked_;
 }
 
+uint64_t CheckpointLoop::Progress() {
+  absl::MutexLock lock(&mutex_);
+  const bool waits_for_peer = in_parts_ || last_cut_ != last_acked_;
+  const bool rests = !busy_ && (mode_ != Mode::kCutting || !DueLocked());
+  if (waits_for_peer || rests) ++progress_;
+  return progress_;
+}
+
 bool CheckpointLoop::SlotFreeLocked() const {
   return last_cut_.value() - last_acked_.value() < max_unacked_epochs_;
 }
@@ -289,10 +316,12 @@ void CheckpointLoop::CutOnce(CutReason reason) {
     epoch = last_cut_.Next();
     sink = sink_;
     began_ns = epoch_began_ns_;
+    in_parts_ = false;
   }
+  PartsSink parts(this, sink);
   const uint64_t stopped_ns = parts_.clock->NowNs();
   absl::StatusOr<StagedEpoch> staged =
-      checkpoint_.Run(term, epoch, reason, sink, [this] { return OnPaused(); });
+      checkpoint_.Run(term, epoch, reason, &parts, [this] { return OnPaused(); });
   const uint64_t resumed_ns = parts_.clock->NowNs();
   if (staged.ok()) {
     staged->interval_ns = stopped_ns - began_ns;
@@ -303,6 +332,8 @@ void CheckpointLoop::CutOnce(CutReason reason) {
       absl::MutexLock lock(&mutex_);
       governor_.Learn(staged->interval_ns, pages, worked_ns);
       last_cut_ = epoch;
+      ++progress_;
+      in_parts_ = false;
       epoch_began_ns_ = resumed_ns;
       failures_ = 0;
     }
@@ -314,6 +345,8 @@ void CheckpointLoop::CutOnce(CutReason reason) {
     absl::MutexLock lock(&mutex_);
     if (mode_ != Mode::kCutting) return;  // halted meanwhile: not a failure
     epoch_began_ns_ = resumed_ns;
+    ++progress_;
+    in_parts_ = false;
     requested_ = true;  // its pages wait: try again at once
     gave_up = ++failures_ >= max_failures_;
     if (gave_up) SetModeLocked(Mode::kIdle);

@@ -82,12 +82,17 @@ class CheckpointLoop {
   GovernorOptions governor_options() const;
   EpochId last_cut() const;
   EpochId last_acked() const;
+  // For whoever watches this loop: differs from the last answer, unless since then its thread has
+  // been at one and the same checkpoint or has not begun one that is due. Waiting for the secondary
+  // is neither.
+  uint64_t Progress();
 
   // Before Start().
   void SetObserver(PausedObserver observer) { checkpoint_.SetObserver(std::move(observer)); }
 
  private:
   enum class Mode { kIdle, kSyncing, kCutting };
+  class PartsSink;
 
   void ThreadMain();
   // Waits until there is something to do and says what. nullopt: stop.
@@ -117,7 +122,9 @@ class CheckpointLoop {
   Governor governor_ ABSL_GUARDED_BY(mutex_);
   Mode mode_ ABSL_GUARDED_BY(mutex_) = Mode::kIdle;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
-  bool busy_ ABSL_GUARDED_BY(mutex_) = false;  // the thread works without the mutex
+  bool busy_ ABSL_GUARDED_BY(mutex_) = false;      // the thread works without the mutex
+  bool in_parts_ ABSL_GUARDED_BY(mutex_) = false;  // parts of the epoch at hand are on their way
+  uint64_t progress_ ABSL_GUARDED_BY(mutex_) = 0;
   bool ring_full_ ABSL_GUARDED_BY(mutex_) = false;
   bool requested_ ABSL_GUARDED_BY(mutex_) = false;
   bool output_waiting_ ABSL_GUARDED_BY(mutex_) = false;

@@ -8,6 +8,9 @@ Transition Step::Run() {
   Common();
   if (!state_.peer_connected) state_.unprotecting = false;
   if (!state_.claim) state_.withdrawing = false;
+  const bool waits = state_.mode == Mode::kDegraded && !state_.claim;
+  state_.releasing &= waits && state_.role == Role::kPrimary && !state_.peer_connected;
+  state_.held_back &= waits && state_.role == Role::kSecondary;
   return {std::move(state_), std::move(actions_)};
 }
 
@@ -21,6 +24,10 @@ void Step::Common() {
       return Enter(Mode::kStandby, "waits for a primary");
     case EventKind::kShutdown:
       return Shutdown();
+    case EventKind::kSecondHeard:
+      return SecondHeard();
+    case EventKind::kSecondSilent:
+      return SecondSilent();
     case EventKind::kArbiterYes:
     case EventKind::kArbiterNo:
     case EventKind::kArbiterSilent:

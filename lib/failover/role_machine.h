@@ -112,8 +112,14 @@ struct RoleState {
   Term confirmed{};              // newest that the arbiter has confirmed to be this node's
   Term overruled{};              // secondary: in which the arbiter said that another has the guest
   bool reconnect_later = false;  // after the answer
-  std::string reason;            // why this mode, for people (P8)
-  uint64_t since_ns = 0;         // when the mode was entered; set by RoleMachine
+  // The second path (role_second_path.cc); false and 0 where there is none.
+  bool second_heard = false;  // the peer is heard on it
+  bool held_back = false;     // secondary: would have been promoted, but for second_heard
+  bool releasing = false;     // primary: the secondary is being asked there to give up its replica,
+                              // of `term`
+  Term released_for{};        // secondary: it has; until the next stream
+  std::string reason;         // why this mode, for people (P8)
+  uint64_t since_ns = 0;      // when the mode was entered; set by RoleMachine
 
   friend bool operator==(const RoleState&, const RoleState&) = default;
 };
@@ -139,6 +145,10 @@ enum class EventKind : uint8_t {
   kLinkClosed,       // the stream ended. detail
   kPeerSilent,       // the failure detector says lost, whether or not the stream stands
   kPeerHeard,        // secondary: a sign of life after kPeerSilent
+  kSecondHeard,      // the peer is heard on the second path
+  kSecondSilent,     // no more, or it is heard but does not work. detail
+  kReleaseAsked,     // secondary: on the second path the primary of `term` asks for kAskUnprotect
+  kReleased,         // primary: and has its answer. term
   kGoodbye,          // the peer ended the stream on purpose. goodbye, detail
   kStreamBroken,     // we refused a frame: the peer lives but the stream must start over. detail
   kOtherPrimary,     // another node that runs a guest has said Hello here. detail, term, lineage

@@ -18,7 +18,8 @@ absl::string_view EventName(EventKind kind) {
   constexpr std::array<absl::string_view, kEventKindCount> kNames = {
       "start_primary",  "start_secondary",  "peer_connected",  "peer_refused",
       "sync_done",      "epoch_committed",  "link_closed",     "peer_silent",
-      "peer_heard",     "goodbye",          "stream_broken",   "other_primary",
+      "peer_heard",     "second_heard",     "second_silent",   "release_asked",
+      "released",       "goodbye",          "stream_broken",   "other_primary",
       "promotion_done", "promotion_failed", "guest_stopped",   "protection_failed",
       "replica_lost",   "op_failover",      "op_pause",        "op_resume",
       "op_unprotect",   "op_protect",       "arbiter_yes",     "arbiter_no",

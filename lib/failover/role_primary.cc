@@ -50,6 +50,8 @@ void Step::Primary() {
       return Do(ActionKind::kResumeGuest);
     case EventKind::kOpUnprotect:
       return Unprotect();
+    case EventKind::kReleased:
+      return Released();
     case EventKind::kUnprotectUnanswered:
       state_.unprotecting = false;
       return;
@@ -210,7 +212,10 @@ void Step::LoseSecondary(absl::string_view reason) {
   if (!state_.peer_connected) return;
   state_.peer_connected = false;
   const bool may_take_over = state_.sync_done || !state_.output_open;
-  if (may_take_over && policy_.on_secondary_lost == OnSecondaryLost::kHold && !policy_.arbiter) {
+  if (may_take_over && CanAskRelease()) {
+    AskRelease(reason);
+  } else if (may_take_over && policy_.on_secondary_lost == OnSecondaryLost::kHold &&
+             !policy_.arbiter) {
     Do(ActionKind::kHoldOutput);
     Do(ActionKind::kStopEpochs);
     state_.sync_done = false;

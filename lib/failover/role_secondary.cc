@@ -32,6 +32,8 @@ void Step::Secondary() {
       return StreamReset(Because("this node reset the stream"));
     case EventKind::kOtherPrimary:
       return Heard(event_.term);
+    case EventKind::kReleaseAsked:
+      return ReleaseAsked();
     case EventKind::kReplicaLost:
       // A promotion that is under way hears so from the replica itself.
       if (state_.mode == Mode::kPromoting || Ended()) return;
@@ -64,6 +66,7 @@ void Step::SecondaryConnected() {
   state_.peer_connected = true;
   state_.peer_silent = false;
   state_.peer_left = false;
+  state_.released_for = Term();
   // The new full sync is written over whatever was here.
   state_.lineage = Lineage{};
   state_.overruled = Term();
@@ -104,11 +107,15 @@ void Step::SecondaryLinkClosed() {
   if (state_.mode == Mode::kPromoting) return;
   const std::string reason = Because("the stream from the primary ended");
   if (!state_.committed) return NothingToPromote(reason);
-  if (policy_.auto_failover && policy_.promote_on_link_closed) return StartPromotion(reason);
+  if (policy_.auto_failover && policy_.promote_on_link_closed) return LosePrimary(reason);
   Enter(Mode::kDegraded, Advice(reason));
 }
 
 std::string Step::Advice(absl::string_view reason) const {
+  if (state_.second_heard && !state_.peer_left) {
+    return absl::StrCat(reason,
+                        "; the primary is heard on the second path, so nothing is promoted");
+  }
   return policy_.auto_failover && !state_.peer_left
              ? absl::StrCat(reason, "; promotes if the primary stays silent")
              : absl::StrCat(reason, "; `romulusctl failover` goes on from epoch ",
@@ -126,7 +133,7 @@ void Step::SecondaryPeerSilent() {
     return NothingToPromote(reason);
   }
   if (state_.peer_left) return;
-  if (policy_.auto_failover) return StartPromotion(reason);
+  if (policy_.auto_failover) return LosePrimary(reason);
   if (state_.mode == Mode::kProtected) Enter(Mode::kDegraded, Advice(reason));
 }
 
@@ -185,6 +192,7 @@ void Step::PromotionDone() {
   state_.output_open = true;
   state_.peer_silent = false;
   state_.peer_left = false;
+  state_.released_for = Term();
   state_.committed = false;
   state_.sync_done = false;
   const EpochId from = std::exchange(state_.committed_epoch, EpochId());
@@ -221,6 +229,11 @@ void Step::OperatorFailover() {
   if (state_.peer_connected && !state_.peer_silent && !event_.force) {
     return Refuse(
         "the primary still answers: two nodes would run the guest (--force promotes anyway)");
+  }
+  if (state_.second_heard && !state_.peer_left && !event_.force) {
+    return Refuse(
+        "the primary is heard on the second path: two nodes would run the guest (--force promotes "
+        "anyway)");
   }
   StartPromotion(event_.force ? "an operator asked for it, by force" : "an operator asked for it");
 }

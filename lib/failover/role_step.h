@@ -88,6 +88,17 @@ class Step {
   // The arbiter must be asked before anything follows from this event.
   bool AsksFirst() const { return policy_.arbiter && !event_.force; }
 
+  // --- the second path
+
+  void SecondHeard();
+  void SecondSilent();
+  // True if the secondary can be asked there, and its word will do.
+  bool CanAskRelease() const;
+  void AskRelease(absl::string_view reason);
+  void Released();
+  void LosePrimary(absl::string_view reason);
+  void ReleaseAsked();
+
   // --- primary
 
   void Primary();

@@ -123,6 +123,10 @@ Instruments::Instruments(prometheus::Registry& registry, const prometheus::Label
   arbiter_answers =
       make.Counters("romulus_arbiter_answers_total", "What the arbiter said to this node's claims.",
                     "verdict", {"yes", "no", "silent", "error"});
+  beats_refused = make.Counters(
+      "romulus_beats_refused_total",
+      "What came on the second path and was no beat of the peer's, by what was wrong.", "kind",
+      labels.beat_faults);
   failovers =
       make.Counters("romulus_failovers_total", "Promotions of this node, by what caused them.",
                     "cause", {"heartbeat", "operator"});
@@ -162,6 +166,20 @@ Instruments::Instruments(prometheus::Registry& registry, const prometheus::Label
       "How long the oldest operation on a disk of this node has been under way; 0: none is.");
   peer_connected =
       make.MakeGauge("romulus_peer_connected", "1 while the stream to the peer is up.");
+  path_heard = make.Gauges("romulus_path_heard", "1 while the peer is heard on this path.", "path",
+                           labels.paths);
+  path_silence_seconds =
+      make.Gauges("romulus_path_silence_seconds", "How long the peer has been silent on this path.",
+                  "path", labels.paths);
+  path_gap_seconds = make.Gauges("romulus_path_gap_seconds",
+                                 "Between two signs of life of the peer on this path, averaged.",
+                                 "path", labels.paths);
+  path_jitter_seconds =
+      make.Gauges("romulus_path_jitter_seconds", "Mean distance of those gaps from their average.",
+                  "path", labels.paths);
+  path_rtt_seconds =
+      make.Gauges("romulus_path_rtt_seconds",
+                  "Round trip of heartbeats on this path; 0: not known.", "path", labels.paths);
   console_released_bytes = make.MakeGauge("romulus_console_released_bytes",
                                           "Offset in the console stream up to which it has left.");
   console_queued_bytes = make.MakeGauge("romulus_console_queued_bytes",

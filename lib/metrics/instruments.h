@@ -75,6 +75,7 @@ struct Instruments {
   prometheus::Counter* disk_failures;
   Labelled<prometheus::Counter> failovers;        // detected, operator
   Labelled<prometheus::Counter> arbiter_answers;  // failover::Verdict
+  Labelled<prometheus::Counter> beats_refused;
 
   prometheus::Histogram* pause_seconds;
   Labelled<prometheus::Histogram> phase_seconds;
@@ -96,6 +97,11 @@ struct Instruments {
   prometheus::Gauge* disk_log_bytes;
   prometheus::Gauge* disk_wait_seconds;
   prometheus::Gauge* peer_connected;
+  Labelled<prometheus::Gauge> path_heard;
+  Labelled<prometheus::Gauge> path_silence_seconds;
+  Labelled<prometheus::Gauge> path_gap_seconds;
+  Labelled<prometheus::Gauge> path_jitter_seconds;
+  Labelled<prometheus::Gauge> path_rtt_seconds;
   prometheus::Gauge* console_released_bytes;
   prometheus::Gauge* console_queued_bytes;
   prometheus::Gauge* console_failing;

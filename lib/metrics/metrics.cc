@@ -150,6 +150,18 @@ void Metrics::SetNic(size_t nic, const NicTotals& totals) {
   to.queued_bytes->Set(Number(totals.queued_bytes));
 }
 
+void Metrics::SetPath(size_t path, const PathSample& sample) {
+  const Instruments& to = impl_->instruments;
+  to.path_heard.at(path).Set(sample.heard ? 1 : 0);
+  to.path_silence_seconds.at(path).Set(Seconds(sample.silence_ns));
+  to.path_gap_seconds.at(path).Set(Seconds(sample.mean_gap_ns));
+  to.path_jitter_seconds.at(path).Set(Seconds(sample.jitter_ns));
+  to.path_rtt_seconds.at(path).Set(Seconds(sample.rtt_ns));
+}
+void Metrics::SetBeatsRefused(size_t fault, uint64_t total) {
+  RaiseTo(impl_->instruments.beats_refused.at(fault), total);
+}
+
 void Metrics::ArbiterAnswered(size_t verdict) {
   impl_->instruments.arbiter_answers.at(verdict).Increment();
 }

@@ -34,6 +34,9 @@ struct Labels {
   std::vector<std::string> device_faults = {};
   std::vector<std::string> disks = {};
   std::vector<std::string> nics = {};
+  // How the other node can be heard, and what is no beat of its.
+  std::vector<std::string> paths = {};
+  std::vector<std::string> beat_faults = {};
 };
 
 // Totals so far of one of the guest's disks on this host.
@@ -59,6 +62,15 @@ struct NicTotals {
   uint64_t mac_clashes = 0;
   uint64_t held_bytes = 0;
   uint64_t queued_bytes = 0;
+};
+
+// One way to hear the other node, of late. Times in nanoseconds.
+struct PathSample {
+  bool heard = false;
+  uint64_t silence_ns = 0;
+  uint64_t mean_gap_ns = 0;
+  uint64_t jitter_ns = 0;
+  uint64_t rtt_ns = 0;  // 0: not known
 };
 
 // One epoch as its checkpoint left it. Times in nanoseconds.
@@ -113,6 +125,9 @@ class Metrics {
   void SetDevice(size_t device, bool needs_reset, std::span<const uint64_t> faults);
   void SetDisk(size_t disk, const DiskTotals& totals);
   void SetNic(size_t nic, const NicTotals& totals);
+  // By index in Labels::paths, beat_faults.
+  void SetPath(size_t path, const PathSample& sample);
+  void SetBeatsRefused(size_t fault, uint64_t total);
   // By failover::Verdict.
   void ArbiterAnswered(size_t verdict);
   // detect_ns is 0 when an operator asked.

@@ -15,8 +15,12 @@
 namespace romulus::wire {
 namespace {
 
-// replication_service.proto.
-constexpr char kReplicateMethod[] = "/romulus.v1.Replication/Replicate";
+// replication_service.proto, heartbeats_service.proto. Both messages are one length-delimited field
+// 1, so that one way to wrap and unwrap them does for both.
+const char* MethodOf(LinkService service) {
+  return service == LinkService::kReplication ? "/romulus.v1.Replication/Replicate"
+                                              : "/romulus.v1.Heartbeats/Exchange";
+}
 
 std::shared_ptr<grpc::ChannelCredentials> CredentialsFor(const LinkSecurity& security) {
   switch (security.kind) {
@@ -37,9 +41,9 @@ class ClientStream final : public GrpcStream {
       : ClientStream(address, options, std::make_unique<grpc::CompletionQueue>()) {}
 
   // Blocks. On an error nothing of the stream is in use any more.
-  absl::Status Start(uint32_t timeout_ms) {
+  absl::Status Start(LinkService service, uint32_t timeout_ms) {
     Tag tag{this, Op::kStart};
-    call_ = stub_.PrepareCall(&context_, kReplicateMethod, queue_.get());
+    call_ = stub_.PrepareCall(&context_, MethodOf(service), queue_.get());
     call_->StartCall(&tag);
     void* got = nullptr;
     bool ok = false;
@@ -125,7 +129,8 @@ absl::StatusOr<std::unique_ptr<Link>> ConnectGrpcLink(absl::string_view address,
                                                       const GrpcLinkOptions& options,
                                                       LinkListener* listener) {
   auto stream = std::make_shared<ClientStream>(std::string(address), options);
-  if (absl::Status started = stream->Start(options.connect_timeout_ms); !started.ok()) {
+  if (absl::Status started = stream->Start(options.service, options.connect_timeout_ms);
+      !started.ok()) {
     return absl::UnavailableError(
         absl::StrCat("cannot connect to ", address, ": ", started.message()));
   }

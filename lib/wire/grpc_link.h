@@ -1,5 +1,7 @@
-// The primary's end of a gRPC stream (service Replication of replication_service.proto). Only
-// grpc_link.*, grpc_server.* and their shared grpc_stream.* know gRPC; everything else sees a Link.
+// The connecting end of a gRPC stream: service Replication (replication_service.proto), where it is
+// the primary's, or Heartbeats (heartbeats_service.proto), whose messages are one serialized Beat
+// each. Only grpc_link.*, grpc_server.* and their shared grpc_stream.* know gRPC; everything else
+// sees a Link.
 #ifndef ROMULUS_WIRE_GRPC_LINK_H_
 #define ROMULUS_WIRE_GRPC_LINK_H_
 
@@ -21,7 +23,10 @@ struct LinkSecurity {
   Kind kind = Kind::kPlainText;
 };
 
+enum class LinkService { kReplication, kHeartbeats };
+
 struct GrpcLinkOptions {
+  LinkService service = LinkService::kReplication;
   LinkSecurity security;
   // One message holds one or more whole frames.
   size_t max_message_bytes = 8u << 20;

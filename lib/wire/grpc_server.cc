@@ -12,6 +12,7 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/strings/str_cat.h"
 #include "base/status.h"
+#include "romulus/v1/heartbeats_service.grpc.pb.h"
 #include "romulus/v1/replication_service.grpc.pb.h"
 #include "wire/grpc_acceptor.h"
 #include "wire/grpc_stream.h"
@@ -19,7 +20,8 @@
 namespace romulus::wire {
 namespace {
 
-using RawService = v1::Replication::WithRawMethod_Replicate<v1::Replication::Service>;
+using RawReplication = v1::Replication::WithRawMethod_Replicate<v1::Replication::Service>;
+using RawHeartbeats = v1::Heartbeats::WithRawMethod_Exchange<v1::Heartbeats::Service>;
 
 // Streams that stand at once: one primary, and a few that are being refused.
 constexpr size_t kMaxStreams = 16;
@@ -34,8 +36,16 @@ std::shared_ptr<grpc::ServerCredentials> CredentialsFor(const LinkSecurity& secu
 
 // What streams need to outlive the server object that users hold.
 struct Core {
-  // Destroyed from the bottom up: server, then queue, then service.
-  RawService service;
+  explicit Core(LinkService which) : kind(which) {}
+  grpc::Service* service() {
+    if (kind == LinkService::kHeartbeats) return &heartbeats;
+    return &replication;
+  }
+
+  const LinkService kind;
+  // Destroyed from the bottom up: server, then queue, then services, of which one is registered.
+  RawReplication replication;
+  RawHeartbeats heartbeats;
   std::unique_ptr<grpc::ServerCompletionQueue> queue;
   std::unique_ptr<grpc::Server> server;
 };
@@ -46,8 +56,12 @@ class ServerStream final : public GrpcStream {
       : GrpcStream(options, core->queue.get()), core_(std::move(core)), call_(&context_) {}
 
   void Request() {
-    core_->service.RequestReplicate(&context_, &call_, core_->queue.get(), core_->queue.get(),
-                                    &start_);
+    grpc::ServerCompletionQueue* const queue = core_->queue.get();
+    if (core_->kind == LinkService::kHeartbeats) {
+      core_->heartbeats.RequestExchange(&context_, &call_, queue, queue, &start_);
+    } else {
+      core_->replication.RequestReplicate(&context_, &call_, queue, queue, &start_);
+    }
   }
   std::string peer() const { return context_.peer(); }
 
@@ -73,7 +87,7 @@ class ServerStream final : public GrpcStream {
 class Server final : public GrpcLinkServer {
  public:
   Server(const GrpcLinkOptions& options, LinkAcceptor* acceptor)
-      : options_(options), acceptor_(acceptor), core_(std::make_shared<Core>()) {}
+      : options_(options), acceptor_(acceptor), core_(std::make_shared<Core>(options.service)) {}
   ~Server() override { Shutdown(); }
 
   absl::Status Start(absl::string_view address) {
@@ -88,7 +102,7 @@ class Server final : public GrpcLinkServer {
       builder.AddChannelArgument(name, value);
     }
     connections_->AddTo(builder, CredentialsFor(options_.security));
-    builder.RegisterService(&core_->service);
+    builder.RegisterService(core_->service());
     core_->queue = builder.AddCompletionQueue();
     core_->server = builder.BuildAndStart();
     if (core_->server == nullptr) {

@@ -1,5 +1,6 @@
-// The secondary's door: listens on one address and hands every incoming stream to an acceptor as a
-// Link. Methods from any thread; the acceptor and the listeners are called by the server's threads.
+// The listening end, of replication the secondary's door: hands every incoming stream of the
+// options' service to an acceptor as a Link. Methods from any thread; the acceptor and the
+// listeners are called by the server's threads.
 #ifndef ROMULUS_WIRE_GRPC_SERVER_H_
 #define ROMULUS_WIRE_GRPC_SERVER_H_
 

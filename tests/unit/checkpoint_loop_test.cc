@@ -37,6 +37,9 @@ class CheckpointLoopTest : public ::testing::Test {
                               .max_failures = 3},
         &listener_);
     rig_.gate->SetOutputWaiting([this] { loop_->OnOutputWaiting(); });
+    loop_->SetObserver([this](const StagedEpoch& epoch) {
+      if (in_pause_) in_pause_(epoch);
+    });
     loop_->Start();
   }
   void Protect() {
@@ -51,6 +54,7 @@ class CheckpointLoopTest : public ::testing::Test {
   EpochRig rig_;
   RecordingSink sink_;
   Listener listener_;
+  PausedObserver in_pause_;
   std::unique_ptr<CheckpointLoop> loop_;
 };
 
@@ -104,6 +108,40 @@ TEST_F(CheckpointLoopTest, P6_TheGuestWaitsPausedWhenTooManyEpochsAreUnacked) {
   loop_->OnAcked(EpochId(2));
   sink_.AwaitSubmitted(3);
   EXPECT_EQ(Pages(sink_.TakeSubmitted()[2]), std::vector<uint64_t>{3});
+}
+
+TEST_F(CheckpointLoopTest, ProgressStandsStillOnlyInACheckpointThatHangs) {
+  absl::Notification begun, go_on;
+  in_pause_ = [&](const StagedEpoch& epoch) {
+    if (epoch.epoch != EpochId(2)) return;
+    begun.Notify();
+    go_on.WaitForNotification();
+  };
+  Build(/*budget=*/1, /*max_unacked=*/2);
+  Protect();
+  const auto moves = [this] {
+    const uint64_t before = loop_->Progress();
+    return loop_->Progress() != before;
+  };
+  EXPECT_TRUE(moves());  // nothing to do
+  rig_.guest->Touch(Gfn(1), std::byte{1});
+  loop_->OnDirtyRingFull();
+  begun.WaitForNotification();
+  const uint64_t hung = loop_->Progress();
+  EXPECT_FALSE(moves());
+  go_on.Notify();
+  sink_.AwaitSubmitted(1);
+  EXPECT_NE(loop_->Progress(), hung);
+  // Waiting for the secondary, with the guest paused: another's fault.
+  rig_.guest->Touch(Gfn(2), std::byte{1});
+  loop_->OnDirtyRingFull();
+  sink_.AwaitSubmitted(2);
+  rig_.guest->Touch(Gfn(3), std::byte{1});
+  loop_->OnDirtyRingFull();
+  while (!rig_.guest->paused()) std::this_thread::yield();
+  EXPECT_TRUE(moves());
+  loop_->OnAcked(EpochId(3));
+  sink_.AwaitSubmitted(3);
 }
 
 TEST_F(CheckpointLoopTest, HaltEndsAWaitForASlotAndResumesTheGuest) {

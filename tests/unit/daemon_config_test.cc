@@ -107,6 +107,42 @@ TEST_F(ConfigTest, ContradictionsNameTheFieldThatIsWritten) {
               ElementsAre(HasSubstr("6:1: failover.heartbeat_timeout_ms: 500 is less than three")));
 }
 
+TEST_F(ConfigTest, TheSecondPathHasTwoEndsOfItsOwn) {
+  const auto errors = [this](const std::string& alphas, const std::string& betas) {
+    return Errors(
+        "name: \"vm1\" uuid: \"8f3c2f4e-7f0b-4d52-9a57-0d5f3a9d4c11\" node_name: \"a\"\n"
+        "nodes { name: \"a\" replication_address: \"10.0.0.1:7001\" control_address: "
+        "\"unix:///run/a.sock\"\n" +
+        alphas +
+        "}\nnodes { name: \"b\" replication_address: \"10.0.0.2:7001\" control_address: "
+        "\"unix:///run/b.sock\"\n" +
+        betas + "}\nguest { kernel: \"kernel\" }\n");
+  };
+  const std::string good_a = "  heartbeat_address: \"192.0.2.1:7001\" ";
+  const std::string good_b = "  heartbeat_address: \"192.0.2.2:7001\" ";
+  EXPECT_THAT(errors("", ""), IsEmpty());
+  EXPECT_THAT(errors(good_a, good_b), IsEmpty());
+  EXPECT_THAT(
+      errors(good_a, ""),
+      ElementsAre("3:3: nodes[0].heartbeat_address: 'b' has none: both nodes must have one, "
+                  "or neither"));
+  EXPECT_THAT(errors("", good_b),
+              ElementsAre(HasSubstr("5:3: nodes[1].heartbeat_address: 'a' has")));
+  EXPECT_THAT(errors(good_a, good_a),
+              ElementsAre(HasSubstr("5:3: nodes[1].heartbeat_address: another node has the same")));
+  EXPECT_THAT(errors("  heartbeat_address: \"10.0.0.1:7001\" ", good_b),
+              ElementsAre("3:3: nodes[0].heartbeat_address: port 7001 is replication_address's "
+                          "already"));
+  EXPECT_THAT(errors("  heartbeat_address: \"10.0.0.2:7001\" ", good_b),
+              ElementsAre("3:3: nodes[0].heartbeat_address: is the replication_address of 'b'"));
+  EXPECT_THAT(errors("  heartbeat_address: \"nowhere\" ", good_b),
+              ElementsAre("3:3: nodes[0].heartbeat_address: 'nowhere' is not host:port"));
+  std::string alone = kSolo;
+  alone.replace(alone.find("control"), 0, "heartbeat_address: \"192.0.2.1:7001\" ");
+  EXPECT_THAT(Errors(alone),
+              ElementsAre(HasSubstr("heartbeat_address: contradicts a single node")));
+}
+
 TEST_F(ConfigTest, AllErrorsAreToldInOrder) {
   EXPECT_THAT(Errors("nodes { name: \"a b\" }\n"
                      "guest { vcpus: 9 memory_mib: 1 }\n"),
@@ -404,7 +440,7 @@ TEST(Schema, RangesAreThoseOfTheCheck) {
   for (const char* field :
        {"vcpus", "memory_mib", "ring_entries", "max_dirty_pages", "max_interval_us", "staging_mib",
         "max_unacked_epochs", "held_output_kib", "held_frames_kib", "disk_log_mib",
-        "heartbeat_interval_ms", "epoch_records"}) {
+        "heartbeat_interval_ms", "stall_timeout_ms", "epoch_records"}) {
     const std::string error = CheckRange(field, uint64_t{1} << 40);
     const std::string range = error.substr(error.find(": ") + 2);
     const size_t declared = schema.find(absl::StrCat(" ", field, " = "));

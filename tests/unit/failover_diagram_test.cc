@@ -39,7 +39,8 @@ std::string KeyOf(const RoleState& state) {
   for (const bool flag :
        {state.guest_running, state.output_open, state.protect_wanted, state.peer_connected,
         state.peer_silent, state.peer_left, state.unprotecting, state.sync_done, state.committed,
-        state.held_since_start, state.claim.has_value(), state.withdrawing}) {
+        state.held_since_start, state.claim.has_value(), state.withdrawing, state.second_heard,
+        state.held_back, state.releasing}) {
     key += flag ? '1' : '0';
   }
   return absl::StrCat(key, static_cast<int>(claim.action), static_cast<int>(state.role),

@@ -6,3 +6,6 @@ romulus_test(wire_test LABEL unit
           ${CMAKE_CURRENT_LIST_DIR}/wire_sender_test.cc
           ${CMAKE_CURRENT_LIST_DIR}/wire_session_test.cc
   DEPS romulus_wire romulus_replica)
+romulus_test(wire_beats_test LABEL unit
+  SOURCES ${CMAKE_CURRENT_LIST_DIR}/wire_beats_test.cc
+  DEPS romulus_wire)
