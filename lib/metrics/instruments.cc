@@ -123,6 +123,9 @@ Instruments::Instruments(prometheus::Registry& registry, const prometheus::Label
   arbiter_answers =
       make.Counters("romulus_arbiter_answers_total", "What the arbiter said to this node's claims.",
                     "verdict", {"yes", "no", "silent", "error"});
+  switchovers = make.Counters("romulus_switchovers_total",
+                              "Planned hand-overs, by how they ended for this node.", "result",
+                              {"done", "refused", "unknown", "taken_over"});
   failovers =
       make.Counters("romulus_failovers_total", "Promotions of this node, by what caused them.",
                     "cause", {"heartbeat", "operator"});
@@ -174,6 +177,9 @@ Instruments::Instruments(prometheus::Registry& registry, const prometheus::Label
   failover_activate_seconds =
       make.MakeGauge("romulus_failover_activate_seconds",
                      "Last promotion: from the decision until the guest ran.");
+  switchover_pause_seconds = make.MakeGauge(
+      "romulus_switchover_pause_seconds",
+      "Last switchover: from the request to stop the guest until it was known to run again.");
   MakeDeviceInstruments(make, labels);
 }
 
