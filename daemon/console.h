@@ -15,6 +15,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "absl/time/time.h"
 #include "daemon/console_queue.h"
 #include "epoch/output_gate.h"
 #include "romulus/v1/config.pb.h"
@@ -55,6 +56,7 @@ class Console : public epoch::ReleasedOutput {
 
   // The console is too slow: the guest must wait. One atomic load.
   bool OverCap() const { return queue_.OverCap(); }
+  bool AwaitWritten(absl::Duration timeout) const { return queue_.AwaitWritten(timeout); }
   uint64_t queued_bytes() const { return queue_.queued_bytes(); }
   // One past the last byte that has left this process, so that its death cannot take it back;
   // nullopt if nothing was emitted. This, not what was emitted, counts as released.

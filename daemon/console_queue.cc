@@ -47,8 +47,16 @@ void ConsoleQueue::Written(uint64_t position) {
     queued_bytes_ = end_ - begin_;
     room = over_cap_ && end_ - begin_ <= cap_bytes_ / 2;
     if (room) over_cap_ = false;
+    if (begin_ == end_) all_written_.SignalAll();
   }
   if (room && on_room_) on_room_();
+}
+
+bool ConsoleQueue::AwaitWritten(absl::Duration timeout) const {
+  absl::MutexLock lock(&mutex_);
+  return all_written_.AwaitUntil(&mutex_, base::CondVar::After(timeout),
+                                 [this]()
+                                     ABSL_NO_THREAD_SAFETY_ANALYSIS { return begin_ == end_; });
 }
 
 uint64_t ConsoleQueue::begin() const {

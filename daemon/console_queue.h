@@ -20,6 +20,8 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/strings/string_view.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+#include "base/cond_var.h"
 
 namespace romulus::daemon {
 
@@ -43,6 +45,8 @@ class ConsoleQueue {
   uint64_t begin() const;  // position of the oldest byte still here
   uint64_t end() const;
   uint64_t queued_bytes() const { return queued_bytes_.load(std::memory_order_acquire); }
+  // Until all that was pushed has left the process; whether it has.
+  bool AwaitWritten(absl::Duration timeout) const;
   bool OverCap() const { return over_cap_.load(std::memory_order_acquire); }
 
   // Offsets; nullopt before the first Push().
@@ -63,6 +67,7 @@ class ConsoleQueue {
   const std::function<void()> on_room_;
 
   mutable absl::Mutex mutex_;
+  mutable base::CondVar all_written_;
   std::deque<Piece> pieces_ ABSL_GUARDED_BY(mutex_);
   uint64_t begin_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t end_ ABSL_GUARDED_BY(mutex_) = 0;

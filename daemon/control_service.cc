@@ -78,6 +78,13 @@ class Service final : public v1::Control::Service {
         *context, response,
         [this, force = request->force()](auto answer) { backend_->Failover(force, answer); });
   }
+  grpc::Status Switchover(grpc::ServerContext* context, const v1::SwitchoverRequest* request,
+                          v1::SwitchoverResponse* response) override {
+    return Ask<v1::SwitchoverResponse>(*context, response,
+                                       [this, timeout_ms = request->timeout_ms()](auto answer) {
+                                         backend_->Switchover(timeout_ms, answer);
+                                       });
+  }
   grpc::Status Pause(grpc::ServerContext* context, const v1::PauseRequest*,
                      v1::PauseResponse* response) override {
     return Ask<v1::PauseResponse>(*context, response,

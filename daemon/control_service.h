@@ -23,6 +23,7 @@ class ControlBackend {
   virtual ~ControlBackend() = default;
   virtual void GetStatus(Answer<romulus::v1::GetStatusResponse> answer) = 0;
   virtual void Failover(bool force, Answer<romulus::v1::FailoverResponse> answer) = 0;
+  virtual void Switchover(uint32_t timeout_ms, Answer<romulus::v1::SwitchoverResponse> answer) = 0;
   virtual void Pause(Answer<romulus::v1::PauseResponse> answer) = 0;
   virtual void Resume(Answer<romulus::v1::ResumeResponse> answer) = 0;
   virtual void SetProtection(bool wanted, bool force, Answer<bool> answer) = 0;

@@ -146,6 +146,15 @@ std::string FormatStatus(const v1::GetStatusResponse& status) {
                      ", from epoch ", last.epoch(), " of term ", last.from_term(), ", detected in ",
                      Ms(last.detect_ns()), ", active in ", Ms(last.activate_ns())));
   }
+  if (status.has_last_switchover()) {
+    const v1::LastSwitchover& last = status.last_switchover();
+    const bool moved = last.term() != 0;
+    rows.emplace_back("last switchover",
+                      absl::StrCat(When(last.at_unix_ms()), ", to ", last.to_node(), " from epoch ",
+                                   last.epoch(), " of term ", last.from_term(), ", ",
+                                   moved ? absl::StrCat("stood still for ", Ms(last.pause_ns()))
+                                         : absl::StrCat(last.result(), ": ", last.detail())));
+  }
   rows.emplace_back("guest", absl::StrCat(status.machine().vcpus(), " vCPUs, ",
                                           status.machine().memory_mib(), " MiB"));
   rows.emplace_back("daemon", absl::StrCat(status.build(), ", pid ", status.pid()));
@@ -155,6 +164,12 @@ std::string FormatStatus(const v1::GetStatusResponse& status) {
 std::string FormatFailover(const v1::FailoverResponse& response) {
   return absl::StrCat("this node runs the guest in term ", response.term(), ", from epoch ",
                       response.epoch(), ", active in ", Ms(response.activate_ns()), "\n");
+}
+
+std::string FormatSwitchover(const v1::SwitchoverResponse& response) {
+  return absl::StrCat(response.new_primary(), " runs the guest in term ", response.term(),
+                      ", from epoch ", response.epoch(), " of term ", response.from_term(),
+                      "; it stood still for ", Ms(response.pause_ns()), "\n");
 }
 
 std::string FormatPause(const v1::PauseResponse& response) {

@@ -10,6 +10,7 @@ namespace romulus::daemon {
 
 std::string FormatStatus(const romulus::v1::GetStatusResponse& status);
 std::string FormatFailover(const romulus::v1::FailoverResponse& response);
+std::string FormatSwitchover(const romulus::v1::SwitchoverResponse& response);
 std::string FormatPause(const romulus::v1::PauseResponse& response);
 std::string FormatEpochs(const romulus::v1::ListEpochsResponse& response);
 std::string FormatTunables(const romulus::v1::SetResponse& response);

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "base/bytes.h"
+#include "base/cond_var.h"
 #include "base/status.h"
 #include "memory/memory_layout.h"
 #include "tracker/bitmap_source.h"
@@ -193,6 +194,15 @@ void GuestHost::HoldOutput() {
 void GuestHost::DiscardOutput() {
   gate_->Discard();
   for (epoch::HeldOutput* output : devices_->outputs()) output->Discard();
+}
+
+bool GuestHost::AwaitOutputGone(absl::Duration timeout) {
+  const base::CondVar::Deadline deadline = base::CondVar::After(timeout);
+  if (!options_.console->AwaitWritten(timeout)) return false;
+  for (epoch::HeldOutput* output : devices_->outputs()) {
+    if (!output->AwaitEmitted(base::CondVar::Left(deadline))) return false;
+  }
+  return true;
 }
 
 std::string GuestHost::tracker_name() const {

@@ -17,6 +17,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "arch/cpuid.h"
 #include "base/clock.h"
 #include "daemon/console.h"
@@ -98,6 +99,8 @@ class GuestHost final : public devices::ConsoleSink,
   void OpenOutput();
   void HoldOutput();
   void DiscardOutput();
+  // Until all that was released has left this process; whether it has.
+  bool AwaitOutputGone(absl::Duration timeout);
   // After a promotion: the network learns where the guest's cards are now.
   void AnnounceNics() { devices_->Announce(); }
 

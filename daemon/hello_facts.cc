@@ -182,6 +182,7 @@ romulus::v1::HelloReply JudgeHello(const romulus::v1::Hello& hello,
   };
   judge.has_capability = [&host](absl::string_view name) { return HasCapability(host, name); };
   romulus::v1::HelloReply reply = wire::EvaluateHello(hello, judge);
+  reply.set_instance(facts.instance);
   const std::string theirs = ArbiterNameIn(hello);
   if (const std::string own = ArbiterName(config); reply.accepted() && theirs != own) {
     reply.set_accepted(false);

@@ -38,6 +38,7 @@ struct HelloFacts {
   Term newest_term;
   romulus::v1::Holds holds = romulus::v1::HOLDS_NOTHING;
   Lineage lineage;
+  uint64_t instance = 0;
   std::vector<wire::DiskCopy> disks;  // that are replicated to this node
 };
 

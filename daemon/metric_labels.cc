@@ -105,6 +105,8 @@ romulus::v1::Goodbye::Reason GoodbyeToProto(failover::GoodbyeReason reason) {
       return Goodbye::REASON_CAP;
     case failover::GoodbyeReason::kDisk:
       return Goodbye::REASON_DISK;
+    case failover::GoodbyeReason::kHandOverFailed:
+      return Goodbye::REASON_HAND_OVER_FAILED;
   }
   return Goodbye::REASON_UNSPECIFIED;
 }

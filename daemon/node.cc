@@ -75,7 +75,11 @@ Node::Node(NodeOptions options, std::unique_ptr<kvm::System> system)
       second_detector_(DetectorFrom(config_.failover()), StallFrom(config_.failover())),
       helper_(std::make_unique<AsioExecutor>(/*own_thread=*/true)),
       signals_(control_.io(), SIGTERM, SIGINT),
-      since_unix_ms_(UnixMs()) {}
+      since_unix_ms_(UnixMs()),
+      switchovers_(options_.switchovers) {
+  switchovers_.totals.resize(metrics::kSwitchoverResults);
+  metrics_.SetSwitchovers(switchovers_.totals, switchovers_.last_pause_ns);
+}
 
 absl::StatusOr<std::unique_ptr<Node>> Node::Create(NodeOptions options,
                                                    std::unique_ptr<kvm::System> system) {
@@ -225,6 +229,7 @@ absl::Status Node::Handle(failover::Event event) {
   if (!(before == role_.state())) {
     RecordStamps();
     StateChanged(before, name);
+    NoteSwitchover(before);
   }
   for (const failover::Action& action : actions) {
     if (action.kind == failover::ActionKind::kRefuse) {
@@ -241,6 +246,11 @@ absl::Status Node::Handle(failover::Event event) {
       before.released_for != now.released_for) {
     SendBeat();
   }
+  if (stopped_meanwhile_ && role_.state().hand_over == failover::HandOver::kNone &&
+      role_.state().guest_running) {
+    control_.Post(
+        [this, event = *std::exchange(stopped_meanwhile_, std::nullopt)] { GuestStopped(event); });
+  }
   return refused;
 }
 
@@ -254,7 +264,10 @@ void Node::StateChanged(const failover::RoleState& before, const std::string& ev
                        {"term", now.term.value()},
                        {"cause", event},
                        {"reason", now.reason}});
-    if (now.mode == failover::Mode::kFenced) {
+    // What was offered was to be lost.
+    const bool offered = before.hand_over == failover::HandOver::kOffered ||
+                         before.hand_over == failover::HandOver::kUnsure;
+    if (now.mode == failover::Mode::kFenced && !offered) {
       log_.Error("fenced", {{"why", now.reason}});
       if (role_.policy().arbiter_keeps_record && !config_.failover().stay_fenced()) {
         // Once all that belongs to the loss is done.
@@ -369,6 +382,22 @@ void Node::Execute(const failover::Action& action) {
         log_.Error("replica_failed", {{"why", dropped}});
       }
       return;
+    case ActionKind::kCutLast:
+      return CutLast();
+    case ActionKind::kOfferHandOver:
+      return OfferHandOver();
+    case ActionKind::kResumeEpochs:
+      if (host_ != nullptr) host_->loop().GoOn();
+      return;
+    case ActionKind::kRefuseHandOver:
+      if (secondary_ != nullptr) secondary_->RefuseHandOver(action.detail);
+      return;
+    case ActionKind::kBeginAnew:
+      // Once all that belongs to this event is done.
+      return control_.Post([this] {
+        log_.Info("begins_anew", {{"as", "secondary"}});
+        begins_anew_ = exit_ = true;
+      });
     case ActionKind::kExit:
       exit_ = true;
       return;
@@ -483,8 +512,9 @@ void Node::BeginShutdown() {
     if (!error) BeginShutdown();
   });
   const failover::RoleState& state = role_.state();
+  if (state.hand_over == failover::HandOver::kDraining) return;  // OnLastEpoch goes on
   if (state.role != failover::Role::kPrimary || state.mode != failover::Mode::kProtected ||
-      host_ == nullptr) {
+      state.hand_over != failover::HandOver::kNone || host_ == nullptr) {
     return FinishShutdown();
   }
   // The guest stands still before the last epoch is cut, so that the secondary holds all it ever

@@ -11,6 +11,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <random>
 #include <string>
 #include <utility>
 #include <vector>
@@ -42,6 +43,13 @@
 
 namespace romulus::daemon {
 
+// What a node knows of switchovers, which make it begin anew: it outlives them.
+struct SwitchoverRecord {
+  std::optional<romulus::v1::LastSwitchover> last;
+  std::vector<uint64_t> totals;  // by metrics::SwitchoverResult
+  uint64_t last_pause_ns = 0;
+};
+
 // An event without term or epoch.
 inline failover::Event EventOf(failover::EventKind kind, std::string detail = "") {
   failover::Event event{};
@@ -57,6 +65,7 @@ struct NodeOptions {
   bool take_over = false;   // as primary: although the arbiter's record is the other node's
   // The secondary's disks are overwritten even if they may be newer than this node's: once.
   bool overwrite_peer = false;
+  SwitchoverRecord switchovers{};  // of the node that this one goes on from
 };
 
 class Node final : private GuestHostListener,
@@ -74,6 +83,7 @@ class Node final : private GuestHostListener,
   absl::Status Run();
   // After Run(): this node lost the term, and is to be made anew, as a secondary.
   bool begins_anew() const { return begins_anew_ && !shutting_down_; }
+  const SwitchoverRecord& switchovers() const { return switchovers_; }
 
  private:
   explicit Node(NodeOptions options, std::unique_ptr<kvm::System> system);
@@ -120,6 +130,17 @@ class Node final : private GuestHostListener,
   void FillPaths(romulus::v1::GetStatusResponse& status) const;
   void UpdatePathMetrics();
   void RecordFailover(const failover::Promotion& promotion, uint64_t detect_ns);
+  // node_switchover.cc: the planned hand-over. Both steps, the last epoch and the other node's
+  // answer, are to end within `timeout_ns`; `answer` comes once.
+  void StartSwitchover(uint64_t timeout_ns, Answer<romulus::v1::SwitchoverResponse> answer);
+  void BeginSwitchover(uint64_t until_ns, Answer<romulus::v1::SwitchoverResponse> answer);
+  void CutLast();
+  void OnLastEpoch(uint64_t generation, Term term, EpochId epoch, const absl::Status& last);
+  void OfferHandOver();
+  void NoteSwitchover(const failover::RoleState& before);
+  void RecordSwitchover(metrics::SwitchoverResult result, romulus::v1::LastSwitchover last);
+  void AnswerSwitchovers(const absl::StatusOr<romulus::v1::SwitchoverResponse>& answer);
+  void GuestStopped(const failover::Event& event);
   void AskUnprotect();
   void AnswerUnprotects();
   void AnswerFailovers(const absl::Status& status);
@@ -165,13 +186,14 @@ class Node final : private GuestHostListener,
   void OnTapFailure(const std::string& device, const absl::Status& why) override;
 
   // PrimaryListener:
-  void OnStreamAccepted(Term stream_term) override;
+  void OnStreamAccepted(Term stream_term, const romulus::v1::HelloReply& reply) override;
   void OnStreamRefused(const romulus::v1::HelloReply& reply) override;
   void OnConnectFailed(const absl::Status& why) override;
   void OnSyncProgress(const wire::SyncProgress& progress) override;
   void OnSyncDone(Term term) override;
   void OnAcked(Term term, EpochId epoch) override;
   void OnPrimaryGoodbye(const romulus::v1::Goodbye& goodbye) override;
+  void OnHandOverRefused(const std::string& detail) override;
   void OnStreamClosed(const absl::Status& why) override;
 
   // SecondaryListener:
@@ -179,6 +201,7 @@ class Node final : private GuestHostListener,
                const std::string& peer) override;
   void OnReplicaSync(uint64_t pages_done, uint64_t pages_total, bool complete) override;
   void OnCommitted(Term term, EpochId epoch) override;
+  void OnHandOver(Term term, EpochId epoch, uint64_t stood_still_ns) override;
   void OnSecondaryGoodbye(const romulus::v1::Goodbye& goodbye) override;
   void OnInboundClosed(const absl::Status& why) override;
   void OnCrowded(const absl::Status& why, uint64_t ended) override;
@@ -194,6 +217,7 @@ class Node final : private GuestHostListener,
   // ControlBackend (any thread):
   void GetStatus(Answer<romulus::v1::GetStatusResponse> answer) override;
   void Failover(bool force, Answer<romulus::v1::FailoverResponse> answer) override;
+  void Switchover(uint32_t timeout_ms, Answer<romulus::v1::SwitchoverResponse> answer) override;
   void Pause(Answer<romulus::v1::PauseResponse> answer) override;
   void Resume(Answer<romulus::v1::ResumeResponse> answer) override;
   void SetProtection(bool wanted, bool force, Answer<bool> answer) override;
@@ -265,6 +289,14 @@ class Node final : private GuestHostListener,
   std::vector<Answer<romulus::v1::FailoverResponse>> failover_answers_;
   std::vector<Answer<bool>> unprotect_answers_;
   uint64_t unprotect_generation_ = 0;
+  SwitchoverRecord switchovers_;
+  std::vector<Answer<romulus::v1::SwitchoverResponse>> switchover_answers_;
+  uint64_t switchover_generation_ = 0;
+  uint64_t switchover_until_ns_ = 0;
+  const uint64_t instance_ = uint64_t{std::random_device()()} << 32 | std::random_device()();
+  uint64_t peer_instance_ = 0;  // of the node that was accepted last, or last offered a hand-over
+  uint64_t stands_still_since_ns_ = 0;  // the guest, for a switchover; here or on the old primary
+  std::optional<failover::Event> stopped_meanwhile_;  // the guest, by itself, during one
   uint64_t epochs_aborted_ = 0;
 };
 

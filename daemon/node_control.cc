@@ -203,6 +203,7 @@ HelloFacts Node::Facts() const {
   HelloFacts facts;
   facts.newest_term = state.newest_term;
   facts.lineage = state.lineage;
+  facts.instance = instance_;
   facts.has_claim = state.claim.has_value();
   if (state.role == failover::Role::kPrimary) {
     if (state.guest_running) facts.holds = v1::HOLDS_GUEST;
@@ -253,6 +254,7 @@ v1::GetStatusResponse Node::BuildStatus() const {
   status.mutable_counters()->set_epochs_aborted(epochs_aborted_);
   *status.mutable_pause() = records_.Percentiles();
   if (last_failover_) *status.mutable_last_failover() = *last_failover_;
+  if (switchovers_.last) *status.mutable_last_switchover() = *switchovers_.last;
   v1::Machine& machine = *status.mutable_machine();
   machine.set_vcpus(config_.guest().vcpus());
   machine.set_memory_mib(config_.guest().memory_mib());

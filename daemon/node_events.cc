@@ -44,6 +44,9 @@ Event GoodbyeEvent(const romulus::v1::Goodbye& goodbye) {
     case v1::REASON_DISK:
       event.goodbye = failover::GoodbyeReason::kDisk;
       break;
+    case v1::REASON_HAND_OVER_FAILED:
+      event.goodbye = failover::GoodbyeReason::kHandOverFailed;
+      break;
     default:
       event.goodbye = failover::GoodbyeReason::kProtocol;
       break;
@@ -89,13 +92,23 @@ void Node::OnGuestStopped(vmm::GuestStop reason, const absl::Status& detail) {
     }
     const Event event = EventOf(EventKind::kGuestStopped,
                                 detail.ok() ? text : absl::StrCat(text, ": ", detail.message()));
-    if (!role_.state().sync_done) {
-      Handle(event).IgnoreError();
-      return;
-    }
-    // Epochs are cut: its last words leave as all others do, with the ack of theirs (P1).
-    AfterLastEpoch(/*make_stand_still=*/false, [this, event] { Handle(event).IgnoreError(); });
+    GuestStopped(event);
   });
+}
+
+void Node::GuestStopped(const Event& event) {
+  const failover::RoleState& state = role_.state();
+  if (state.hand_over != failover::HandOver::kNone) {
+    // It may be the other node's by now: told if it stays here.
+    stopped_meanwhile_ = event;
+    return;
+  }
+  if (!state.sync_done) {
+    Handle(event).IgnoreError();
+    return;
+  }
+  // Epochs are cut: its last words leave as all others do, with the ack of theirs (P1).
+  AfterLastEpoch(/*make_stand_still=*/false, [this, event] { Handle(event).IgnoreError(); });
 }
 
 void Node::OnCheckpointFailed(EpochId epoch, const absl::Status& why) {
@@ -128,14 +141,17 @@ void Node::OnTapFailure(const std::string& device, const absl::Status& why) {
 
 // --- as a primary
 
-void Node::OnStreamAccepted(Term stream_term) {
+void Node::OnStreamAccepted(Term stream_term, const romulus::v1::HelloReply& reply) {
   connecting_ = false;
   overwrite_peer_ = false;
   peer_detail_.clear();
   ResetDetector();
   metrics_.SetPeerConnected(true);
   log_.Info("peer_accepted", {{"stream_term", stream_term.value()}});
-  Handle(WithTerm(EventKind::kPeerConnected, stream_term)).IgnoreError();
+  Event event = WithTerm(EventKind::kPeerConnected, stream_term);
+  event.started_again = reply.instance() != peer_instance_;
+  if (role_.state().hand_over == failover::HandOver::kNone) peer_instance_ = reply.instance();
+  Handle(std::move(event)).IgnoreError();
 }
 
 void Node::OnStreamRefused(const romulus::v1::HelloReply& reply) {
@@ -146,6 +162,7 @@ void Node::OnStreamRefused(const romulus::v1::HelloReply& reply) {
   Event event = EventOf(EventKind::kPeerRefused, peer_detail_);
   event.term = Term(reply.term());
   event.holds = HoldsFrom(reply.holds());
+  event.started_again = reply.instance() != peer_instance_;
   event.lineage = wire::LineageFrom(reply.lineage());
   if (reply.reason() == romulus::v1::REFUSAL_REASON_TWO_PRIMARIES) {
     log_.Error("two_primaries", {{"peer_node", reply.node_name()}, {"detail", reply.detail()}});
@@ -165,6 +182,7 @@ void Node::OnSyncProgress(const wire::SyncProgress& progress) {
   sync_.set_pages_total(progress.pages_total);
   sync_.set_round(static_cast<uint32_t>(progress.round));
   NoteDiskProgress(progress);
+  server_->NotifyChanged();
   metrics_.SetSyncProgress(progress.pages_done, progress.pages_total);
 }
 
@@ -237,6 +255,7 @@ void Node::OnReplicaSync(uint64_t pages_done, uint64_t pages_total, bool complet
   sync_.set_pages_done(pages_done);
   sync_.set_pages_total(pages_total);
   metrics_.SetSyncProgress(complete ? 0 : pages_done, complete ? 0 : pages_total);
+  server_->NotifyChanged();
   if (!complete) return;
   sync_.set_completed(sync_.completed() + 1);
   metrics_.FullSyncCompleted();
@@ -290,7 +309,7 @@ void Node::OnPromotion(absl::StatusOr<PromotedGuest> promoted, bool replica_inta
   const uint64_t detect_ns = promotion_by_operator_ || decided_ns_ < last_sign_at_decision_ns_
                                  ? 0
                                  : decided_ns_ - last_sign_at_decision_ns_;
-  RecordFailover(promotion, detect_ns);
+  if (role_.state().hand_over == failover::HandOver::kNone) RecordFailover(promotion, detect_ns);
   log_.Info("promoted", {{"from_term", promotion.from_term.value()},
                          {"epoch", promotion.epoch.value()},
                          {"detect_ns", detect_ns},

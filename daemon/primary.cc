@@ -15,6 +15,7 @@ namespace {
 
 constexpr absl::Duration kHandshakeTimeout = absl::Seconds(10);
 constexpr absl::Duration kGoodbyeTimeout = absl::Milliseconds(500);
+constexpr absl::Duration kOfferTimeout = absl::Milliseconds(500);
 
 }  // namespace
 
@@ -39,6 +40,9 @@ class Primary::Stream final : public wire::PrimarySessionListener,
   void OnSignOfLife(uint64_t) override { parts_.signs->Heard(); }
   void OnPeerGoodbye(const romulus::v1::Goodbye& goodbye) override {
     Tell([goodbye](PrimaryListener& to) { to.OnPrimaryGoodbye(goodbye); });
+  }
+  void OnHandOverRefused(const std::string& detail) override {
+    Tell([detail](PrimaryListener& to) { to.OnHandOverRefused(detail); });
   }
   void OnRefused(codec::FrameFault fault) override {
     if (fault == codec::FrameFault::kNone) {
@@ -135,7 +139,7 @@ absl::Status Primary::Stream::Open(wire::HelloInput hello, const std::string& ad
   }
   std::lock_guard lock(mutex_);
   accepted_ = true;
-  Tell([term](PrimaryListener& to) { to.OnStreamAccepted(term); });
+  Tell([term, reply](PrimaryListener& to) { to.OnStreamAccepted(term, reply); });
   if (closed_) TellClosedLocked();
   return absl::OkStatus();
 }
@@ -247,6 +251,17 @@ void Primary::AskUnprotect(uint64_t deadline_ns) {
     if (session == nullptr || now_ns >= deadline_ns) return;
     session->AskUnprotect("an operator asked for it", absl::Nanoseconds(deadline_ns - now_ns))
         .IgnoreError();  // who is not answered hears so in time
+  });
+}
+
+void Primary::OfferHandOver(EpochId last, romulus::v1::HandOver hand_over) {
+  if (stream_ == nullptr) return;
+  worker_.Post([stream = stream_, last, hand_over = std::move(hand_over)] {
+    const std::shared_ptr<wire::PrimarySession> session = stream->session();
+    if (session == nullptr) return;
+    const absl::Status sent = session->OfferHandOver(last, hand_over, kOfferTimeout);
+    // Of any other error the session's end tells, and nobody knows what was heard over there.
+    if (absl::IsDeadlineExceeded(sent)) stream->OnHandOverRefused(std::string(sent.message()));
   });
 }
 

@@ -31,7 +31,7 @@ namespace romulus::daemon {
 class PrimaryListener {
  public:
   virtual ~PrimaryListener() = default;
-  virtual void OnStreamAccepted(Term stream_term) = 0;
+  virtual void OnStreamAccepted(Term stream_term, const romulus::v1::HelloReply& reply) = 0;
   virtual void OnStreamRefused(const romulus::v1::HelloReply& reply) = 0;
   // Nobody answered, or the handshake did not come to an end.
   virtual void OnConnectFailed(const absl::Status& why) = 0;
@@ -40,6 +40,8 @@ class PrimaryListener {
   // Told by the newest; several acks may be one call.
   virtual void OnAcked(Term term, EpochId epoch) = 0;
   virtual void OnPrimaryGoodbye(const romulus::v1::Goodbye& goodbye) = 0;
+  // The secondary's word, or the offer could not be sent: the stream stands.
+  virtual void OnHandOverRefused(const std::string& detail) = 0;
   // An accepted stream ended.
   virtual void OnStreamClosed(const absl::Status& why) = 0;
 };
@@ -75,6 +77,9 @@ class Primary {
   // Asks the secondary to give its replica up; nothing is said any more after `deadline_ns`.
   // OnPrimaryGoodbye (UNPROTECT) follows if it does.
   void AskUnprotect(uint64_t deadline_ns);
+  // Tells the secondary to go on from `last`. OnHandOverRefused, OnPrimaryGoodbye (PROMOTED,
+  // HAND_OVER_FAILED) or OnStreamClosed follows.
+  void OfferHandOver(EpochId last, romulus::v1::HandOver hand_over);
   // Ends the stream, if any, after a goodbye if one is given.
   struct Farewell {
     romulus::v1::Goodbye::Reason reason;

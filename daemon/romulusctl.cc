@@ -2,12 +2,16 @@
 #include <grpcpp/grpcpp.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <string>
+#include <thread>
+#include <utility>
 
 #include "daemon/ctl_format.h"
+#include "daemon/ctl_progress.h"
 #include "daemon/exit_codes.h"
 #include "daemon/json.h"
 #include "daemon/version.h"
@@ -23,10 +27,15 @@ struct Arguments {
   bool json = false;
   bool force = false;
   bool watch = false;
+  bool wait = false;
   uint32_t timeout_s = 35;
   uint32_t last = 20;
   v1::Tunables tunables;
 };
+
+// A daemon that begins anew ends one guest and makes room for another.
+constexpr std::chrono::seconds kRestartPatience{30};
+constexpr std::chrono::milliseconds kLookAgain{200};
 
 class Client {
  public:
@@ -49,12 +58,52 @@ class Client {
     return kExitOk;
   }
 
+  // After a call that went well, if --wait: until this node is protected, wherever the guest runs.
+  // A switchover makes its daemon begin anew, so that for a moment nobody answers.
+  int Wait(int code) {
+    if (code != kExitOk || !arguments_.wait) return code;
+    ProgressPrinter progress(TerminalColumns(),
+                             [](const std::string& text) { std::fputs(text.c_str(), stderr); });
+    const auto give_up = std::chrono::steady_clock::now() + kRestartPatience;
+    bool heard_again = false;
+    for (;; std::this_thread::sleep_for(kLookAgain)) {
+      grpc::ClientContext context;
+      SetDeadline(context);
+      context.set_wait_for_ready(true);
+      v1::GetStatusResponse status;
+      const grpc::Status asked = stub_->GetStatus(&context, v1::GetStatusRequest(), &status);
+      if (!asked.ok()) {
+        if (!heard_again && std::chrono::steady_clock::now() < give_up) continue;
+        progress.End();
+        return Fail(asked);
+      }
+      heard_again = status.mode() != v1::MODE_FENCED;
+      progress.Show(status);
+      const bool is_over = status.mode() == v1::MODE_PROTECTED ||
+                           status.mode() == v1::MODE_FINISHED ||
+                           (status.mode() == v1::MODE_FENCED && !status.has_last_switchover());
+      if (!is_over) continue;
+      progress.End();
+      return status.mode() == v1::MODE_PROTECTED ? kExitOk : kExitFailed;
+    }
+  }
+
   int Watch() {
+    const size_t columns = arguments_.json ? 0 : TerminalColumns();
+    ProgressPrinter progress(columns,
+                             [](const std::string& text) { std::fputs(text.c_str(), stderr); });
+    bool was_active = false;
     grpc::ClientContext context;
     v1::WatchStatusRequest request;
+    if (columns != 0) request.set_min_period_ms(200);
     auto reader = stub_->WatchStatus(&context, request);
     v1::GetStatusResponse status;
     while (reader->Read(&status)) {
+      // On a terminal a sync under way is one line that moves.
+      const bool active = columns != 0 && status.sync().active();
+      if (active) progress.Show(status);
+      if (active && std::exchange(was_active, true)) continue;
+      if (!active && std::exchange(was_active, false)) progress.End();
       std::fputs((arguments_.json ? ToJson(status) : FormatStatus(status) + "\n").c_str(), stdout);
       std::fflush(stdout);
     }
@@ -99,16 +148,23 @@ int Main(int argc, char** argv) {
       ->envname("ROMULUS_ADDRESS")
       ->required();
   app.add_flag("--json", arguments.json, "Print the answer as JSON (romulus.v1.Control)");
-  app.add_option("--timeout", arguments.timeout_s, "Seconds to wait for the answer")
-      ->capture_default_str();
+  CLI::Option* timeout =
+      app.add_option("--timeout", arguments.timeout_s, "Seconds to wait for the answer")
+          ->capture_default_str();
 
   CLI::App* status = app.add_subcommand("status", "Role, mode and why; epochs, peer, counters.");
   status->add_flag("--watch", arguments.watch, "Again after each change, until interrupted");
   CLI::App* failover = app.add_subcommand("failover", "To a secondary: become primary.");
   failover->add_flag("--force", arguments.force, "Although the primary is heard");
+  CLI::App* switchover = app.add_subcommand(
+      "switchover",
+      "To a primary: hand the guest over to the secondary, and become its secondary. --timeout is "
+      "what the last epoch and the other node's answer may take (at most 25)");
+  switchover->add_flag("--wait", arguments.wait, "Until the guest is protected again");
   CLI::App* pause = app.add_subcommand("pause", "To a primary: stop the guest after an epoch.");
   CLI::App* resume = app.add_subcommand("resume", "To a primary: let the guest go on.");
   CLI::App* protect = app.add_subcommand("protect", "To a primary: look for a secondary.");
+  protect->add_flag("--wait", arguments.wait, "Until the guest is protected");
   CLI::App* unprotect = app.add_subcommand(
       "unprotect",
       "To a primary: run solo and let held output out, once the secondary has given its replica "
@@ -146,6 +202,12 @@ int Main(int argc, char** argv) {
     request.set_force(arguments.force);
     return client.Call(&v1::Control::Stub::Failover, request, FormatFailover);
   }
+  if (switchover->parsed()) {
+    v1::SwitchoverRequest request;
+    if (*timeout) request.set_timeout_ms(std::min(arguments.timeout_s, 3600u) * 1000);
+    arguments.timeout_s += 5;  // the daemon's own end of it comes first
+    return client.Wait(client.Call(&v1::Control::Stub::Switchover, request, FormatSwitchover));
+  }
   if (pause->parsed()) {
     return client.Call(&v1::Control::Stub::Pause, v1::PauseRequest(), FormatPause);
   }
@@ -154,7 +216,7 @@ int Main(int argc, char** argv) {
     return client.Call(&v1::Control::Stub::Resume, v1::ResumeRequest(), done);
   }
   if (protect->parsed()) {
-    return client.Call(&v1::Control::Stub::Protect, v1::ProtectRequest(), done);
+    return client.Wait(client.Call(&v1::Control::Stub::Protect, v1::ProtectRequest(), done));
   }
   if (unprotect->parsed()) {
     v1::UnprotectRequest request;

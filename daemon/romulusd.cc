@@ -142,6 +142,7 @@ int Run(const Arguments& arguments) {
     const absl::Status ended = (*node)->Run();
     if (!(*node)->begins_anew()) return ended.ok() ? kExitOk : Fail(ended);
     HoldSignals(true);
+    node_options.switchovers = (*node)->switchovers();
     node->reset();  // its guest, addresses and disks, before there are new ones
     node_options.start_as_primary = node_options.overwrite_peer = node_options.take_over = false;
     node_options.role_given = true;

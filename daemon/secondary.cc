@@ -92,6 +92,11 @@ class Secondary::Inbound final : public replica::HelloPolicy,
       if (self.Counts()) self.owner_->parts_.listener->OnCommitted(key.term, key.epoch);
     });
   }
+  void OnHandOver(const replica::EpochKey& last, const v1::HandOver& hand_over) override {
+    Tell([last, still_ns = hand_over.stood_still_ns()](SecondaryListener& to) {
+      to.OnHandOver(last.term, last.epoch, still_ns);
+    });
+  }
   void OnGoodbye(const v1::Goodbye& goodbye) override {
     Tell([goodbye](SecondaryListener& to) { to.OnSecondaryGoodbye(goodbye); });
   }
@@ -397,6 +402,12 @@ absl::StatusOr<PromotedGuest> Secondary::PromoteOnWorker(Term term, uint64_t dec
   promoted.console_offset = taken.console_offset;
   prepared_cpuid_.clear();
   return promoted;
+}
+
+void Secondary::RefuseHandOver(const std::string& detail) {
+  const std::shared_ptr<Inbound> stream = current();
+  if (stream == nullptr) return;
+  heartbeats_.Post([stream, detail] { stream->session().RefuseHandOver(detail); });
 }
 
 void Secondary::CloseStream(std::optional<romulus::v1::Goodbye::Reason> reason, Term term,

@@ -47,6 +47,8 @@ class SecondaryListener {
   virtual void OnReplicaSync(uint64_t pages_done, uint64_t pages_total, bool complete) = 0;
   // Told by the newest; several commits may be one call.
   virtual void OnCommitted(Term term, EpochId epoch) = 0;
+  // The primary's guest stands still, since `stood_still_ns`, and its last epoch is committed here.
+  virtual void OnHandOver(Term term, EpochId epoch, uint64_t stood_still_ns) = 0;
   virtual void OnSecondaryGoodbye(const romulus::v1::Goodbye& goodbye) = 0;
   // An accepted stream ended; with a replica::Fault on it if this node refused what came.
   virtual void OnInboundClosed(const absl::Status& why) = 0;
@@ -83,6 +85,8 @@ class Secondary final : private wire::LinkAcceptor {
   absl::Status NewReplica();
   // Seals the replica and runs it in `term`; OnPromotion follows.
   void Promote(Term term, uint64_t decided_ns);
+  // Answers OnHandOver: this node follows on.
+  void RefuseHandOver(const std::string& detail);
   // Ends the accepted stream, if any, after a goodbye if one is given.
   void CloseStream(std::optional<romulus::v1::Goodbye::Reason> reason, Term term,
                    const std::string& detail);

@@ -63,14 +63,16 @@ enum class FrameKind : uint8_t {
   kDiskHashRequest = 15,
   kDiskHashes = 16,
   kDiskSyncEnd = 17,
+  kHandOver = 18,
+  kHandOverRefusal = 19,
 };
-inline constexpr size_t kFrameKindEnd = 18;
+inline constexpr size_t kFrameKindEnd = 20;
 inline constexpr std::array<absl::string_view, kFrameKindEnd> kFrameKindNames = {
     "invalid",      "hello",           "hello_reply", "heartbeat",
     "sync_begin",   "sync_pages",      "sync_end",    "epoch_pages",
     "epoch_commit", "epoch_abort",     "ack",         "goodbye",
     "epoch_disks",  "disk_sync_begin", "disk_blocks", "disk_hash_request",
-    "disk_hashes",  "disk_sync_end"};
+    "disk_hashes",  "disk_sync_end",   "hand_over",   "hand_over_refusal"};
 constexpr absl::string_view FrameKindName(FrameKind kind) {
   return static_cast<size_t>(kind) < kFrameKindEnd ? kFrameKindNames[static_cast<size_t>(kind)]
                                                    : kFrameKindNames[0];

@@ -132,6 +132,12 @@ absl::StatusOr<EpochId> CheckpointLoop::FlushLast(absl::Duration timeout) {
   return FlushLocked(timeout, /*is_last=*/true);
 }
 
+void CheckpointLoop::GoOn() {
+  absl::MutexLock lock(&mutex_);
+  cut_no_further_.reset();
+  changed_.SignalAll();
+}
+
 absl::StatusOr<EpochId> CheckpointLoop::FlushLocked(absl::Duration timeout, bool is_last) {
   const base::CondVar::Deadline deadline = base::CondVar::After(timeout);
   if (mode_ != Mode::kCutting) return absl::FailedPreconditionError("not protected");

@@ -73,6 +73,8 @@ class CheckpointLoop {
   // The same, and that epoch is the last: none is cut after it until the next BeginCutting. For a
   // guest that stands still and will not run here again.
   absl::StatusOr<EpochId> FlushLast(absl::Duration timeout);
+  // It was not the last, after all, or there was none.
+  void GoOn();
 
   void OnAcked(EpochId epoch);
   void OnDirtyRingFull();

@@ -96,9 +96,17 @@ void FrameGate::Discard() {
     frames_.clear();
     cuts_.clear();
     free_ = cut_ = open_ = {};
+    none_left_.SignalAll();
     room = RoomLocked();
   }
   if (room && room_) room_();
+}
+
+bool FrameGate::AwaitEmitted(absl::Duration timeout) {
+  absl::MutexLock lock(&mutex_);
+  return none_left_.AwaitUntil(&mutex_, base::CondVar::After(timeout),
+                               [this]()
+                                   ABSL_NO_THREAD_SAFETY_ANALYSIS { return free_.frames == 0; });
 }
 
 bool FrameGate::Emit(int max_frames, const std::function<bool(std::span<const std::byte>)>& write) {
@@ -115,7 +123,7 @@ bool FrameGate::Emit(int max_frames, const std::function<bool(std::span<const st
       }
       if (emitted == max_frames || !write(*next_)) return true;
       absl::MutexLock lock(&mutex_);
-      --free_.frames;
+      if (--free_.frames == 0) none_left_.SignalAll();
       free_.bytes -= next_->size();
       next_.reset();
       room = RoomLocked();

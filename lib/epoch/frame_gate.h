@@ -24,6 +24,8 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+#include "base/cond_var.h"
 #include "base/types.h"
 #include "devices/sinks.h"
 #include "epoch/held_output.h"
@@ -63,6 +65,7 @@ class FrameGate final : public devices::NetSink, public HeldOutput {
   // When it returns no frame is on its way through Emit() any more.
   void Discard() override;
   uint64_t held_bytes() const override;
+  bool AwaitEmitted(absl::Duration timeout) override;
 
   // Hands released frames to `write`, in order and at most `max_frames`, until there are none or it
   // returns false: that frame comes first the next time. Returns whether frames are left. `write`
@@ -115,6 +118,7 @@ class FrameGate final : public devices::NetSink, public HeldOutput {
   std::optional<Frame> next_ ABSL_GUARDED_BY(emit_mutex_);  // taken off the queue, not written
 
   mutable absl::Mutex mutex_;
+  base::CondVar none_left_;  // of what was released
   Mode mode_ ABSL_GUARDED_BY(mutex_) = Mode::kOpen;
   // All frames, oldest first: those that may leave, those of each cut, those of the running epoch.
   std::deque<Frame> frames_ ABSL_GUARDED_BY(mutex_);

@@ -9,6 +9,7 @@
 
 #include <cstdint>
 
+#include "absl/time/time.h"
 #include "base/types.h"
 
 namespace romulus::epoch {
@@ -34,6 +35,12 @@ class HeldOutput {
   virtual void Discard() = 0;
 
   virtual uint64_t held_bytes() const = 0;
+
+  // Until what was released has left, if this keeps it meanwhile; whether it has. Any thread.
+  virtual bool AwaitEmitted(absl::Duration timeout) {
+    (void)timeout;
+    return true;
+  }
 };
 
 }  // namespace romulus::epoch

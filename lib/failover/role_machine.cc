@@ -6,6 +6,7 @@ namespace romulus::failover {
 
 Transition Step::Run() {
   Common();
+  SettleHandOver();
   if (!state_.peer_connected) state_.unprotecting = false;
   if (!state_.claim) state_.withdrawing = false;
   const bool waits = state_.mode == Mode::kDegraded && !state_.claim;
@@ -100,6 +101,10 @@ void Step::Fence(Term term, absl::string_view reason) {
   state_.held_since_start = false;
   state_.claim.reset();
   Enter(Mode::kFenced, reason);
+  // It was to become the secondary.
+  if (state_.hand_over == HandOver::kOffered || state_.hand_over == HandOver::kUnsure) {
+    Do(ActionKind::kBeginAnew);
+  }
 }
 
 bool RunsGuest(const RoleState& state) { return state.guest_running; }

@@ -83,6 +83,16 @@ inline constexpr absl::string_view kUnprotectByForce =
     "output "
     "out all the same: make sure first that the guest cannot run there, else both are heard";
 
+// A switchover, as far as it has come; failover/role_switchover.cc.
+enum class HandOver : uint8_t {
+  kNone,
+  kDraining,  // primary: the guest stands still, its last epoch is on its way
+  kOffered,   // primary: the secondary was told to go on from that epoch, and has not answered: it
+              //   may run the guest. Secondary: it was told so, and owes the answer
+  kUnsure,    // primary: the stream ended before the answer. The guest stands still here until the
+              //   same daemon is heard, the arbiter decides, or an operator forces it
+};
+
 struct RoleState {
   Role role = Role::kSecondary;
   Mode mode = Mode::kStandby;
@@ -97,10 +107,11 @@ struct RoleState {
   bool peer_left = false;       // secondary: it said goodbye, so its silence is no failure
   bool unprotecting = false;    // primary: the secondary was asked to give its replica up
   bool sync_done = false;       // primary: epochs were cut, so the secondary may hold one
-  bool committed = false;       // secondary: holds a committed epoch
-  EpochId committed_epoch;      // of `term`; primary: the newest acked
-  Term promotion_term;          // secondary, promoting: in which the guest will run here
-  Lineage lineage;              // primary: of its guest; secondary: of its disks, until it follows
+  HandOver hand_over = HandOver::kNone;
+  bool committed = false;   // secondary: holds a committed epoch
+  EpochId committed_epoch;  // of `term`; primary: the newest acked
+  Term promotion_term;      // secondary, promoting: in which the guest will run here
+  Lineage lineage;          // primary: of its guest; secondary: of its disks, until it follows
   bool held_since_start = false;  // primary: output was never open or acked, as a secondary may
                                   // have been promoted before this start
   // What the arbiter was asked and has not answered. Until it has, it may have taken effect: a
@@ -172,7 +183,13 @@ enum class EventKind : uint8_t {
   kClaimVoid,            // kClaim was not executed: a primary had just been accepted
   kClaimWithdrawn,       // it has not taken effect and never will (if it had: kArbiterYes)
   kUnprotectUnanswered,  // primary: what kAskUnprotect asked for was not answered in time
-  kShutdown,             // SIGTERM
+  kOpSwitchover,
+  kFinalEpoch,        // primary: what kCutLast asked for is acked, its output has left. term, epoch
+  kFinalEpochFailed,  // primary: or could not be had. detail
+  kHandOver,          // secondary: the primary asks to go on from this epoch. term, epoch
+  kHandOverRefused,   // primary: the other node does not, and the stream stands. detail
+  kHandOverLate,      // primary: it has not answered in time
+  kShutdown,          // SIGTERM
 };
 inline constexpr size_t kEventKindCount = static_cast<size_t>(EventKind::kShutdown) + 1;
 absl::string_view EventName(EventKind kind);
@@ -185,6 +202,7 @@ enum class GoodbyeReason : uint8_t {
   kUnprotect,
   kCap,
   kDisk,  // the secondary has given its replica up, because its disks cannot take what comes
+  kHandOverFailed,  // the secondary could not promote what it was handed, and has given it up
 };
 
 // What the other node could go on from, as its answer says.
@@ -203,6 +221,9 @@ struct Event {
   bool hold = false;   // kStartPrimary: a secondary may have been promoted meanwhile
   Lineage lineage{};   // kStartPrimary, kStartSecondary: of the disks here; else the other's
   PeerHolds holds = PeerHolds::kUnknown;  // kPeerRefused
+  // kPeerConnected, kPeerRefused of a primary: that is another daemon than the one which was
+  // accepted, or offered a hand-over, last. What it says proves nothing of what that one did.
+  bool started_again = false;
   bool intact = false;  // kPromotionFailed: before the replica was sealed, so it may be tried again
   GoodbyeReason goodbye = GoodbyeReason::kShutdown;
   ArbiterRecord record{};  // kStartPrimary, kArbiterNo, `lost`: what the arbiter has
@@ -229,13 +250,20 @@ enum class ActionKind : uint8_t {
                   // kGoodbye (kUnprotect) or kUnprotectUnanswered follows
   kPromote,       // secondary: seal, restore, run; then kPromotionDone or kPromotionFailed. `term`
   kDropReplica,   // secondary: what is held must not be promoted any more
-  kClaim,     // ask the arbiter, `claim`, until it answers or the state has another claim or none
-  kWithdraw,  // instead: make sure that `claim` does not take effect; kClaimWithdrawn or
-              // kArbiterYes follows
+  kClaim,         // ask the arbiter, `claim`, until it answers or the state has another or none
+  kWithdraw,      // instead: make sure that `claim` does not take effect; kClaimWithdrawn or
+                  // kArbiterYes follows
   kGiveBack,  // hand the arbiter's record of `term`, which is ours, to the other node; until it is
               // answered, and nothing follows
-  kRefuse,    // the operator's request, with `status`
-  kExit,      // the daemon may end
+  kCutLast,   // primary: stop the guest, cut its last epoch, let its output leave; then
+              // kFinalEpoch or kFinalEpochFailed
+  kOfferHandOver,   // primary: tell the secondary to go on from that epoch; kGoodbye (kPromoted,
+                    // kHandOverFailed), kHandOverRefused or kHandOverLate follows
+  kResumeEpochs,    // primary: there are epochs after the last one
+  kRefuseHandOver,  // secondary: say so on the standing stream. detail
+  kRefuse,          // the operator's request, with `status`
+  kBeginAnew,       // the guest is the other node's: the daemon starts over as a secondary
+  kExit,            // the daemon may end
 };
 inline constexpr size_t kActionKindCount = static_cast<size_t>(ActionKind::kExit) + 1;
 absl::string_view ActionName(ActionKind kind);

@@ -15,25 +15,56 @@ absl::string_view ModeName(Mode mode) {
 }
 
 absl::string_view EventName(EventKind kind) {
-  constexpr std::array<absl::string_view, kEventKindCount> kNames = {
-      "start_primary",  "start_secondary",  "peer_connected",  "peer_refused",
-      "sync_done",      "epoch_committed",  "link_closed",     "peer_silent",
-      "peer_heard",     "second_heard",     "second_silent",   "release_asked",
-      "released",       "goodbye",          "stream_broken",   "other_primary",
-      "promotion_done", "promotion_failed", "guest_stopped",   "protection_failed",
-      "replica_lost",   "op_failover",      "op_pause",        "op_resume",
-      "op_unprotect",   "op_protect",       "arbiter_yes",     "arbiter_no",
-      "arbiter_silent", "claim_void",       "claim_withdrawn", "unprotect_unanswered",
-      "shutdown"};
+  constexpr std::array<absl::string_view, kEventKindCount> kNames = {"start_primary",
+                                                                     "start_secondary",
+                                                                     "peer_connected",
+                                                                     "peer_refused",
+                                                                     "sync_done",
+                                                                     "epoch_committed",
+                                                                     "link_closed",
+                                                                     "peer_silent",
+                                                                     "peer_heard",
+                                                                     "second_heard",
+                                                                     "second_silent",
+                                                                     "release_asked",
+                                                                     "released",
+                                                                     "goodbye",
+                                                                     "stream_broken",
+                                                                     "other_primary",
+                                                                     "promotion_done",
+                                                                     "promotion_failed",
+                                                                     "guest_stopped",
+                                                                     "protection_failed",
+                                                                     "replica_lost",
+                                                                     "op_failover",
+                                                                     "op_pause",
+                                                                     "op_resume",
+                                                                     "op_unprotect",
+                                                                     "op_protect",
+                                                                     "arbiter_yes",
+                                                                     "arbiter_no",
+                                                                     "arbiter_silent",
+                                                                     "claim_void",
+                                                                     "claim_withdrawn",
+                                                                     "unprotect_unanswered",
+                                                                     "op_switchover",
+                                                                     "final_epoch",
+                                                                     "final_epoch_failed",
+                                                                     "hand_over",
+                                                                     "hand_over_refused",
+                                                                     "hand_over_late",
+                                                                     "shutdown"};
   return kNames[static_cast<size_t>(kind)];
 }
 
 absl::string_view ActionName(ActionKind kind) {
   constexpr std::array<absl::string_view, kActionKindCount> kNames = {
-      "connect",        "stop_connecting", "start_sync",  "open_output",  "hold_output",
-      "discard_output", "stop_guest",      "pause_guest", "resume_guest", "stop_epochs",
-      "close_link",     "ask_unprotect",   "promote",     "drop_replica", "claim",
-      "withdraw",       "give_back",       "refuse",      "exit"};
+      "connect",          "stop_connecting", "start_sync",      "open_output",
+      "hold_output",      "discard_output",  "stop_guest",      "pause_guest",
+      "resume_guest",     "stop_epochs",     "close_link",      "ask_unprotect",
+      "promote",          "drop_replica",    "claim",           "withdraw",
+      "give_back",        "cut_last",        "offer_hand_over", "resume_epochs",
+      "refuse_hand_over", "refuse",          "begin_anew",      "exit"};
   return kNames[static_cast<size_t>(kind)];
 }
 

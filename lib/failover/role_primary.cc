@@ -5,6 +5,7 @@ namespace romulus::failover {
 
 void Step::Primary() {
   if (Ended()) return EndedPrimary();
+  if (state_.hand_over != HandOver::kNone && HandingOver()) return;
   switch (event_.kind) {
     case EventKind::kPeerConnected:
       return PrimaryConnected();
@@ -55,6 +56,8 @@ void Step::Primary() {
     case EventKind::kUnprotectUnanswered:
       state_.unprotecting = false;
       return;
+    case EventKind::kOpSwitchover:
+      return BeginSwitchover();
     case EventKind::kOpProtect:
       if (state_.protect_wanted) return;
       state_.protect_wanted = true;
@@ -73,6 +76,7 @@ void Step::EndedPrimary() {
     case EventKind::kOpResume:
     case EventKind::kOpUnprotect:
     case EventKind::kOpProtect:
+    case EventKind::kOpSwitchover:
       return Refuse(absl::StrCat("this node is ", ModeName(state_.mode), ": ", state_.reason));
     default:
       return;

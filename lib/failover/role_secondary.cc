@@ -40,6 +40,8 @@ void Step::Secondary() {
       DropReplica();
       Enter(Mode::kStandby, Because("the replica was given up"));
       return NothingToClaim();
+    case EventKind::kHandOver:
+      return TakeHandOver();
     case EventKind::kPromotionDone:
       return PromotionDone();
     case EventKind::kPromotionFailed:
@@ -50,6 +52,7 @@ void Step::Secondary() {
     case EventKind::kOpResume:
     case EventKind::kOpUnprotect:
     case EventKind::kOpProtect:
+    case EventKind::kOpSwitchover:
       return Refuse("this node is the secondary: ask the primary");
     default:
       return;
@@ -92,6 +95,7 @@ void Step::PromoteIn(Term term, absl::string_view reason) {
   Heard(term);
   Enter(Mode::kPromoting, reason);
   Do(ActionKind::kPromote, state_.promotion_term);
+  if (state_.hand_over == HandOver::kOffered) return;  // the primary waits for the guest to run
   // After the promotion was begun: a link that hangs must not delay it.
   if (state_.peer_connected) SayGoodbye(GoodbyeReason::kPromoted, reason);
   state_.peer_connected = false;
@@ -198,12 +202,14 @@ void Step::PromotionDone() {
   const EpochId from = std::exchange(state_.committed_epoch, EpochId());
   Enter(Mode::kSolo, absl::StrCat("promoted from epoch ", from.value(), " (", state_.reason, ")"));
   Do(ActionKind::kOpenOutput);
+  AnswerHandOver();
   TellArbiter();
   Reconnect();
 }
 
 void Step::PromotionFailed() {
   if (state_.mode != Mode::kPromoting) return;
+  if (state_.hand_over == HandOver::kOffered && state_.peer_connected) return HandOverFailed();
   // The guest never ran in that term: a primary that still lives may come back with an older one.
   if (state_.newest_term == state_.promotion_term) state_.newest_term = state_.term;
   state_.promotion_term = Term();

@@ -118,6 +118,21 @@ class Step {
   void Unprotect();
   void EndProtection();
 
+  // --- switchover
+
+  void BeginSwitchover();
+  bool HandingOver();  // whether there is no more to the event
+  bool HandingOverGoodbye();
+  bool HeardOfAnother();
+  void GoOn(absl::string_view why);
+  void LoseOffered(absl::string_view reason);
+  void OfferFailed();
+  void TakeHandOver();
+  void AnswerHandOver();
+  void HandOverFailed();
+  void SettleHandOver();
+  void RefuseHandOver(absl::string_view why);
+
   // --- secondary
 
   void Secondary();

@@ -127,6 +127,9 @@ Instruments::Instruments(prometheus::Registry& registry, const prometheus::Label
       "romulus_beats_refused_total",
       "What came on the second path and was no beat of the peer's, by what was wrong.", "kind",
       labels.beat_faults);
+  switchovers = make.Counters("romulus_switchovers_total",
+                              "Planned hand-overs, by how they ended for this node.", "result",
+                              {"done", "refused", "unknown", "taken_over"});
   failovers =
       make.Counters("romulus_failovers_total", "Promotions of this node, by what caused them.",
                     "cause", {"heartbeat", "operator"});
@@ -192,6 +195,9 @@ Instruments::Instruments(prometheus::Registry& registry, const prometheus::Label
   failover_activate_seconds =
       make.MakeGauge("romulus_failover_activate_seconds",
                      "Last promotion: from the decision until the guest ran.");
+  switchover_pause_seconds = make.MakeGauge(
+      "romulus_switchover_pause_seconds",
+      "Last switchover: from the request to stop the guest until it was known to run again.");
   MakeDeviceInstruments(make, labels);
 }
 

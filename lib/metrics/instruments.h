@@ -76,6 +76,7 @@ struct Instruments {
   Labelled<prometheus::Counter> failovers;        // detected, operator
   Labelled<prometheus::Counter> arbiter_answers;  // failover::Verdict
   Labelled<prometheus::Counter> beats_refused;
+  Labelled<prometheus::Counter> switchovers;      // SwitchoverResult
 
   prometheus::Histogram* pause_seconds;
   Labelled<prometheus::Histogram> phase_seconds;
@@ -107,6 +108,7 @@ struct Instruments {
   prometheus::Gauge* console_failing;
   prometheus::Gauge* failover_detect_seconds;
   prometheus::Gauge* failover_activate_seconds;
+  prometheus::Gauge* switchover_pause_seconds;
 
   Labelled<prometheus::Gauge> device_needs_reset;
   std::vector<Labelled<prometheus::Counter>> device_faults;  // by device, then fault

@@ -172,6 +172,12 @@ void Metrics::Failover(bool by_operator, uint64_t detect_ns, uint64_t activate_n
   impl_->instruments.failover_activate_seconds->Set(Seconds(activate_ns));
 }
 
+void Metrics::SetSwitchovers(std::span<const uint64_t> totals, uint64_t last_pause_ns) {
+  for (size_t i = 0; i < totals.size(); ++i)
+    RaiseTo(impl_->instruments.switchovers.at(i), totals[i]);
+  impl_->instruments.switchover_pause_seconds->Set(Seconds(last_pause_ns));
+}
+
 std::string Metrics::Text() const {
   return prometheus::TextSerializer().Serialize(impl_->registry->Collect());
 }

@@ -73,6 +73,15 @@ struct PathSample {
   uint64_t rtt_ns = 0;  // 0: not known
 };
 
+// How a switchover ended, as this node saw it.
+enum class SwitchoverResult : uint8_t {
+  kDone,       // this node gave the guest away
+  kRefused,    // and kept it
+  kUnknown,    // the stream ended before the other node answered
+  kTakenOver,  // this node got it
+};
+inline constexpr size_t kSwitchoverResults = 4;
+
 // One epoch as its checkpoint left it. Times in nanoseconds.
 struct EpochSample {
   size_t cut_reason = 0;
@@ -132,6 +141,10 @@ class Metrics {
   void ArbiterAnswered(size_t verdict);
   // detect_ns is 0 when an operator asked.
   void Failover(bool by_operator, uint64_t detect_ns, uint64_t activate_ns);
+
+  // By SwitchoverResult, totals so far; of the last one that moved the guest, how long it stood
+  // still. The control loop, as above.
+  void SetSwitchovers(std::span<const uint64_t> totals, uint64_t last_pause_ns);
 
   // The text that /metrics serves.
   std::string Text() const;

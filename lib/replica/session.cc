@@ -99,6 +99,9 @@ absl::Status Session::HandleFrame(const codec::Frame& frame) {
     if (frame.kind != codec::FrameKind::kHello) return Unexpected(frame, "before hello");
     return HandleHello(frame);
   }
+  const bool may_follow =
+      frame.kind == codec::FrameKind::kHeartbeat || frame.kind == codec::FrameKind::kGoodbye;
+  if (handed_over_ && !may_follow) return Unexpected(frame, "after the hand-over");
   switch (frame.kind) {
     case codec::FrameKind::kHeartbeat:
       return HandleHeartbeat(frame);
@@ -116,6 +119,8 @@ absl::Status Session::HandleFrame(const codec::Frame& frame) {
     case codec::FrameKind::kEpochCommit:
     case codec::FrameKind::kEpochAbort:
       return HandleEpoch(frame);
+    case codec::FrameKind::kHandOver:
+      return HandleHandOver(frame);
     case codec::FrameKind::kGoodbye:
       return HandleGoodbye(frame);
     case codec::FrameKind::kHello:
@@ -123,6 +128,7 @@ absl::Status Session::HandleFrame(const codec::Frame& frame) {
     case codec::FrameKind::kHelloReply:
     case codec::FrameKind::kAck:
     case codec::FrameKind::kDiskHashes:
+    case codec::FrameKind::kHandOverRefusal:
       return Unexpected(frame, "from a primary");
   }
   return Unexpected(frame, "of a kind without meaning");
@@ -182,6 +188,7 @@ absl::Status Session::HandleHeartbeat(const codec::Frame& frame) {
   v1::Heartbeat heartbeat;
   ROMULUS_RETURN_IF_ERROR(Parse(frame, &heartbeat));
   echo_monotonic_ns_.store(heartbeat.sent_monotonic_ns());
+  if (handed_over_) return absl::OkStatus();  // it said so then, and the replica may be sealed
   return store_->ConsoleReleased(stream_, frame.term, heartbeat.console_released());
 }
 
@@ -259,6 +266,31 @@ absl::Status Session::HandleEpoch(const codec::Frame& frame) {
   return absl::OkStatus();
 }
 
+absl::Status Session::HandleHandOver(const codec::Frame& frame) {
+  v1::HandOver hand_over;
+  ROMULUS_RETURN_IF_ERROR(Parse(frame, &hand_over));
+  ROMULUS_RETURN_IF_ERROR(AckAndApply());
+  const EpochKey last{frame.term, frame.epoch};
+  const ReplicaStatus status = store_->status();
+  if (status.state != ReplicaState::kCommitted || !(status.newest == last)) {
+    return Unexpected(frame, absl::StrCat("of epoch ", frame.epoch.value(), ", the newest is ",
+                                          status.newest.epoch.value()));
+  }
+  ROMULUS_RETURN_IF_ERROR(
+      store_->ConsoleReleased(stream_, frame.term, hand_over.console_released()));
+  handed_over_ = true;
+  listener_->OnHandOver(last, hand_over);
+  return absl::OkStatus();
+}
+
+void Session::RefuseHandOver(absl::string_view detail) {
+  v1::HandOverRefusal refusal;
+  refusal.set_detail(std::string(detail));
+  handed_over_ = false;  // before the primary hears, and goes on
+  Send(codec::FrameKind::kHandOverRefusal, Term(term_.load()), EpochId(), refusal, kGoodbyeTimeout)
+      .IgnoreError();  // a link that is gone says so itself
+}
+
 absl::Status Session::HandleGoodbye(const codec::Frame& frame) {
   v1::Goodbye goodbye;
   ROMULUS_RETURN_IF_ERROR(Parse(frame, &goodbye));
@@ -319,7 +351,8 @@ void Session::Refuse(const absl::Status& why) {
   if (fault == Fault::kDiskIo) reason = v1::Goodbye::REASON_DISK;
   if (fault == Fault::kCap) reason = v1::Goodbye::REASON_CAP;
   if (store_->sealed()) {
-    reason = v1::Goodbye::REASON_PROMOTED;
+    // Of a hand-over the control loop says that the guest runs, and when.
+    if (!handed_over_) reason = v1::Goodbye::REASON_PROMOTED;
     counters_->frames_after_seal.fetch_add(1);
   }
   if (stream_open_) store_->CloseStream(stream_);

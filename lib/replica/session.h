@@ -62,6 +62,9 @@ class Session final : public wire::LinkListener {
   // nothing if a goodbye went out already.
   void SayGoodbye(v1::Goodbye::Reason reason, Term term, absl::string_view detail,
                   absl::Duration timeout = absl::Seconds(1));
+  // The answer to SessionListener::OnHandOver of a node that is not going to promote: the stream
+  // goes on. Any thread.
+  void RefuseHandOver(absl::string_view detail);
 
  private:
   enum class Stage { kAwaitHello, kRunning, kOver };
@@ -78,6 +81,7 @@ class Session final : public wire::LinkListener {
   absl::Status HandleDiskSync(const codec::Frame& frame);
   absl::Status HandleHashRequest(const codec::Frame& frame);
   absl::Status HandleEpoch(const codec::Frame& frame);
+  absl::Status HandleHandOver(const codec::Frame& frame);
   absl::Status HandleGoodbye(const codec::Frame& frame);
   absl::Status AckAndApply();
   void Refuse(const absl::Status& why);
@@ -107,6 +111,7 @@ class Session final : public wire::LinkListener {
   std::atomic<uint64_t> echo_monotonic_ns_{0};
   std::atomic<bool> running_{false};
   std::atomic<bool> goodbye_said_{false};
+  std::atomic<bool> handed_over_{false};  // and not refused: no frame touches the store any more
   std::atomic<bool> working_on_disk_{false};
 
   mutable std::mutex link_mutex_;  // guards the pointer only

@@ -21,6 +21,11 @@ class SessionListener {
   virtual void OnSyncProgress(uint64_t pages_done, uint64_t pages_total, bool complete) = 0;
   // Committed, acked and in memory; several epochs of one message are told once, by the newest.
   virtual void OnEpochCommitted(const EpochKey& newest) = 0;
+  // The primary asks to go on from `last`, the newest committed epoch, after which it sends none;
+  // Session::RefuseHandOver() or a goodbye answers.
+  virtual void OnHandOver(const EpochKey& last, const v1::HandOver& hand_over) {
+    (void)last, (void)hand_over;
+  }
   // The primary says why it ends the stream; REASON_GUEST_FINISHED: nothing to promote any more.
   virtual void OnGoodbye(const v1::Goodbye& goodbye) = 0;
   // The last call.

@@ -1,6 +1,7 @@
 #include "wire/primary_session.h"
 
 #include <algorithm>
+#include <atomic>
 #include <optional>
 #include <utility>
 
@@ -116,6 +117,15 @@ class Session final : public PrimarySession, public LinkListener {
     return Say(v1::Goodbye::REASON_UNPROTECT, detail, timeout);
   }
 
+  absl::Status OfferHandOver(EpochId last, const v1::HandOver& hand_over,
+                             absl::Duration timeout) override {
+    offered_ = true;
+    const absl::Status sent = frames_->SendControl(timeout, codec::FrameKind::kHandOver,
+                                                   options_.hello.stream_term, last, hand_over);
+    if (absl::IsDeadlineExceeded(sent)) offered_ = false;
+    return sent;
+  }
+
   void Close(const absl::Status& why) override {
     CancelFullSync();
     {
@@ -193,6 +203,13 @@ class Session final : public PrimarySession, public LinkListener {
       }
       case codec::FrameKind::kDiskHashes:
         return HandleHashes(frame);
+      case codec::FrameKind::kHandOverRefusal: {
+        if (!offered_.exchange(false)) return Unexpected(frame);
+        v1::HandOverRefusal refusal;
+        ROMULUS_RETURN_IF_ERROR(codec::ParseBody(frame, &refusal));
+        listener_->OnHandOverRefused(refusal.detail());
+        return absl::OkStatus();
+      }
       case codec::FrameKind::kGoodbye:
         return HandleGoodbye(frame);
       default:
@@ -260,6 +277,8 @@ class Session final : public PrimarySession, public LinkListener {
   PrimarySessionListener* const listener_;
   const std::unique_ptr<FrameSender> frames_;
   EpochSender sender_;
+
+  std::atomic<bool> offered_{false};  // a hand-over that was not refused
 
   // Link thread only.
   codec::FrameReader reader_;

@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <string>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -34,6 +35,8 @@ class PrimarySessionListener {
   // that echo one of ours.
   virtual void OnSignOfLife(uint64_t heartbeat_rtt_ns) = 0;
   virtual void OnPeerGoodbye(const romulus::v1::Goodbye& goodbye) = 0;
+  // After OfferHandOver(): the secondary does not promote, and the stream goes on.
+  virtual void OnHandOverRefused(const std::string& detail) { (void)detail; }
   // What came was refused, and the session closes: the framing was wrong as `fault` says, or, if
   // that is kNone, a good frame had no business here.
   virtual void OnRefused(codec::FrameFault fault) { (void)fault; }
@@ -80,6 +83,12 @@ class PrimarySession {
   // OnPeerGoodbye(UNPROTECT), and closes it. Any thread; waits as SendGoodbye(). Errors: of the
   // link; OK says nothing about the secondary.
   virtual absl::Status AskUnprotect(absl::string_view detail, absl::Duration timeout) = 0;
+  // Asks the secondary to go on from `last`, the newest epoch, which is acked; then no epoch may be
+  // submitted until it refuses (OnHandOverRefused). OnPeerGoodbye(PROMOTED or HAND_OVER_FAILED) or
+  // OnSessionClosed follows else. Any thread; waits as SendGoodbye(). Errors: DeadlineExceeded if
+  // nothing was sent; else of the link, and the secondary may have been told.
+  virtual absl::Status OfferHandOver(EpochId last, const romulus::v1::HandOver& hand_over,
+                                     absl::Duration timeout) = 0;
   // Says why, best effort, and closes. Any thread; may wait for flow control at most `timeout`.
   virtual void SendGoodbye(romulus::v1::Goodbye::Reason reason, absl::string_view detail,
                            absl::Duration timeout) = 0;

@@ -63,6 +63,7 @@ class Host final : public epoch::ReleasedOutput,
   void OpenOutput() { gate_->Open(); }
   void HoldOutput() { gate_->Hold(); }
   void DiscardOutput() { gate_->Discard(); }
+  uint64_t released_offset() const { return gate_->released_offset(); }
 
   epoch::CheckpointLoop& loop() { return *loop_; }
   memory::GuestMemory& memory() { return *memory_; }

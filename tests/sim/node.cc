@@ -123,6 +123,7 @@ absl::Status Node::Handle(failover::Event event) {
   if (before.mode != now.mode && now.mode == Mode::kFenced && parts_.policy.arbiter_keeps_record) {
     control_.Post([this] { begins_anew_ = exit_ = true; });
   }
+  NoteSwitchover(before);
   absl::Status refused;
   for (const failover::Action& action : actions) {
     if (action.kind == ActionKind::kRefuse) {
@@ -163,6 +164,7 @@ void Node::Execute(const failover::Action& action) {
     case ActionKind::kStartSync:
       if (host_ == nullptr) return;
       if (role_.state().output_open) host_->OpenOutput();
+      last_epoch_ = false;  // that of a switchover
       return primary_->StartSync(host_, action.term);
     case ActionKind::kOpenOutput:
       if (host_ != nullptr) host_->OpenOutput();
@@ -199,6 +201,17 @@ void Node::Execute(const failover::Action& action) {
     case ActionKind::kDropReplica:
       if (secondary_->primary_is_coming() && !secondary_->store().sealed()) return;
       return secondary_->NewReplica();
+    case ActionKind::kBeginAnew:
+      return control_.Post([this] { begins_anew_ = exit_ = true; });
+    case ActionKind::kCutLast:
+      return CutLast();
+    case ActionKind::kOfferHandOver:
+      return OfferHandOver();
+    case ActionKind::kResumeEpochs:
+      last_epoch_ = false;
+      return;
+    case ActionKind::kRefuseHandOver:
+      return secondary_->RefuseHandOver(action.detail);
     case ActionKind::kExit:
       exit_ = true;
       return;
@@ -242,6 +255,9 @@ void Node::CloseLinks(const failover::Action& action) {
       break;
     case failover::GoodbyeReason::kUnprotect:
       reason = v1::Goodbye::REASON_UNPROTECT;
+      break;
+    case failover::GoodbyeReason::kHandOverFailed:
+      reason = v1::Goodbye::REASON_HAND_OVER_FAILED;
       break;
     default:
       break;
@@ -447,7 +463,9 @@ void Node::Sigterm() {
       return;
     }
     const failover::RoleState& state = role_.state();
-    if (state.role != Role::kPrimary || state.mode != Mode::kProtected || host_ == nullptr) {
+    if (state.hand_over == failover::HandOver::kDraining) return;  // OnLastEpoch goes on
+    if (state.role != Role::kPrimary || state.mode != Mode::kProtected || host_ == nullptr ||
+        state.hand_over != failover::HandOver::kNone) {
       return FinishShutdown();
     }
     host_->SetPausedByOperator(true);
@@ -469,12 +487,20 @@ void Node::GuestEnds() {
     failover::Event event{};
     event.kind = EventKind::kGuestStopped;
     event.detail = "power_off";
-    if (!role_.state().sync_done) {
-      Handle(event).IgnoreError();
-      return;
-    }
-    AfterLastEpoch([this, event] { Handle(event).IgnoreError(); });
+    GuestStopped(event);
   });
+}
+
+void Node::GuestStopped(const failover::Event& event) {
+  if (role_.state().hand_over != failover::HandOver::kNone) {
+    stopped_meanwhile_ = event;
+    return;
+  }
+  if (!role_.state().sync_done) {
+    Handle(event).IgnoreError();
+    return;
+  }
+  AfterLastEpoch([this, event] { Handle(event).IgnoreError(); });
 }
 
 void Node::AfterLastEpoch(std::function<void()> then) {
@@ -501,6 +527,7 @@ HelloFacts Node::Facts() const {
   HelloFacts facts;
   facts.newest_term = state.newest_term;
   facts.lineage = state.lineage;
+  facts.instance = parts_.instance;
   if (state.role == Role::kPrimary) {
     if (state.guest_running) facts.holds = v1::HOLDS_GUEST;
   } else if (state.committed || state.peer_connected || state.mode == Mode::kPromoting) {

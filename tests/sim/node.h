@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "failover/arbiter.h"
@@ -31,7 +32,8 @@ class Node final : private PrimaryListener, private SecondaryListener {
   struct Parts {
     int index = 0;
     bool start_as_primary = false;
-    uint64_t life = 0;  // of the guest that it boots
+    uint64_t life = 0;      // of the guest that it boots
+    uint64_t instance = 0;  // of this start: HelloReply.instance
     failover::Policy policy;
     Quorum* quorum = nullptr;  // null: no arbiter
     failover::ArbiterRecord record_at_start;
@@ -95,6 +97,13 @@ class Node final : private PrimaryListener, private SecondaryListener {
   void AfterLastEpoch(std::function<void()> then);
   void AwaitLast(uint64_t deadline_ns, std::function<void()> then);
   void FinishShutdown();
+  void GuestStopped(const failover::Event& event);
+  // daemon/node_switchover.cc.
+  void CutLast();
+  void AwaitFinal(uint64_t generation, Term term, EpochId before, uint64_t deadline_ns);
+  void OnLastEpoch(uint64_t generation, Term term, EpochId epoch);
+  void OfferHandOver();
+  void NoteSwitchover(const failover::RoleState& before);
   HelloFacts Facts() const;
   Host::Parts HostParts();
   void Trace(const std::string& what) const {
@@ -102,17 +111,19 @@ class Node final : private PrimaryListener, private SecondaryListener {
   }
 
   // PrimaryListener:
-  void OnStreamAccepted(Term stream_term) override;
+  void OnStreamAccepted(Term stream_term, const v1::HelloReply& reply) override;
   void OnStreamRefused(const v1::HelloReply& reply) override;
   void OnConnectFailed(const absl::Status& why) override;
   void OnSyncDone(Term term) override;
   void OnAcked(Term term, EpochId epoch) override;
   void OnPrimaryGoodbye(const v1::Goodbye& goodbye) override;
+  void OnHandOverRefused(const std::string& detail) override;
   void OnStreamClosed(const absl::Status& why) override;
 
   // SecondaryListener:
   void OnHello(const v1::Hello& hello, const v1::HelloReply& reply) override;
   void OnCommitted(Term term, EpochId epoch) override;
+  void OnHandOver(Term term, EpochId epoch) override;
   void OnSecondaryGoodbye(const v1::Goodbye& goodbye) override;
   void OnInboundClosed(const absl::Status& why) override;
   void OnPromotion(absl::StatusOr<PromotedGuest> promoted, bool replica_intact) override;
@@ -142,6 +153,9 @@ class Node final : private PrimaryListener, private SecondaryListener {
   bool begins_anew_ = false;
   uint64_t ask_backoff_ns_ = 0;
   uint64_t asked_ = 0;
+  uint64_t switchover_generation_ = 0;
+  uint64_t peer_instance_ = 0;
+  std::optional<failover::Event> stopped_meanwhile_;
 };
 
 }  // namespace romulus::sim

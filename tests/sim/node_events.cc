@@ -45,6 +45,9 @@ Event GoodbyeEvent(const v1::Goodbye& goodbye) {
     case v1::Goodbye::REASON_CAP:
       event.goodbye = failover::GoodbyeReason::kCap;
       break;
+    case v1::Goodbye::REASON_HAND_OVER_FAILED:
+      event.goodbye = failover::GoodbyeReason::kHandOverFailed;
+      break;
     case v1::Goodbye::REASON_DISK:
       event.goodbye = failover::GoodbyeReason::kDisk;
       break;
@@ -72,10 +75,13 @@ failover::PeerHolds HoldsFrom(v1::Holds holds) {
 
 // --- as a primary
 
-void Node::OnStreamAccepted(Term stream_term) {
+void Node::OnStreamAccepted(Term stream_term, const v1::HelloReply& reply) {
   connecting_ = false;
   ResetDetector();
-  Handle(WithTerm(EventKind::kPeerConnected, stream_term)).IgnoreError();
+  Event event = WithTerm(EventKind::kPeerConnected, stream_term);
+  event.started_again = reply.instance() != peer_instance_;
+  if (role_.state().hand_over == failover::HandOver::kNone) peer_instance_ = reply.instance();
+  Handle(std::move(event)).IgnoreError();
 }
 
 void Node::OnStreamRefused(const v1::HelloReply& reply) {
@@ -84,6 +90,7 @@ void Node::OnStreamRefused(const v1::HelloReply& reply) {
       absl::StrCat("refused (", wire::RefusalReasonName(reply.reason()), "): ", reply.detail()));
   event.term = Term(reply.term());
   event.holds = HoldsFrom(reply.holds());
+  event.started_again = reply.instance() != peer_instance_;
   event.lineage = wire::LineageFrom(reply.lineage());
   Handle(std::move(event)).IgnoreError();
   RetryConnect();

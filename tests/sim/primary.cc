@@ -106,6 +106,12 @@ class Primary::Stream final : public wire::LinkListener,
         ->SendControl(absl::ZeroDuration(), codec::FrameKind::kGoodbye, term_, EpochId(), goodbye)
         .IgnoreError();
   }
+  void Offer(EpochId last, const v1::HandOver& hand_over) {
+    if (link_ == nullptr) return;
+    offered_ = true;
+    frames_->SendControl(absl::ZeroDuration(), codec::FrameKind::kHandOver, term_, last, hand_over)
+        .IgnoreError();
+  }
   void CloseSession(const absl::Status& why) {
     CancelFullSync();
     if (link_ != nullptr) link_->Close(why);
@@ -215,7 +221,8 @@ class Primary::Stream final : public wire::LinkListener,
       return Tell([reply = *reply_](PrimaryListener& to) { to.OnStreamRefused(reply); });
     }
     accepted_told_ = true;
-    Tell([term = term_](PrimaryListener& to) { to.OnStreamAccepted(term); });
+    Tell(
+        [term = term_, reply = *reply_](PrimaryListener& to) { to.OnStreamAccepted(term, reply); });
     if (closed_) TellClosed();
   }
   void TellClosed() {
@@ -233,6 +240,13 @@ class Primary::Stream final : public wire::LinkListener,
         return OnAck(frame.term, frame.epoch);
       case codec::FrameKind::kHeartbeat:
         return absl::OkStatus();
+      case codec::FrameKind::kHandOverRefusal: {
+        if (!std::exchange(offered_, false)) return Unexpected(frame);
+        v1::HandOverRefusal refusal;
+        ROMULUS_RETURN_IF_ERROR(codec::ParseBody(frame, &refusal));
+        Tell([detail = refusal.detail()](PrimaryListener& to) { to.OnHandOverRefused(detail); });
+        return absl::OkStatus();
+      }
       default:
         return Unexpected(frame);
     }
@@ -338,6 +352,7 @@ class Primary::Stream final : public wire::LinkListener,
   bool accepted_ = false;
   bool accepted_told_ = false;
   bool over_ = false;
+  bool offered_ = false;  // a hand-over that was not refused
   std::optional<v1::HelloReply> reply_;
   std::optional<absl::Status> closed_;
   wire::FullSync* sync_ = nullptr;
@@ -384,6 +399,11 @@ void Primary::StopEpochs(const std::shared_ptr<Host>& host) {
 void Primary::AskUnprotect() {
   if (stream_ == nullptr) return;
   worker_.Post([stream = stream_] { stream->Say(v1::Goodbye::REASON_UNPROTECT, "asked"); });
+}
+
+void Primary::OfferHandOver(EpochId last, const v1::HandOver& hand_over) {
+  if (stream_ == nullptr) return;
+  worker_.Post([stream = stream_, last, hand_over] { stream->Offer(last, hand_over); });
 }
 
 void Primary::Close(std::optional<Farewell> farewell, const absl::Status& why) {

@@ -22,12 +22,13 @@ namespace romulus::sim {
 class PrimaryListener {
  public:
   virtual ~PrimaryListener() = default;
-  virtual void OnStreamAccepted(Term stream_term) = 0;
+  virtual void OnStreamAccepted(Term stream_term, const v1::HelloReply& reply) = 0;
   virtual void OnStreamRefused(const v1::HelloReply& reply) = 0;
   virtual void OnConnectFailed(const absl::Status& why) = 0;
   virtual void OnSyncDone(Term term) = 0;
   virtual void OnAcked(Term term, EpochId epoch) = 0;
   virtual void OnPrimaryGoodbye(const v1::Goodbye& goodbye) = 0;
+  virtual void OnHandOverRefused(const std::string& detail) = 0;
   virtual void OnStreamClosed(const absl::Status& why) = 0;
 };
 
@@ -56,6 +57,7 @@ class Primary {
   void StartSync(std::shared_ptr<Host> host, Term term);
   void StopEpochs(const std::shared_ptr<Host>& host);
   void AskUnprotect();
+  void OfferHandOver(EpochId last, const v1::HandOver& hand_over);
   struct Farewell {
     v1::Goodbye::Reason reason;
     std::string detail;

@@ -76,6 +76,11 @@ class Secondary::Inbound final : public replica::HelloPolicy,
       }
     });
   }
+  void OnHandOver(const replica::EpochKey& last, const v1::HandOver&) override {
+    Post([last](Inbound& self) {
+      if (self.Counts()) self.owner_->parts_.listener->OnHandOver(last.term, last.epoch);
+    });
+  }
   void OnGoodbye(const v1::Goodbye& goodbye) override {
     Post([goodbye](Inbound& self) {
       if (self.Counts()) self.owner_->parts_.listener->OnSecondaryGoodbye(goodbye);
@@ -180,7 +185,9 @@ v1::HelloReply Secondary::Judge(const v1::Hello& hello) const {
   judge.newest_term = facts_.newest_term;
   judge.holds = facts_.holds;
   judge.lineage = facts_.lineage;
-  return wire::EvaluateHello(hello, judge);
+  v1::HelloReply reply = wire::EvaluateHello(hello, judge);
+  reply.set_instance(facts_.instance);
+  return reply;
 }
 
 void Secondary::Promote(Term term) {
@@ -207,6 +214,11 @@ absl::StatusOr<PromotedGuest> Secondary::PromoteOnWorker(Term term) {
   ROMULUS_ASSIGN_OR_RETURN(promoted.promotion, failover::Promote(*parts_.clock, 0, seal, guest));
   promoted.host = std::move(prepared_);
   return promoted;
+}
+
+void Secondary::RefuseHandOver(const std::string& detail) {
+  if (current_ == nullptr) return;
+  heartbeats_.Post([stream = current_, detail] { stream->session().RefuseHandOver(detail); });
 }
 
 void Secondary::CloseStream(std::optional<v1::Goodbye::Reason> reason, Term term,

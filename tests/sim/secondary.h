@@ -29,6 +29,7 @@ struct HelloFacts {
   Term newest_term;
   v1::Holds holds = v1::HOLDS_NOTHING;
   Lineage lineage;
+  uint64_t instance = 0;
 };
 
 struct PromotedGuest {
@@ -42,6 +43,7 @@ class SecondaryListener {
   virtual ~SecondaryListener() = default;
   virtual void OnHello(const v1::Hello& hello, const v1::HelloReply& reply) = 0;
   virtual void OnCommitted(Term term, EpochId epoch) = 0;
+  virtual void OnHandOver(Term term, EpochId epoch) = 0;
   virtual void OnSecondaryGoodbye(const v1::Goodbye& goodbye) = 0;
   virtual void OnInboundClosed(const absl::Status& why) = 0;
   virtual void OnPromotion(absl::StatusOr<PromotedGuest> promoted, bool replica_intact) = 0;
@@ -73,6 +75,7 @@ class Secondary {
   void SetFacts(HelloFacts facts) { facts_ = std::move(facts); }
   void NewReplica();
   void Promote(Term term);
+  void RefuseHandOver(const std::string& detail);
   void CloseStream(std::optional<v1::Goodbye::Reason> reason, Term term, const std::string& detail);
   // Its disks are slow: what comes lies unread, and this node knows why.
   void SlowDisk(uint64_t until_ns) { slow_disk_until_ns_ = until_ns; }

@@ -41,6 +41,8 @@ void Print(const Tally& tally) {
       "seen, %lu said again; %lu protected at the end\n",
       tally.epochs_cut, tally.epochs_acked, tally.epochs_aborted, tally.parts_shipped,
       tally.console_bytes, tally.said_again, tally.protected_at_end);
+  std::printf("switchovers: %lu done, %lu refused, %lu unanswered\n", tally.switchovers_done,
+              tally.switchovers_refused, tally.switchovers_unsure);
   std::printf("claims: %lu yes, %lu no, %lu silent, %lu errors; %lu promotions forgotten\n",
               tally.claims[0], tally.claims[1], tally.claims[2], tally.claims[3], tally.forgotten);
   std::printf("faults:");

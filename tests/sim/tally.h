@@ -35,6 +35,7 @@ enum class Fault : uint8_t {
   kOpUnprotectForced,
   kOpProtect,
   kOpPause,
+  kOpSwitchover,
   kSigterm,
   kGuestEnds,
   kArbiterMinority,  // one member is down, or out of one node's reach
@@ -66,6 +67,7 @@ inline constexpr std::array<absl::string_view, kFaultCount> kFaultNames = {"proc
                                                                            "op_unprotect_forced",
                                                                            "op_protect",
                                                                            "op_pause",
+                                                                           "op_switchover",
                                                                            "sigterm",
                                                                            "guest_ends",
                                                                            "arbiter_minority",
@@ -88,6 +90,9 @@ struct Tally {
   uint64_t console_bytes = 0;  // seen by the client
   uint64_t said_again = 0;
   uint64_t protected_at_end = 0;
+  uint64_t switchovers_done = 0;
+  uint64_t switchovers_refused = 0;
+  uint64_t switchovers_unsure = 0;
   uint64_t forgotten = 0;  // promotions that nobody remembers: World::Kill
   std::array<uint64_t, failover::kVerdictCount> claims{};  // by verdict
 

@@ -16,6 +16,7 @@ inline constexpr uint64_t kReconnectMinNs = 10 * kMillisecond;
 inline constexpr uint64_t kReconnectMaxNs = 100 * kMillisecond;
 inline constexpr uint64_t kUnprotectTimeoutNs = 200 * kMillisecond;
 inline constexpr uint64_t kFlushTimeoutNs = 250 * kMillisecond;
+inline constexpr uint64_t kHandOverLateNs = 200 * kMillisecond;
 inline constexpr uint64_t kArbiterTimeoutNs = 80 * kMillisecond;
 inline constexpr uint64_t kAskMinNs = 10 * kMillisecond;
 inline constexpr uint64_t kAskMaxNs = 120 * kMillisecond;

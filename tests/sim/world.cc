@@ -125,6 +125,7 @@ void World::Start(int index, bool as_primary, bool as_told) {
   parts.index = index;
   parts.start_as_primary = as_primary;
   parts.life = as_primary ? ++lives_ : 0;
+  parts.instance = ++instances_;
   parts.policy = PolicyOf(index);
   if (rules_ == Rules::kArbiter) {
     parts.quorum = &quorum_;
@@ -305,6 +306,10 @@ void World::DoOperator(Fault fault, int index) {
       return say(EventKind::kOpUnprotect, true, other_is_dead);
     case Fault::kOpProtect:
       return say(EventKind::kOpProtect, false, true);
+    case Fault::kOpSwitchover:
+      // Whoever is the primary.
+      if (!Runs(index) && Runs(1 - index)) return DoOperator(fault, 1 - index);
+      return say(EventKind::kOpSwitchover, false, true);
     case Fault::kOpPause:
       say(EventKind::kOpPause, false, true);
       return scheduler_.After(scheduler_.Pick(200 * kMillisecond), [this, index] {
@@ -343,6 +348,11 @@ void World::Repair() {
     if (state.role == Role::kPrimary) {
       if (!state.protect_wanted) node->Operator(EventKind::kOpProtect);
       if (state.paused) node->Operator(EventKind::kOpResume);
+      // Without an arbiter nobody but an operator knows what became of who died in a switchover.
+      const bool unsure = state.hand_over == failover::HandOver::kUnsure && !state.claim;
+      if (unsure && rules_ != Rules::kArbiter && !Runs(1 - index) && !Holds(1 - index)) {
+        node->Operator(EventKind::kOpUnprotect, /*force=*/true);
+      }
       continue;
     }
     if (Runs(1 - index)) continue;

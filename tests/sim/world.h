@@ -74,6 +74,7 @@ class World {
   Rules rules_ = Rules::kAutomatic;
   bool careless_ = false;  // the operator uses force without looking
   uint64_t lives_ = 0;
+  uint64_t instances_ = 0;
   std::array<std::unique_ptr<HostClock>, 2> clocks_;
   std::array<std::unique_ptr<Node>, 2> nodes_;
   std::vector<std::unique_ptr<Node>> graves_;

@@ -190,6 +190,18 @@ TEST_F(CheckpointLoopTest, NothingIsCutAfterTheLastFlush) {
   EXPECT_EQ(loop_->last_acked(), *last);
 }
 
+TEST_F(CheckpointLoopTest, TheLastFlushNeedNotHaveBeenTheLast) {
+  Build(1000, 4);
+  Protect();
+  EXPECT_TRUE(absl::IsDeadlineExceeded(loop_->FlushLast(absl::Milliseconds(1)).status()));
+  sink_.AwaitSubmitted(1);
+  loop_->OnAcked(sink_.TakeSubmitted()[0].epoch);
+  loop_->GoOn();
+  loop_->Request();
+  sink_.AwaitSubmitted(1);
+  EXPECT_EQ(sink_.TakeSubmitted()[0].epoch, EpochId(3));
+}
+
 TEST_F(CheckpointLoopTest, FailuresAreToldAndEndProtectionWhenTheyGoOn) {
   Build(1000, 4);
   Protect();

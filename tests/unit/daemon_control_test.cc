@@ -3,12 +3,14 @@
 #include <gtest/gtest.h>
 #include <stdlib.h>
 
+#include <algorithm>
 #include <atomic>
 #include <filesystem>
 #include <string>
 
 #include "daemon/control_service.h"
 #include "daemon/ctl_format.h"
+#include "daemon/ctl_progress.h"
 #include "romulus/v1/control.grpc.pb.h"
 
 namespace romulus::daemon {
@@ -29,6 +31,12 @@ class FakeBackend : public ControlBackend {
     if (!force) return answer(absl::FailedPreconditionError("nothing to promote: no epoch"));
     v1::FailoverResponse response;
     response.set_epoch(7);
+    answer(response);
+  }
+  void Switchover(uint32_t timeout_ms, Answer<v1::SwitchoverResponse> answer) override {
+    if (timeout_ms != 5000) return answer(absl::FailedPreconditionError("not protected"));
+    v1::SwitchoverResponse response;
+    response.set_new_primary("beta");
     answer(response);
   }
   void Pause(Answer<v1::PauseResponse>) override {}  // never answers
@@ -141,6 +149,59 @@ TEST(Format, DevicesSayWhatTheyDidAndWhatWasDoneToThem) {
   const std::string text = FormatStatus(status);
   EXPECT_THAT(text, HasSubstr("reads 7; faults: avail_index 2; needs a reset\n"));
   EXPECT_THAT(text, ::testing::ContainsRegex("virtio.rng +none"));
+}
+
+TEST(Format, ASwitchoverSaysWhereToAndHowLong) {
+  v1::SwitchoverResponse response;
+  response.set_new_primary("beta");
+  response.set_epoch(7);
+  response.set_from_term(16);
+  response.set_term(65);
+  response.set_pause_ns(12'340'000);
+  EXPECT_EQ(
+      FormatSwitchover(response),
+      "beta runs the guest in term 65, from epoch 7 of term 16; it stood still for 12.3 ms\n");
+  v1::GetStatusResponse status;
+  status.mutable_last_switchover()->set_result("refused");
+  status.mutable_last_switchover()->set_detail("the arbiter is away");
+  EXPECT_THAT(FormatStatus(status), HasSubstr("refused: the arbiter is away"));
+}
+
+TEST(Progress, IsABarOnATerminalAndSeldomLinesElsewhere) {
+  v1::GetStatusResponse status;
+  status.set_mode(v1::MODE_SYNCING);
+  v1::SyncProgress& sync = *status.mutable_sync();
+  sync.set_active(true);
+  sync.set_pages_total(200);
+  sync.set_pages_done(50);
+  EXPECT_EQ(ProgressText(status, 80),
+            "syncing [##########..............................]  25 %, 50 of 200 pages");
+  EXPECT_LE(ProgressText(status, 30).size(), 29u);  // never wraps
+  std::string said;
+  const auto say = [&said](const std::string& text) { said += text; };
+  ProgressPrinter bar(/*terminal_columns=*/80, say);
+  bar.Show(status);
+  bar.Show(status);
+  EXPECT_EQ(said, "\r\x1b[K" + ProgressText(status, 80));
+  bar.End();
+  EXPECT_TRUE(said.ends_with("pages\n"));
+  said.clear();
+  ProgressPrinter lines(/*terminal_columns=*/0, say);
+  for (uint64_t done = 50; done <= 200; ++done) {
+    sync.set_pages_done(done);
+    lines.Show(status);
+  }
+  EXPECT_EQ(std::count(said.begin(), said.end(), '\n'), 9);
+  EXPECT_EQ(said.find('\r'), std::string::npos);
+  // Disks come first, and a sync says nothing of the time when it had no total.
+  sync.set_pages_total(0);
+  sync.set_disk_bytes_total(1 << 20);
+  sync.set_disk_bytes_done(1 << 19);
+  EXPECT_THAT(ProgressText(status, 80), HasSubstr(" 50 %, 512 of 1024 KiB of disks"));
+  status.Clear();
+  status.set_mode(v1::MODE_SOLO);
+  status.set_reason("full sync is not begun");
+  EXPECT_EQ(ProgressText(status, 80), "solo: full sync is not begun");
 }
 
 TEST(Format, EpochsAreAColumnPerPhase) {

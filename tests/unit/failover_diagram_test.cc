@@ -44,7 +44,7 @@ std::string KeyOf(const RoleState& state) {
     key += flag ? '1' : '0';
   }
   return absl::StrCat(key, static_cast<int>(claim.action), static_cast<int>(state.role),
-                      static_cast<int>(state.mode));
+                      static_cast<int>(state.mode), static_cast<int>(state.hand_over));
 }
 
 // What can happen in `state`, as far as it can make a difference.
@@ -77,8 +77,13 @@ std::vector<Event> EventsIn(const RoleState& state) {
       event.lineage = {};
       events.push_back(event);
     }
+    if (kind == EventKind::kHandOver) {
+      event.epoch = state.committed_epoch;
+      event.term = state.term;
+      events.push_back(event);
+    }
     for (int reason = 0;
-         kind == EventKind::kGoodbye && reason <= static_cast<int>(GoodbyeReason::kDisk);
+         kind == EventKind::kGoodbye && reason <= static_cast<int>(GoodbyeReason::kHandOverFailed);
          ++reason) {
       event.goodbye = static_cast<GoodbyeReason>(reason);
       events.push_back(event);

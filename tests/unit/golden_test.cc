@@ -191,6 +191,7 @@ std::vector<Golden> ThisBuild(Model* model) {
   reply.set_max_frame_bytes(4u << 20);
   *reply.add_disks() = Disk(v1::DISK_COPY_ROLE_SYNCING);
   reply.set_holds(v1::HOLDS_REPLICA);
+  reply.set_instance(0x0123456789abcdef);
   reply.mutable_lineage()->set_promoted_term(12);
   reply.mutable_lineage()->set_covers_term(11);
   reply.mutable_lineage()->set_shared_term(10);
@@ -258,6 +259,13 @@ std::vector<Golden> ThisBuild(Model* model) {
   v1::EpochAbort abort;
   abort.set_reason("checkpoint failed");
   add(&down, FrameKind::kEpochAbort, EpochId(2), abort);
+  v1::HandOver hand_over;
+  hand_over.set_console_released(1010);
+  hand_over.set_stood_still_ns(1'500'000);
+  add(&down, FrameKind::kHandOver, EpochId(1), hand_over);
+  v1::HandOverRefusal refusal;
+  refusal.set_detail("not now");
+  add(&up, FrameKind::kHandOverRefusal, EpochId(), refusal);
   v1::Goodbye goodbye;
   goodbye.set_reason(v1::Goodbye::REASON_SHUTDOWN);
   goodbye.set_detail("enough");
@@ -356,7 +364,8 @@ TEST(GoldenTest, AReplicaUnderstandsTheStoredStream) {
   replica::SessionRig rig(4, options);
   for (const Golden& golden : wanted) {
     const bool from_secondary = golden.name == "frame_hello_reply" || golden.name == "frame_ack" ||
-                                golden.name == "frame_disk_hashes";
+                                golden.name == "frame_disk_hashes" ||
+                                golden.name == "frame_hand_over_refusal";
     if (from_secondary || golden.name == "machine_state") continue;
     rig.Feed({ReadStored(golden.name).bytes});
     // The goodbye closes the stream, nothing else does.
@@ -372,8 +381,8 @@ TEST(GoldenTest, AReplicaUnderstandsTheStoredStream) {
   absl::StatusOr<replica::PromotableEpoch> taken = rig.store.TakeForPromotion(kTerm.Next());
   ASSERT_TRUE(taken.ok()) << taken.status();
   EXPECT_EQ(taken->machine, Machine());
-  EXPECT_EQ(taken->console_offset, 1007u);
-  EXPECT_EQ(taken->console_tail, "world\n");
+  EXPECT_EQ(taken->console_offset, 1010u);
+  EXPECT_EQ(taken->console_tail, "ld\n");
 }
 
 TEST(GoldenTest, APrimaryUnderstandsTheStoredAnswers) {

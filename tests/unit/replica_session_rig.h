@@ -85,6 +85,10 @@ class RecordingListener final : public SessionListener {
     sync_complete = complete;
   }
   void OnEpochCommitted(const EpochKey& newest) override { committed.push_back(newest); }
+  void OnHandOver(const EpochKey& last, const v1::HandOver& offer) override {
+    handed_over.push_back(last);
+    hand_over = offer;
+  }
   void OnGoodbye(const v1::Goodbye& g) override { goodbye = g; }
   void OnClosed(const absl::Status& status) override {
     ++closed;
@@ -96,6 +100,8 @@ class RecordingListener final : public SessionListener {
   uint64_t sync_done = 0, sync_total = 0;
   bool sync_complete = false;
   std::vector<EpochKey> committed;
+  std::vector<EpochKey> handed_over;
+  v1::HandOver hand_over;
   v1::Goodbye goodbye;
   int closed = 0;
   absl::Status why;

@@ -327,6 +327,80 @@ TEST(SessionTest, UnprotectIsAnsweredWhenTheReplicaIsGivenUp) {
   EXPECT_TRUE(stopped.store.TakeForPromotion(Term(4)).ok());
 }
 
+TEST(SessionTest, AHandOverIsOfTheNewestEpochAndEndsTheConsolesTail) {
+  ModelPrimary primary;
+  SessionRig rig;
+  Protect(&primary, &rig);
+  const uint64_t end = rig.store.status().console_end;
+  v1::HandOver hand_over;
+  hand_over.set_console_released(end);
+  hand_over.set_stood_still_ns(77);
+  rig.Feed({primary.Control(FrameKind::kHandOver, kTerm, EpochId(1), hand_over)});
+  ASSERT_EQ(rig.listener.handed_over.size(), 1u) << rig.listener.why;
+  EXPECT_EQ(rig.listener.handed_over[0], (EpochKey{kTerm, EpochId(1)}));
+  EXPECT_EQ(rig.listener.hand_over.stood_still_ns(), 77u);
+  const absl::StatusOr<PromotableEpoch> taken = rig.store.TakeForPromotion(Term(4));
+  ASSERT_TRUE(taken.ok());
+  EXPECT_EQ(taken->console_tail, "");
+  EXPECT_EQ(taken->console_offset, end);
+  // The replica is sealed, the guest may not run yet: a heartbeat is no reason to say that it does.
+  rig.Feed({primary.Control(FrameKind::kHeartbeat, kTerm, EpochId(), v1::Heartbeat())});
+  EXPECT_EQ(rig.SentGoodbye().reason(), v1::Goodbye::REASON_UNSPECIFIED);
+  EXPECT_FALSE(rig.link->closed());
+  rig.session->SayGoodbye(v1::Goodbye::REASON_PROMOTED, Term(4), "it runs");
+  EXPECT_EQ(rig.SentGoodbye().reason(), v1::Goodbye::REASON_PROMOTED);
+}
+
+TEST(SessionTest, AfterAHandOverOnlyHeartbeatsAndAGoodbyeMayFollow) {
+  ModelPrimary primary;
+  SessionRig rig;
+  Protect(&primary, &rig);
+  rig.Feed({primary.Control(FrameKind::kHandOver, kTerm, EpochId(1), v1::HandOver())});
+  rig.Feed(primary.RandomEpoch(kTerm, EpochId(2), 3));
+  EXPECT_EQ(rig.FaultCount(Fault::kUnexpected), 1u);
+  EXPECT_EQ(rig.SentGoodbye().reason(), v1::Goodbye::REASON_PROTOCOL);
+  EXPECT_EQ(rig.store.status().newest.epoch, EpochId(1));
+}
+
+TEST(SessionTest, ARefusedHandOverLeavesTheStreamAsItWas) {
+  ModelPrimary primary;
+  SessionRig rig;
+  Protect(&primary, &rig);
+  rig.Feed({primary.Control(FrameKind::kHandOver, kTerm, EpochId(1), v1::HandOver())});
+  rig.session->RefuseHandOver("not now");
+  v1::HandOverRefusal refusal;
+  ASSERT_EQ(rig.Replies().back().kind, FrameKind::kHandOverRefusal);
+  ASSERT_TRUE(refusal.ParseFromString(rig.Replies().back().body));
+  EXPECT_EQ(refusal.detail(), "not now");
+  rig.Feed(primary.RandomEpoch(kTerm, EpochId(2), 3));
+  EXPECT_EQ(rig.LastAck(), EpochId(2)) << rig.listener.why;
+}
+
+TEST(SessionTest, AHandOverOfAnyOtherEpochIsRefused) {
+  for (const auto& [term, epoch] : {std::pair(kTerm, EpochId(2)), std::pair(kTerm, EpochId(0)),
+                                    std::pair(kTerm.Next(), EpochId(1))}) {
+    ModelPrimary primary;
+    SessionRig rig;
+    Protect(&primary, &rig);
+    rig.Feed({primary.Control(FrameKind::kHandOver, term, epoch, v1::HandOver())});
+    EXPECT_TRUE(rig.listener.handed_over.empty());
+    EXPECT_EQ(rig.FaultCount(Fault::kUnexpected), 1u);
+    EXPECT_TRUE(rig.link->closed());
+    EXPECT_TRUE(rig.store.TakeForPromotion(Term(9)).ok());
+  }
+  // Nor before there is one, nor from a secondary.
+  ModelPrimary primary;
+  SessionRig rig;
+  rig.Feed(primary.StartStream(kTerm));
+  rig.Feed({primary.Control(FrameKind::kHandOver, kTerm, EpochId(0), v1::HandOver())});
+  EXPECT_EQ(rig.FaultCount(Fault::kUnexpected), 1u);
+  ModelPrimary other;
+  SessionRig lied_to;
+  Protect(&other, &lied_to);
+  lied_to.Feed({other.Control(FrameKind::kHandOverRefusal, kTerm, EpochId(), v1::Goodbye())});
+  EXPECT_EQ(lied_to.FaultCount(Fault::kUnexpected), 1u);
+}
+
 TEST(SessionTest, TermsOutOfRangeAreRefusedAndCounted) {
   constexpr uint64_t kBeyond = UINT64_MAX - 3;
   const std::vector<std::function<void(v1::Hello&)>> changes = {
@@ -373,7 +447,7 @@ TEST(SessionTest, TermsOutOfRangeAreRefusedAndCounted) {
 TEST(SessionTest, BodiesThatDoNotParseAreCounted) {
   for (const FrameKind kind :
        {FrameKind::kHeartbeat, FrameKind::kSyncBegin, FrameKind::kSyncEnd, FrameKind::kEpochAbort,
-        FrameKind::kEpochCommit, FrameKind::kGoodbye}) {
+        FrameKind::kEpochCommit, FrameKind::kHandOver, FrameKind::kGoodbye}) {
     ModelPrimary primary;
     SessionRig rig;
     Protect(&primary, &rig);

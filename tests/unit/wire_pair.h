@@ -69,6 +69,15 @@ class TestSecondary final : public replica::HelloPolicy, public replica::Session
     absl::MutexLock lock(&mutex);
     newest = key;
   }
+  void OnHandOver(const replica::EpochKey& last, const v1::HandOver&) override {
+    absl::MutexLock lock(&mutex);
+    handed_over = last;
+  }
+  void AwaitHandOver(EpochId last) {
+    absl::MutexLock lock(&mutex);
+    auto there = [this, last] { return handed_over.epoch == last; };
+    ROMULUS_CHECK(mutex.AwaitWithTimeout(absl::Condition(&there), kPatience));
+  }
   void OnGoodbye(const v1::Goodbye& said) override {
     absl::MutexLock lock(&mutex);
     goodbye = said;
@@ -96,6 +105,7 @@ class TestSecondary final : public replica::HelloPolicy, public replica::Session
   HelloJudge judge;
   absl::Mutex mutex;
   replica::EpochKey newest;
+  replica::EpochKey handed_over;
   v1::Goodbye goodbye;
   int closed = 0;
   std::shared_ptr<Link> link;
@@ -112,6 +122,17 @@ class TestPrimaryListener final : public PrimarySessionListener {
   void OnPeerGoodbye(const v1::Goodbye& said) override {
     absl::MutexLock lock(&mutex);
     goodbye = said;
+  }
+  void OnHandOverRefused(const std::string& detail) override {
+    absl::MutexLock lock(&mutex);
+    hand_over_refused = detail;
+  }
+  void AwaitHandOverRefused() {
+    absl::MutexLock lock(&mutex);
+    ROMULUS_CHECK(mutex.AwaitWithTimeout(
+        absl::Condition(
+            +[](std::string* detail) { return !detail->empty(); }, &hand_over_refused),
+        kPatience));
   }
   void OnRefused(codec::FrameFault fault) override {
     absl::MutexLock lock(&mutex);
@@ -135,6 +156,7 @@ class TestPrimaryListener final : public PrimarySessionListener {
     ROMULUS_CHECK(mutex.AwaitWithTimeout(absl::Condition(&enough), kPatience));
   }
   absl::Mutex mutex;
+  std::string hand_over_refused;
   int signs = 0;
   int round_trips = 0;
   v1::Goodbye goodbye;

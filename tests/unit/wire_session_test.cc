@@ -115,6 +115,26 @@ TEST_F(PrimarySessionTest, GoodbyesReachTheOtherSide) {
   StopPump();
 }
 
+TEST_F(PrimarySessionTest, AHandOverIsOfferedRefusedAndOfferedAgain) {
+  ASSERT_TRUE(Connect().ok());
+  StartPump();
+  ASSERT_TRUE(primary_.HandshakeAndSync().ok());
+  primary_.CutEpoch();
+  ASSERT_TRUE(primary_.session->epochs().AwaitAllAcked(kPatience).ok());
+  ASSERT_TRUE(primary_.session->OfferHandOver(EpochId(1), v1::HandOver(), kPatience).ok());
+  secondary_.AwaitHandOver(EpochId(1));
+  secondary_.session->RefuseHandOver("not now");
+  primary_.listener.AwaitHandOverRefused();
+  primary_.CutEpoch();
+  ASSERT_TRUE(primary_.session->epochs().AwaitAllAcked(kPatience).ok());
+  ASSERT_TRUE(primary_.session->OfferHandOver(EpochId(2), v1::HandOver(), kPatience).ok());
+  secondary_.AwaitHandOver(EpochId(2));
+  secondary_.session->SayGoodbye(v1::Goodbye::REASON_PROMOTED, Term(99), "it runs");
+  EXPECT_FALSE(primary_.listener.AwaitClosed().ok());
+  EXPECT_EQ(primary_.listener.goodbye.reason(), v1::Goodbye::REASON_PROMOTED);
+  StopPump();
+}
+
 TEST_F(PrimarySessionTest, ALostLinkEndsSyncEpochsAndWaiters) {
   ASSERT_TRUE(Connect().ok());
   StartPump();
@@ -177,6 +197,10 @@ TEST_F(PrimarySessionTest, ALyingSecondaryIsLeft) {
       [](codec::FrameWriter& w, std::string* m) {
         w.Append(codec::FrameKind::kAck, Term(32), EpochId(0), absl::string_view("\xff\xff"), m);
       },
+      [](codec::FrameWriter& w, std::string* m) {
+        // Of a hand-over that nobody offered.
+        w.Append(codec::FrameKind::kHandOverRefusal, Term(32), EpochId(), v1::HandOverRefusal(), m);
+      },
       [](codec::FrameWriter&, std::string* m) { *m = "garbage"; },
       [](codec::FrameWriter& w, std::string* m) {
         w.Append(codec::FrameKind::kHeartbeat, Term(32), EpochId(), v1::Heartbeat(), m);
@@ -198,9 +222,9 @@ TEST_F(PrimarySessionTest, ALyingSecondaryIsLeft) {
   };
   using codec::FrameFault;
   const std::vector<FrameFault> counted_as = {
-      FrameFault::kNone, FrameFault::kNone,      FrameFault::kNone,      FrameFault::kNone,
-      FrameFault::kNone, FrameFault::kTruncated, FrameFault::kTruncated, FrameFault::kOversize,
-      FrameFault::kNone, FrameFault::kTermRange};
+      FrameFault::kNone,     FrameFault::kNone, FrameFault::kNone,      FrameFault::kNone,
+      FrameFault::kNone,     FrameFault::kNone, FrameFault::kTruncated, FrameFault::kTruncated,
+      FrameFault::kOversize, FrameFault::kNone, FrameFault::kTermRange};
   for (size_t i = 0; i < lies.size(); ++i) {
     TestPrimary primary(8);
     LoopbackNetwork network;
