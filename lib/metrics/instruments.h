@@ -76,7 +76,7 @@ struct Instruments {
   Labelled<prometheus::Counter> failovers;        // detected, operator
   Labelled<prometheus::Counter> arbiter_answers;  // failover::Verdict
   Labelled<prometheus::Counter> beats_refused;
-  Labelled<prometheus::Counter> switchovers;      // SwitchoverResult
+  Labelled<prometheus::Counter> switchovers;  // SwitchoverResult
 
   prometheus::Histogram* pause_seconds;
   Labelled<prometheus::Histogram> phase_seconds;
