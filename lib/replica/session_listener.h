@@ -4,8 +4,10 @@
 #define ROMULUS_REPLICA_SESSION_LISTENER_H_
 
 #include <cstdint>
+#include <vector>
 
 #include "absl/status/status.h"
+#include "replica/audit.h"
 #include "replica/epoch_key.h"
 #include "romulus/v1/replication.pb.h"
 
@@ -21,6 +23,9 @@ class SessionListener {
   virtual void OnSyncProgress(uint64_t pages_done, uint64_t pages_total, bool complete) = 0;
   // Committed, acked and in memory; several epochs of one message are told once, by the newest.
   virtual void OnEpochCommitted(const EpochKey& newest) = 0;
+  // Pages of this replica are not what the primary's were in the epochs that are named. Never
+  // empty.
+  virtual void OnAuditMismatch(const std::vector<AuditMismatch>& pages) { (void)pages; }
   // The primary says why it ends the stream; REASON_GUEST_FINISHED: nothing to promote any more.
   virtual void OnGoodbye(const v1::Goodbye& goodbye) = 0;
   // The last call.

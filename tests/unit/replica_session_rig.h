@@ -85,6 +85,9 @@ class RecordingListener final : public SessionListener {
     sync_complete = complete;
   }
   void OnEpochCommitted(const EpochKey& newest) override { committed.push_back(newest); }
+  void OnAuditMismatch(const std::vector<AuditMismatch>& pages) override {
+    mismatches.insert(mismatches.end(), pages.begin(), pages.end());
+  }
   void OnGoodbye(const v1::Goodbye& g) override { goodbye = g; }
   void OnClosed(const absl::Status& status) override {
     ++closed;
@@ -96,6 +99,7 @@ class RecordingListener final : public SessionListener {
   uint64_t sync_done = 0, sync_total = 0;
   bool sync_complete = false;
   std::vector<EpochKey> committed;
+  std::vector<AuditMismatch> mismatches;
   v1::Goodbye goodbye;
   int closed = 0;
   absl::Status why;
