@@ -261,6 +261,7 @@ v1::GetStatusResponse Node::BuildStatus() const {
   FillGuest(status);
   FillDisks(status);
   FillArbiter(status);
+  FillAudit(status);
   return status;
 }
 
@@ -379,6 +380,7 @@ void Node::UpdateMetrics() {
     metrics_.SetEpoch(0, state.committed_epoch.value());
   }
   if (secondary_ == nullptr) return;
+  UpdateAuditMetrics();
   const replica::ReplicaCounters& replica = secondary_->counters();
   metrics_.SetCommitted(replica.epochs_committed, replica.pages_committed);
   metrics_.SetReceived(replica.message_bytes);

@@ -92,6 +92,9 @@ class Secondary::Inbound final : public replica::HelloPolicy,
       if (self.Counts()) self.owner_->parts_.listener->OnCommitted(key.term, key.epoch);
     });
   }
+  void OnAuditMismatch(const std::vector<replica::AuditMismatch>& pages) override {
+    Tell([pages](SecondaryListener& to) { to.OnReplicaMismatch(pages); });
+  }
   void OnGoodbye(const v1::Goodbye& goodbye) override {
     Tell([goodbye](SecondaryListener& to) { to.OnSecondaryGoodbye(goodbye); });
   }
