@@ -53,6 +53,7 @@ constexpr Range kRanges[] = {
     {"failover", "heartbeat_interval_ms", 1, 60'000},
     {"failover", "heartbeat_timeout_ms", 3, 600'000},
     {"failover", "stall_timeout_ms", 0, 600'000},
+    {"audit", "pass_seconds", 0, 604'800},
     {"limits", "replica_staging_mib", 0, 1'048'576},
     {"limits", "reconnect_min_ms", 1, 600'000},
     {"limits", "reconnect_max_ms", 1, 600'000},
@@ -371,6 +372,9 @@ void CheckConfig(const Config& config, const ConfigOptions& options, const Confi
     const ConfigPlace at = root.Sub(range.message);
     const std::string error = RangeError(range, at.Number(range.field));
     if (!error.empty()) at.Error(range.field, error);
+  }
+  if (config.audit().on_mismatch() == romulus::v1::Audit::ON_MISMATCH_UNSPECIFIED) {
+    root.Sub("audit").Error("on_mismatch", "must be one of the others");
   }
   CheckNodes(config, options, root);
   CheckGuest(config, options, root);

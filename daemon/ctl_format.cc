@@ -43,6 +43,20 @@ std::string Counts(const Map& map) {
   return text.empty() ? "none" : text;
 }
 
+std::string AuditText(const v1::GetStatusResponse& status) {
+  const v1::AuditStatus& audit = status.audit();
+  std::string text =
+      absl::StrCat(audit.pages(), " pages compared, ", audit.mismatches(), " not equal");
+  if (status.role() != v1::ROLE_PRIMARY) return text;
+  absl::StrAppend(&text, "; ", audit.passes(), " passes");
+  if (audit.last_pass_unix_ms() != 0) {
+    absl::StrAppendFormat(&text, ", the last in %.1f s until %s",
+                          static_cast<double>(audit.last_pass_ns()) / 1e9,
+                          When(audit.last_pass_unix_ms()));
+  }
+  return text;
+}
+
 void AddPrimaryRows(const v1::GetStatusResponse& status, TableRows& rows) {
   const v1::Counters& counters = status.counters();
   rows.emplace_back("epochs cut / acked",
@@ -134,6 +148,13 @@ std::string FormatStatus(const v1::GetStatusResponse& status) {
   } else {
     rows.emplace_back("epoch held", absl::StrCat(status.epoch_acked()));
     rows.emplace_back("epochs committed", absl::StrCat(status.counters().epochs_acked()));
+  }
+  if (status.has_audit()) {
+    rows.emplace_back("audit", AuditText(status));
+    if (!status.audit().last_mismatch().empty()) {
+      rows.emplace_back("last mismatch", absl::StrCat(When(status.audit().last_mismatch_unix_ms()),
+                                                      " ", status.audit().last_mismatch()));
+    }
   }
   if (!status.counters().frame_errors().empty()) {
     rows.emplace_back("frame errors", Counts(status.counters().frame_errors()));

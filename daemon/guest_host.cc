@@ -136,6 +136,11 @@ absl::Status GuestHost::Assemble(uint64_t console_offset) {
   parts.clock = options_.clock;
   parts.disk_log = devices_->disk_log();
   parts.outputs = devices_->outputs();
+  if (const uint64_t pass_s = options_.config->audit().pass_seconds(); pass_s != 0) {
+    auditor_ = std::make_unique<epoch::Auditor>(
+        memory_.get(), options_.clock, epoch::AuditOptions{.pass_ns = pass_s * 1'000'000'000});
+    parts.auditor = auditor_.get();
+  }
   epoch::CheckpointLoopOptions loop;
   loop.governor = GovernorFrom(checkpoint);
   loop.max_unacked_epochs = checkpoint.max_unacked_epochs();

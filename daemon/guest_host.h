@@ -24,6 +24,7 @@
 #include "daemon/guest_devices.h"
 #include "daemon/serial_guest.h"
 #include "devices/sinks.h"
+#include "epoch/auditor.h"
 #include "epoch/checkpoint_loop.h"
 #include "epoch/output_gate.h"
 #include "epoch/staging_pool.h"
@@ -110,6 +111,8 @@ class GuestHost final : public devices::ConsoleSink,
   epoch::OutputGate& gate() { return *gate_; }
   epoch::CheckpointLoop& loop() { return *loop_; }
   const epoch::StagingPool& staging() const { return *staging_; }
+  // Null: memory is not audited.
+  const epoch::Auditor* auditor() const { return auditor_.get(); }
   const GuestDevices& devices() const { return *devices_; }
   // Null: no disk of the guest is replicated.
   epoch::DiskLog* disk_log() { return devices_->disk_log(); }
@@ -141,6 +144,7 @@ class GuestHost final : public devices::ConsoleSink,
   std::unique_ptr<SerialGuest> guest_;
   std::unique_ptr<tracker::Tracker> tracker_;
   std::unique_ptr<epoch::StagingPool> staging_;
+  std::unique_ptr<epoch::Auditor> auditor_;
   std::unique_ptr<epoch::CheckpointLoop> loop_;
 };
 

@@ -160,6 +160,10 @@ class Node final : private GuestHostListener,
   std::string DiskWaitText() const;
   void TellDiskWait();
   void CloseDisks(bool guest_ran_here);
+  // node_audit.cc: what comparing the two memories has found.
+  void NoteMismatch(size_t pages, EpochId epoch, Gfn gfn, const std::string& then);
+  void FillAudit(romulus::v1::GetStatusResponse& status) const;
+  void UpdateAuditMetrics();
   void UpdateMetrics();
   void UpdateDeviceMetrics();
   void ExportMetrics();
@@ -192,6 +196,7 @@ class Node final : private GuestHostListener,
   void OnSyncProgress(const wire::SyncProgress& progress) override;
   void OnSyncDone(Term term) override;
   void OnAcked(Term term, EpochId epoch) override;
+  void OnAuditMismatch(const wire::AuditReport& report) override;
   void OnPrimaryGoodbye(const romulus::v1::Goodbye& goodbye) override;
   void OnHandOverRefused(const std::string& detail) override;
   void OnStreamClosed(const absl::Status& why) override;
@@ -200,6 +205,7 @@ class Node final : private GuestHostListener,
   void OnHello(const romulus::v1::Hello& hello, const romulus::v1::HelloReply& reply,
                const std::string& peer) override;
   void OnReplicaSync(uint64_t pages_done, uint64_t pages_total, bool complete) override;
+  void OnReplicaMismatch(const std::vector<replica::AuditMismatch>& pages) override;
   void OnCommitted(Term term, EpochId epoch) override;
   void OnHandOver(Term term, EpochId epoch, uint64_t stood_still_ns) override;
   void OnSecondaryGoodbye(const romulus::v1::Goodbye& goodbye) override;
@@ -298,6 +304,9 @@ class Node final : private GuestHostListener,
   uint64_t stands_still_since_ns_ = 0;  // the guest, for a switchover; here or on the old primary
   std::optional<failover::Event> stopped_meanwhile_;  // the guest, by itself, during one
   uint64_t epochs_aborted_ = 0;
+  romulus::v1::AuditStatus audit_;  // the last mismatch
+  uint64_t mismatch_logged_ns_ = 0;
+  uint64_t mismatches_unlogged_ = 0;
 };
 
 }  // namespace romulus::daemon

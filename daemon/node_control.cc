@@ -264,6 +264,7 @@ v1::GetStatusResponse Node::BuildStatus() const {
   FillDisks(status);
   FillArbiter(status);
   FillPaths(status);
+  FillAudit(status);
   return status;
 }
 
@@ -384,6 +385,7 @@ void Node::UpdateMetrics() {
     metrics_.SetEpoch(0, state.committed_epoch.value());
   }
   if (secondary_ == nullptr) return;
+  UpdateAuditMetrics();
   const replica::ReplicaCounters& replica = secondary_->counters();
   metrics_.SetCommitted(replica.epochs_committed, replica.pages_committed);
   metrics_.SetReceived(replica.message_bytes);

@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/status.h"
 #include "daemon/guest_disk_sync.h"
+#include "wire/audit_report.h"
 #include "wire/grpc_link.h"
 
 namespace romulus::daemon {
@@ -70,6 +71,7 @@ class Primary::Stream final : public wire::PrimarySessionListener,
     });
   }
   void OnEpochSent(const wire::EpochSent& sent) override { parts_.records->Sent(sent); }
+  absl::Status OnAudited(const wire::AuditReport& report) override;
   void OnSenderClosed(const absl::Status&) override {}
 
   // SyncSource:
@@ -99,6 +101,8 @@ class Primary::Stream final : public wire::PrimarySessionListener,
   bool live_ = true;  // control loop
   std::atomic<uint64_t> newest_acked_{0};
   std::atomic<bool> ack_told_{false};
+  uint64_t audited_ = 0;  // link thread, as the next: what was reported so far
+  uint64_t mismatched_ = 0;
   std::shared_ptr<GuestHost> host_;  // set on the worker before the first epoch
   std::unique_ptr<RecordingSink> sink_;
   mutable std::mutex mutex_;  // for all below
@@ -166,6 +170,26 @@ absl::Status Primary::Stream::Sync(std::shared_ptr<GuestHost> host, Term term) {
   });
   return host_->loop().BeginCutting(term, memory::PageSet(host_->memory().layout().gfn_end()),
                                     sink_.get());
+}
+
+absl::Status Primary::Stream::OnAudited(const wire::AuditReport& report) {
+  using Audit = romulus::v1::Audit;
+  const uint64_t more =
+      report.mismatched_pages - std::exchange(mismatched_, report.mismatched_pages);
+  parts_.counters->audited_pages.fetch_add(report.audited_pages -
+                                           std::exchange(audited_, report.audited_pages));
+  parts_.counters->audit_mismatches.fetch_add(more);
+  if (more == 0) return absl::OkStatus();
+  Tell([report](PrimaryListener& to) { to.OnAuditMismatch(report); });
+  const Audit::OnMismatch then = parts_.config->audit().on_mismatch();
+  if (then == Audit::ON_MISMATCH_FULL_SYNC) {
+    return absl::DataLossError(
+        absl::StrCat("audit: ", more, " pages of the replica are not the guest's: full sync"));
+  }
+  if (const auto stream = session(); stream != nullptr && then == Audit::ON_MISMATCH_REPAIR) {
+    wire::Repair(report, host_->memory(), stream->epochs());
+  }
+  return absl::OkStatus();
 }
 
 void Primary::Stream::DestroySession() {

@@ -97,6 +97,9 @@ class Secondary::Inbound final : public replica::HelloPolicy,
       to.OnHandOver(last.term, last.epoch, still_ns);
     });
   }
+  void OnAuditMismatch(const std::vector<replica::AuditMismatch>& pages) override {
+    Tell([pages](SecondaryListener& to) { to.OnReplicaMismatch(pages); });
+  }
   void OnGoodbye(const v1::Goodbye& goodbye) override {
     Tell([goodbye](SecondaryListener& to) { to.OnSecondaryGoodbye(goodbye); });
   }

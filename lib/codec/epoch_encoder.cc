@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
 #include "base/status.h"
+#include "codec/audit_records.h"
 #include "google/protobuf/message_lite.h"
 #include "romulus/v1/replication.pb.h"
 
@@ -90,13 +91,16 @@ absl::Status EpochEncoder::RoomForRecord(FrameKind kind, Send send) {
   return absl::OkStatus();
 }
 
+absl::Status EpochEncoder::CheckBody(FrameKind kind, size_t bytes) {
+  if (bytes <= options_.max_body_bytes) return absl::OkStatus();
+  return Broken(absl::ResourceExhaustedError(absl::StrCat(FrameKindName(kind), " frame of ", bytes,
+                                                          " bytes: the peer accepts at most ",
+                                                          options_.max_body_bytes)));
+}
+
 absl::Status EpochEncoder::AppendControl(FrameKind kind,
                                          const google::protobuf::MessageLite& body) {
-  if (const size_t bytes = body.ByteSizeLong(); bytes > options_.max_body_bytes) {
-    return Broken(absl::ResourceExhaustedError(
-        absl::StrCat(FrameKindName(kind), " frame of ", bytes, " bytes: the peer accepts at most ",
-                     options_.max_body_bytes)));
-  }
+  ROMULUS_RETURN_IF_ERROR(CheckBody(kind, body.ByteSizeLong()));
   frames_->Append(kind, term_, epoch_, body, &message_);
   ++stats_.frames;
   return absl::OkStatus();
@@ -173,11 +177,7 @@ absl::Status EpochEncoder::AddSyncFrame(FrameKind kind, absl::string_view body, 
   if (mode_ != Mode::kSyncing) {
     return Broken(absl::FailedPreconditionError("sync frame outside a full sync"));
   }
-  if (body.size() > options_.max_body_bytes) {
-    return Broken(absl::ResourceExhaustedError(
-        absl::StrCat(FrameKindName(kind), " frame of ", body.size(),
-                     " bytes: the peer accepts at most ", options_.max_body_bytes)));
-  }
+  ROMULUS_RETURN_IF_ERROR(CheckBody(kind, body.size()));
   if (zero_run_count_ > 0) {
     ROMULUS_RETURN_IF_ERROR(RoomForRecord(FrameKind::kSyncPages, send));
     FlushZeroRun();
@@ -288,6 +288,21 @@ absl::Status EpochEncoder::AppendDiskWrites(const std::vector<epoch::DiskWrite>&
   return ClosePageFrame(send);
 }
 
+absl::Status EpochEncoder::AppendAudit(const std::vector<epoch::AuditRun>& runs) {
+  if (runs.empty()) return absl::OkStatus();
+  const size_t begin = FrameWriter::Begin(FrameKind::kEpochAudit, term_, epoch_, &message_);
+  AppendAuditRuns(runs, &message_);
+  ROMULUS_RETURN_IF_ERROR(
+      CheckBody(FrameKind::kEpochAudit, message_.size() - begin - kFrameHeaderBytes));
+  frames_->End(begin, &message_);
+  ++stats_.frames;
+  return absl::OkStatus();
+}
+
+void EpochEncoder::ForgetPrevious(const std::vector<Gfn>& gfns) {
+  for (const Gfn gfn : gfns) cache_.Erase(gfn);
+}
+
 absl::Status EpochEncoder::AddPages(Term term, EpochId epoch, const epoch::PageBatch& batch,
                                     Send send) {
   ROMULUS_RETURN_IF_ERROR(CheckEpoch(term, epoch));
@@ -304,6 +319,7 @@ absl::Status EpochEncoder::Finish(const epoch::StagedEpoch& epoch, uint64_t sent
   }
   ROMULUS_RETURN_IF_ERROR(ClosePageFrame(send));
   ROMULUS_RETURN_IF_ERROR(AppendDiskWrites(epoch.disk_writes, send));
+  ROMULUS_RETURN_IF_ERROR(AppendAudit(epoch.audit));
   if (epoch.page_count != epoch_gfns_.size()) {
     return Broken(
         absl::InternalError(absl::StrCat("epoch ", epoch.epoch.value(), " announces ",

@@ -79,13 +79,18 @@ class EpochEncoder {
 
   // Pages of an epoch that is not complete yet (EpochSink::StagePages).
   absl::Status AddPages(Term term, EpochId epoch, const epoch::PageBatch& batch, Send send);
-  // The rest of the epoch, its disk writes and its EpochCommit; a small epoch is one message.
+  // The rest of the epoch, its disk writes, its audit and its EpochCommit; a small epoch is one
+  // message.
   // `console_released`: as of now, at least the epoch's own. Errors: ResourceExhausted if the
   // commit is larger than the peer accepts; whatever `send` returned.
   absl::Status Finish(const epoch::StagedEpoch& epoch, uint64_t sent_monotonic_ns,
                       uint64_t console_released, Send send);
   // Gives the epoch up, whether or not pages of it were added.
   absl::Status Abort(Term term, EpochId epoch, absl::string_view reason, Send send);
+
+  // The secondary's copies of these pages are not what the cache says: they travel whole the next
+  // time.
+  void ForgetPrevious(const std::vector<Gfn>& gfns);
 
   // What was encoded since the last call.
   EncodeStats TakeStats();
@@ -97,6 +102,7 @@ class EpochEncoder {
   absl::Status CheckEpoch(Term term, EpochId epoch);
   absl::Status AppendBatch(const epoch::PageBatch& batch, Send send);
   absl::Status AppendDiskWrites(const std::vector<epoch::DiskWrite>& writes, Send send);
+  absl::Status AppendAudit(const std::vector<epoch::AuditRun>& runs);
   absl::Status AppendDiskPiece(const epoch::DiskWrite& write, uint64_t at, uint64_t size,
                                Send send);
   // Opens a page (or disk) frame if none is open.
@@ -105,6 +111,7 @@ class EpochEncoder {
   absl::Status ClosePageFrame(Send send);
   absl::Status RoomForRecord(FrameKind kind, Send send);
   void FlushZeroRun();
+  absl::Status CheckBody(FrameKind kind, size_t bytes);
   absl::Status AppendControl(FrameKind kind, const google::protobuf::MessageLite& body);
   absl::Status Flush(Send send);
   // The stream is over.

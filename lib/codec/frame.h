@@ -43,8 +43,9 @@ inline constexpr size_t kPageBodyBytes = 256u << 10;
 inline constexpr size_t kDefaultMaxBodyBytes = 4u << 20;
 
 // Numbers are permanent. Bodies: page records (codec/page_encoding.h) for the two *Pages kinds,
-// disk records or hashes (codec/disk_records.h) for EpochDisks, DiskBlocks and DiskHashes, the
-// romulus.v1 message of the same name for the others.
+// disk records or hashes (codec/disk_records.h) for EpochDisks, DiskBlocks and DiskHashes, hashes
+// of pages (codec/audit_records.h) for EpochAudit, the romulus.v1 message of the same name for the
+// others.
 enum class FrameKind : uint8_t {
   kHello = 1,
   kHelloReply = 2,
@@ -65,14 +66,16 @@ enum class FrameKind : uint8_t {
   kDiskSyncEnd = 17,
   kHandOver = 18,
   kHandOverRefusal = 19,
+  kEpochAudit = 20,
 };
-inline constexpr size_t kFrameKindEnd = 20;
+inline constexpr size_t kFrameKindEnd = 21;
 inline constexpr std::array<absl::string_view, kFrameKindEnd> kFrameKindNames = {
     "invalid",      "hello",           "hello_reply", "heartbeat",
     "sync_begin",   "sync_pages",      "sync_end",    "epoch_pages",
     "epoch_commit", "epoch_abort",     "ack",         "goodbye",
     "epoch_disks",  "disk_sync_begin", "disk_blocks", "disk_hash_request",
-    "disk_hashes",  "disk_sync_end",   "hand_over",   "hand_over_refusal"};
+    "disk_hashes",  "disk_sync_end",   "hand_over",   "hand_over_refusal",
+    "epoch_audit"};
 constexpr absl::string_view FrameKindName(FrameKind kind) {
   return static_cast<size_t>(kind) < kFrameKindEnd ? kFrameKindNames[static_cast<size_t>(kind)]
                                                    : kFrameKindNames[0];

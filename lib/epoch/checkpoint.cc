@@ -90,7 +90,9 @@ absl::StatusOr<StagedEpoch> Checkpoint::Run(Term term, EpochId epoch, CutReason 
   {
     // 5. With the pages that the VMM wrote.
     PhaseTimer timer(parts_.clock, times, Phase::kUnion);
-    staged.page_count = parts_.tracker->Union().size();
+    const memory::PageSet& dirty = parts_.tracker->Union();
+    staged.page_count = dirty.size();
+    if (parts_.auditor != nullptr) parts_.auditor->OnHarvest(dirty);
   }
   {
     // 6. Copy pages ...
@@ -127,6 +129,7 @@ absl::StatusOr<StagedEpoch> Checkpoint::Run(Term term, EpochId epoch, CutReason 
     paused->Resume();
   }
   times.pause_ns = parts_.clock->NowNs() - began_ns;
+  if (parts_.auditor != nullptr) staged.audit = parts_.auditor->TakeRuns();
   return staged;
 }
 

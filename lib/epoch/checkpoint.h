@@ -16,6 +16,7 @@
 #include "base/clock.h"
 #include "base/failpoints.h"
 #include "base/types.h"
+#include "epoch/auditor.h"
 #include "epoch/disk_log.h"
 #include "epoch/held_output.h"
 #include "epoch/output_gate.h"
@@ -39,9 +40,10 @@ struct CheckpointParts {
   base::Failpoints* failpoints = nullptr;  // may be null
   DiskLog* disk_log = nullptr;             // may be null: no disks
   std::vector<HeldOutput*> outputs = {};   // beside the gate: cut, undone and released with it
+  Auditor* auditor = nullptr;              // may be null: memory is not audited
 };
 
-// For tests and the audit: called with the guest still paused, all pages copied.
+// For tests: called with the guest still paused, all pages copied.
 using PausedObserver = std::function<void(const StagedEpoch&)>;
 
 class Checkpoint {

@@ -99,6 +99,7 @@ absl::Status CheckpointLoop::BeginCutting(Term term, memory::PageSet remainder, 
   failures_ = 0;
   requested_ = true;
   epoch_began_ns_ = parts_.clock->NowNs();
+  if (parts_.auditor != nullptr) parts_.auditor->BeginStream();
   parts_.gate->BeginStream();
   for (HeldOutput* const output : parts_.outputs) output->BeginStream();
   parts_.staging->Reopen();
@@ -282,12 +283,21 @@ void CheckpointLoop::Work(CutReason reason) {
   mutex_.Unlock();
   if (mode == Mode::kCutting) {
     CutOnce(reason);
+    AuditBehindGuest();
   } else {
     DrainOnce();
   }
   mutex_.Lock();
   busy_ = false;
   changed_.SignalAll();
+}
+
+void CheckpointLoop::AuditBehindGuest() {
+  if (parts_.auditor == nullptr) return;
+  while (parts_.auditor->HashSome()) {
+    absl::MutexLock lock(&mutex_);
+    if (stopping_ || mode_ != Mode::kCutting || flush_waiters_ > 0 || DueLocked()) return;
+  }
 }
 
 void CheckpointLoop::DrainOnce() {

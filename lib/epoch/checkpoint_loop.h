@@ -107,6 +107,8 @@ class CheckpointLoop {
   bool SlotFreeLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void DrainOnce() ABSL_LOCKS_EXCLUDED(mutex_);
   void CutOnce(CutReason reason) ABSL_LOCKS_EXCLUDED(mutex_);
+  // Behind the running guest, for as long as nothing else is to be done.
+  void AuditBehindGuest() ABSL_LOCKS_EXCLUDED(mutex_);
   // With the guest paused: what was asked for until now is being answered; then waits for a slot.
   absl::Status OnPaused() ABSL_LOCKS_EXCLUDED(mutex_);
   absl::StatusOr<EpochId> FlushLocked(absl::Duration timeout, bool is_last)

@@ -11,6 +11,7 @@
 #include "base/types.h"
 #include "epoch/phases.h"
 #include "epoch/staging_pool.h"
+#include "memory/page_hash.h"
 #include "state/machine_state.h"
 
 namespace romulus::epoch {
@@ -50,6 +51,15 @@ struct DiskWrite {
   std::vector<std::byte> data;  // kWrite: size_bytes
 };
 
+// Pages that nobody wrote in an epoch, and what they are: hashes[i] is page `first` + i. For the
+// secondary to compare with what it has (epoch/auditor.h).
+struct AuditRun {
+  Gfn first;
+  std::vector<memory::PageHash128> hashes;
+};
+// Most pages that one epoch names so, and most that an ack reports of.
+inline constexpr size_t kMaxAuditPages = 1024;
+
 struct StagedEpoch {
   Term term;
   EpochId epoch;
@@ -58,6 +68,7 @@ struct StagedEpoch {
   uint64_t page_count = 0;         // of the whole epoch
   state::MachineState machine;
   std::vector<DiskWrite> disk_writes;
+  std::vector<AuditRun> audit;  // ascending
   ConsoleCut console;
   uint64_t console_released = 0;  // stream offset released when the epoch was cut
   PhaseTimes phases;

@@ -120,6 +120,12 @@ Instruments::Instruments(prometheus::Registry& registry, const prometheus::Label
   disk_failures = make.MakeCounter(
       "romulus_disk_failures_total",
       "Replicas that this secondary gave up because its disks failed or were full.");
+  audit_pages = make.MakeCounter("romulus_audit_pages_total",
+                                 "Pages of primary and secondary that were compared.");
+  audit_mismatches = make.MakeCounter("romulus_audit_mismatches_total",
+                                      "Pages among them of which the secondary's was another.");
+  audit_passes =
+      make.MakeCounter("romulus_audit_passes_total", "Whole passes of memory by this primary.");
   arbiter_answers =
       make.Counters("romulus_arbiter_answers_total", "What the arbiter said to this node's claims.",
                     "verdict", {"yes", "no", "silent", "error"});
@@ -167,6 +173,10 @@ Instruments::Instruments(prometheus::Registry& registry, const prometheus::Label
   disk_wait_seconds = make.MakeGauge(
       "romulus_disk_wait_seconds",
       "How long the oldest operation on a disk of this node has been under way; 0: none is.");
+  audit_pass_seconds = make.MakeGauge("romulus_audit_pass_seconds",
+                                      "How long the last whole pass of memory took; 0: none yet.");
+  audit_last_pass_time_seconds = make.MakeGauge("romulus_audit_last_pass_time_seconds",
+                                                "When it ended, in Unix time; 0: none yet.");
   peer_connected =
       make.MakeGauge("romulus_peer_connected", "1 while the stream to the peer is up.");
   path_heard = make.Gauges("romulus_path_heard", "1 while the peer is heard on this path.", "path",

@@ -73,6 +73,9 @@ struct Instruments {
   prometheus::Counter* disk_records_committed;
   prometheus::Counter* disk_bytes_committed;
   prometheus::Counter* disk_failures;
+  prometheus::Counter* audit_pages;
+  prometheus::Counter* audit_mismatches;
+  prometheus::Counter* audit_passes;
   Labelled<prometheus::Counter> failovers;        // detected, operator
   Labelled<prometheus::Counter> arbiter_answers;  // failover::Verdict
   Labelled<prometheus::Counter> beats_refused;
@@ -97,6 +100,8 @@ struct Instruments {
   prometheus::Gauge* disk_sync_bytes_done;
   prometheus::Gauge* disk_log_bytes;
   prometheus::Gauge* disk_wait_seconds;
+  prometheus::Gauge* audit_pass_seconds;
+  prometheus::Gauge* audit_last_pass_time_seconds;
   prometheus::Gauge* peer_connected;
   Labelled<prometheus::Gauge> path_heard;
   Labelled<prometheus::Gauge> path_silence_seconds;

@@ -116,6 +116,16 @@ void Metrics::SetDisksCommitted(uint64_t records, uint64_t bytes, uint64_t failu
   RaiseTo(*impl_->instruments.disk_failures, failures);
 }
 
+void Metrics::SetAudit(uint64_t pages, uint64_t mismatches) {
+  RaiseTo(*impl_->instruments.audit_pages, pages);
+  RaiseTo(*impl_->instruments.audit_mismatches, mismatches);
+}
+void Metrics::SetAuditPasses(uint64_t passes, uint64_t last_pass_ns, uint64_t last_pass_unix_ms) {
+  RaiseTo(*impl_->instruments.audit_passes, passes);
+  impl_->instruments.audit_pass_seconds->Set(Seconds(last_pass_ns));
+  impl_->instruments.audit_last_pass_time_seconds->Set(Number(last_pass_unix_ms) * 1e-3);
+}
+
 void Metrics::SetDevice(size_t device, bool needs_reset, std::span<const uint64_t> faults) {
   Instruments& to = impl_->instruments;
   if (device >= to.device_faults.size()) return;

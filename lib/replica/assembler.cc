@@ -6,6 +6,7 @@
 #include "absl/strings/str_format.h"
 #include "base/bytes.h"
 #include "base/status.h"
+#include "codec/audit_records.h"
 #include "codec/page_encoding.h"
 #include "replica/fault.h"
 #include "romulus/v1/replication.pb.h"
@@ -47,6 +48,8 @@ void Assembler::CloseEpoch() {
   disk_bytes_ = 0;
   disk_staged_bytes_ = 0;
   disk_digest_.Reset();
+  audit_.clear();
+  audit_staged_bytes_ = 0;
 }
 
 void Assembler::Recycle(StagedPages&& spent) {
@@ -154,6 +157,25 @@ absl::Status Assembler::StageDisks(const codec::Frame& frame) {
   return absl::OkStatus();
 }
 
+absl::Status Assembler::AddAudit(const codec::Frame& frame) {
+  absl::Status status = Enter(frame);
+  if (status.ok()) status = StageAudit(frame);
+  if (!status.ok()) Stop();
+  return status;
+}
+
+absl::Status Assembler::StageAudit(const codec::Frame& frame) {
+  if (!audit_.empty()) {
+    return FaultStatus(Fault::kAudit, absl::StrCat(Name(current_), " has a second audit"));
+  }
+  absl::StatusOr<std::vector<epoch::AuditRun>> runs =
+      codec::ParseAuditRuns(frame.body, memory_->layout());
+  if (!runs.ok()) return WithFault(Fault::kAudit, runs.status());
+  audit_ = *std::move(runs);
+  audit_staged_bytes_ = frame.body.size();
+  return CheckCap();
+}
+
 absl::StatusOr<AssembledEpoch> Assembler::Commit(const codec::Frame& frame) {
   absl::Status status = Enter(frame);
   if (!status.ok()) {
@@ -217,6 +239,7 @@ absl::StatusOr<AssembledEpoch> Assembler::Complete(const codec::Frame& frame) {
   staged_ = StagedPages();
   epoch.disk_writes = std::exchange(disk_writes_, {});
   epoch.disk_bytes = disk_bytes_;
+  epoch.audit = std::exchange(audit_, {});
   epoch.machine = *std::move(machine);
   epoch.console_offset = commit.console_offset();
   epoch.console_bytes = std::move(*commit.mutable_console_bytes());

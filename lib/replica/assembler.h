@@ -36,6 +36,7 @@ struct AssembledEpoch {
   StagedPages pages;
   std::vector<epoch::DiskWrite> disk_writes;  // in the order in which they were begun
   uint64_t disk_bytes = 0;                    // written by them
+  std::vector<epoch::AuditRun> audit;         // to be compared once the pages are in memory
   state::MachineState machine;
   uint64_t console_offset = 0;  // of console_bytes[0] in the guest's console stream
   std::string console_bytes;
@@ -53,11 +54,13 @@ class Assembler {
   // A full sync ended: from now on epochs are taken, the first of any number.
   void Start();
 
-  // Frames of kinds EpochPages, EpochDisks, EpochCommit, EpochAbort. Numbers rise by one within a
-  // term; a newer term begins between epochs, with epoch 1. After an abort the number may be used
-  // again or not. An error (with its Fault) means that the stream is over: as after Stop().
+  // Frames of kinds EpochPages, EpochDisks, EpochAudit, EpochCommit, EpochAbort. Numbers rise by
+  // one within a term; a newer term begins between epochs, with epoch 1. After an abort the number
+  // may be used again or not. An error (with its Fault) means that the stream is over: as after
+  // Stop().
   absl::Status AddPages(const codec::Frame& frame);
   absl::Status AddDisks(const codec::Frame& frame);
+  absl::Status AddAudit(const codec::Frame& frame);  // at most one in an epoch
   absl::StatusOr<AssembledEpoch> Commit(const codec::Frame& frame);
   absl::Status Abort(const codec::Frame& frame);
 
@@ -67,13 +70,16 @@ class Assembler {
   void Recycle(StagedPages&& spent);
 
   // What the open epoch costs.
-  uint64_t staged_bytes() const { return staged_.bytes() + disk_staged_bytes_; }
+  uint64_t staged_bytes() const {
+    return staged_.bytes() + disk_staged_bytes_ + audit_staged_bytes_;
+  }
   bool epoch_open() const { return open_; }
 
  private:
   absl::Status Enter(const codec::Frame& frame);
   absl::Status Stage(const codec::Frame& frame);
   absl::Status StageDisks(const codec::Frame& frame);
+  absl::Status StageAudit(const codec::Frame& frame);
   absl::Status CheckCap() const;
   absl::Status CheckDigests(const v1::EpochCommit& commit) const;
   absl::StatusOr<AssembledEpoch> Complete(const codec::Frame& frame);
@@ -97,6 +103,8 @@ class Assembler {
   uint64_t disk_bytes_ = 0;         // that they write
   uint64_t disk_staged_bytes_ = 0;  // that they cost
   codec::DiskDigest disk_digest_;
+  std::vector<epoch::AuditRun> audit_;
+  uint64_t audit_staged_bytes_ = 0;
 };
 
 }  // namespace romulus::replica

@@ -27,12 +27,13 @@ enum class Fault : uint8_t {
   kCap,         // a configured cap would be exceeded
   kSuperseded,  // another stream took over, or the replica was promoted
   kDisks,       // a bad disk record, or one that leaves its disk
+  kAudit,       // hashes of pages that are out of range, too many, or twice in an epoch
   kDiskIo,      // no fault of the primary's: this node's disks cannot take what came
 };
-inline constexpr size_t kFaultCount = 15;
+inline constexpr size_t kFaultCount = 16;
 inline constexpr std::array<absl::string_view, kFaultCount> kFaultNames = {
-    "none",  "framing", "unexpected", "body",    "term", "epoch_order", "pages",
-    "count", "digest",  "machine",    "console", "cap",  "superseded"};
+    "none",   "framing", "unexpected", "body", "term",       "epoch_order", "pages", "count",
+    "digest", "machine", "console",    "cap",  "superseded", "disks",       "audit", "disk_io"};
 constexpr absl::string_view FaultName(Fault fault) {
   return kFaultNames[static_cast<size_t>(fault)];
 }

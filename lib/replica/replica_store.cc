@@ -108,6 +108,7 @@ absl::StatusOr<ReplicaStore::StreamId> ReplicaStore::OpenStream(Term term) {
   disk_sync_ = DiskSync::kNone;
   assembler_.Stop();
   ROMULUS_RETURN_IF_ERROR(ApplyPendingLocked());
+  findings_ = {};
   PublishLocked();
   PublishDisksLocked();
   return stream_;
@@ -322,21 +323,12 @@ absl::Status ReplicaStore::EndSync(StreamId stream, Term term) {
   return absl::OkStatus();
 }
 
-absl::Status ReplicaStore::StagePages(StreamId stream, const codec::Frame& frame) {
+absl::Status ReplicaStore::Stage(StreamId stream, const codec::Frame& frame,
+                                 absl::Status (Assembler::*add)(const codec::Frame&)) {
   StreamLock lock(*this);
   ROMULUS_RETURN_IF_ERROR(CheckStream(stream, frame.term));
   ROMULUS_RETURN_IF_ERROR(ApplyPendingLocked());  // deltas refer to it
-  if (absl::Status status = assembler_.AddPages(frame); !status.ok()) {
-    return Failed(std::move(status));
-  }
-  PublishLocked();
-  return absl::OkStatus();
-}
-
-absl::Status ReplicaStore::StageDisks(StreamId stream, const codec::Frame& frame) {
-  StreamLock lock(*this);
-  ROMULUS_RETURN_IF_ERROR(CheckStream(stream, frame.term));
-  if (absl::Status status = assembler_.AddDisks(frame); !status.ok()) {
+  if (absl::Status status = (assembler_.*add)(frame); !status.ok()) {
     return Failed(std::move(status));
   }
   PublishLocked();
@@ -373,6 +365,7 @@ absl::StatusOr<CommitResult> ReplicaStore::Commit(StreamId stream, const codec::
   result.page_count = epoch->page_count;
   result.disk_records = epoch->disk_writes.size();
   result.disk_bytes = epoch->disk_bytes;
+  result.audit = std::exchange(findings_, {});
   epoch->disk_writes = {};  // the journal has them
   pending_ = *std::move(epoch);
   PublishLocked();
@@ -398,7 +391,12 @@ absl::Status ReplicaStore::ApplyCommitted(StreamId stream) {
 absl::Status ReplicaStore::ApplyPendingLocked() {
   if (!pending_.has_value()) return absl::OkStatus();
   const EpochKey key = pending_->key;
+  const std::vector<epoch::AuditRun> audit = std::move(pending_->audit);
   ApplyMemoryLocked();
+  AuditFindings found = CompareMemory(*memory_, key.epoch, audit);
+  // What it holds is not what was written here: it may be anything.
+  for (const AuditMismatch& page : found.mismatches) touched_.Set(page.gfn);
+  findings_.Add(std::move(found));
   if (disks_ == nullptr) return absl::OkStatus();
   absl::Status applied = disks_->Apply(key);
   return applied.ok() ? applied : DiskFailedLocked(applied);

@@ -40,6 +40,7 @@
 #include "codec/page_encoding.h"
 #include "memory/guest_memory.h"
 #include "replica/assembler.h"
+#include "replica/audit.h"
 #include "replica/console_tail.h"
 #include "replica/disk_replica.h"
 #include "replica/epoch_key.h"
@@ -114,6 +115,7 @@ struct CommitResult {
   uint64_t page_count = 0;
   uint64_t disk_records = 0;
   uint64_t disk_bytes = 0;
+  AuditFindings audit;  // of epochs before this one, on this stream: each is told once
 };
 
 class ReplicaStore {
@@ -142,8 +144,15 @@ class ReplicaStore {
   // Every page of memory must have been named by then, and the disks' part be over. Errors:
   // Fault::kCount.
   absl::Status EndSync(StreamId stream, Term term);
-  absl::Status StagePages(StreamId stream, const codec::Frame& frame);
-  absl::Status StageDisks(StreamId stream, const codec::Frame& frame);
+  absl::Status StagePages(StreamId stream, const codec::Frame& frame) {
+    return Stage(stream, frame, &Assembler::AddPages);
+  }
+  absl::Status StageDisks(StreamId stream, const codec::Frame& frame) {
+    return Stage(stream, frame, &Assembler::AddDisks);
+  }
+  absl::Status StageAudit(StreamId stream, const codec::Frame& frame) {
+    return Stage(stream, frame, &Assembler::AddAudit);
+  }
   // Verifies the epoch and makes it the newest committed one. All or nothing.
   absl::StatusOr<CommitResult> Commit(StreamId stream, const codec::Frame& frame);
   absl::Status Abort(StreamId stream, const codec::Frame& frame);
@@ -185,6 +194,8 @@ class ReplicaStore {
   class StreamLock;
 
   absl::Status CheckStream(StreamId stream, Term term);
+  absl::Status Stage(StreamId stream, const codec::Frame& frame,
+                     absl::Status (Assembler::*add)(const codec::Frame&));
   absl::Status Failed(absl::Status why);
   absl::Status ApplySyncRecords(absl::string_view body);
   absl::Status ApplySyncRecord(const codec::PageRecord& record);
@@ -224,6 +235,7 @@ class ReplicaStore {
   EpochKey given_up_;  // the committed epoch that the full sync under way overwrites
   state::MachineState machine_;
   std::optional<AssembledEpoch> pending_;  // committed, not yet in memory
+  AuditFindings findings_;                 // of this stream, not told yet
   Assembler assembler_;
   ConsoleTail tail_;
   PageBits touched_;  // may hold something else than zeros

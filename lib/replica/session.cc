@@ -116,6 +116,7 @@ absl::Status Session::HandleFrame(const codec::Frame& frame) {
       return HandleDiskSync(frame);
     case codec::FrameKind::kEpochPages:
     case codec::FrameKind::kEpochDisks:
+    case codec::FrameKind::kEpochAudit:
     case codec::FrameKind::kEpochCommit:
     case codec::FrameKind::kEpochAbort:
       return HandleEpoch(frame);
@@ -256,13 +257,17 @@ absl::Status Session::HandleEpoch(const codec::Frame& frame) {
     return absl::OkStatus();
   }
   if (frame.kind == codec::FrameKind::kEpochDisks) return store_->StageDisks(stream_, frame);
+  if (frame.kind == codec::FrameKind::kEpochAudit) return store_->StageAudit(stream_, frame);
   const DiskWork work(&working_on_disk_);
-  ROMULUS_ASSIGN_OR_RETURN(const CommitResult commit, store_->Commit(stream_, frame));
+  ROMULUS_ASSIGN_OR_RETURN(CommitResult commit, store_->Commit(stream_, frame));
   counters_->epochs_committed.fetch_add(1);
   counters_->pages_committed.fetch_add(commit.page_count);
   counters_->disk_records_committed.fetch_add(commit.disk_records);
   counters_->disk_bytes_committed.fetch_add(commit.disk_bytes);
-  ack_ = PendingAck{commit.key, commit.sent_monotonic_ns};  // acks are cumulative
+  if (!ack_) ack_.emplace();  // acks are cumulative
+  ack_->key = commit.key;
+  ack_->echo_monotonic_ns = commit.sent_monotonic_ns;
+  NoteAudit(std::move(commit.audit));
   return absl::OkStatus();
 }
 
@@ -289,6 +294,16 @@ void Session::RefuseHandOver(absl::string_view detail) {
   handed_over_ = false;  // before the primary hears, and goes on
   Send(codec::FrameKind::kHandOverRefusal, Term(term_.load()), EpochId(), refusal, kGoodbyeTimeout)
       .IgnoreError();  // a link that is gone says so itself
+}
+
+void Session::NoteAudit(AuditFindings&& found) {
+  if (found.compared == 0) return;
+  audited_pages_ += found.compared;
+  mismatched_pages_ += found.mismatched;
+  counters_->audited_pages.fetch_add(found.compared);
+  counters_->audit_mismatches.fetch_add(found.mismatched);
+  if (!found.mismatches.empty()) listener_->OnAuditMismatch(found.mismatches);
+  ack_->audit.Add(std::move(found));
 }
 
 absl::Status Session::HandleGoodbye(const codec::Frame& frame) {
@@ -326,6 +341,13 @@ absl::Status Session::AckAndApply() {
   const PendingAck ack = *std::exchange(ack_, std::nullopt);
   v1::Ack body;
   body.set_echo_monotonic_ns(ack.echo_monotonic_ns);
+  body.set_audited_pages(audited_pages_);
+  body.set_mismatched_pages(mismatched_pages_);
+  for (const AuditMismatch& page : ack.audit.mismatches) {
+    v1::AuditMismatch& told = *body.add_mismatches();
+    told.set_gfn(page.gfn.value());
+    told.set_epoch(page.epoch.value());
+  }
   // Acked first, applied second: the primary need not wait for the copying, and a promotion in
   // between completes it. After a promotion the ack could only make the old primary release what
   // the new one says again.

@@ -71,6 +71,7 @@ class Session final : public wire::LinkListener {
   struct PendingAck {
     EpochKey key;
     uint64_t echo_monotonic_ns = 0;
+    AuditFindings audit;
   };
 
   absl::Status HandleFrame(const codec::Frame& frame);
@@ -83,6 +84,7 @@ class Session final : public wire::LinkListener {
   absl::Status HandleEpoch(const codec::Frame& frame);
   absl::Status HandleHandOver(const codec::Frame& frame);
   absl::Status HandleGoodbye(const codec::Frame& frame);
+  void NoteAudit(AuditFindings&& found);
   absl::Status AckAndApply();
   void Refuse(const absl::Status& why);
   void Close(const absl::Status& why);
@@ -106,6 +108,8 @@ class Session final : public wire::LinkListener {
   ReplicaStore::StreamId stream_ = 0;
   bool stream_open_ = false;
   std::optional<PendingAck> ack_;
+  uint64_t audited_pages_ = 0;  // on this stream
+  uint64_t mismatched_pages_ = 0;
 
   std::atomic<uint64_t> term_{0};  // of the stream
   std::atomic<uint64_t> echo_monotonic_ns_{0};

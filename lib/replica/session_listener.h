@@ -4,8 +4,10 @@
 #define ROMULUS_REPLICA_SESSION_LISTENER_H_
 
 #include <cstdint>
+#include <vector>
 
 #include "absl/status/status.h"
+#include "replica/audit.h"
 #include "replica/epoch_key.h"
 #include "romulus/v1/replication.pb.h"
 
@@ -26,6 +28,9 @@ class SessionListener {
   virtual void OnHandOver(const EpochKey& last, const v1::HandOver& hand_over) {
     (void)last, (void)hand_over;
   }
+  // Pages of this replica are not what the primary's were in the epochs that are named. Never
+  // empty.
+  virtual void OnAuditMismatch(const std::vector<AuditMismatch>& pages) { (void)pages; }
   // The primary says why it ends the stream; REASON_GUEST_FINISHED: nothing to promote any more.
   virtual void OnGoodbye(const v1::Goodbye& goodbye) = 0;
   // The last call.

@@ -88,6 +88,21 @@ class EpochSender::Impl {
     work_.Signal();
   }
 
+  absl::Status OnAudited(const AuditReport& report) {
+    absl::MutexLock telling(&listener_mutex_);
+    {
+      absl::MutexLock lock(&mutex_);
+      if (closed_) return why_;
+    }
+    return listener_->OnAudited(report);
+  }
+  // Not by the queue: Abort() looks for its pages at the end of that.
+  void ForgetPrevious(std::vector<Gfn> gfns) {
+    absl::MutexLock lock(&mutex_);
+    forget_.insert(forget_.end(), gfns.begin(), gfns.end());
+  }
+  uint64_t audit_pages_sent() const { return audit_pages_sent_.load(); }
+
   absl::Status Await(absl::Duration timeout, size_t below) {
     absl::MutexLock lock(&mutex_);
     const auto ready = [this, below]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
@@ -174,6 +189,7 @@ class EpochSender::Impl {
  private:
   void Run() {
     std::vector<Item> items;
+    std::vector<Gfn> forget;
     uint64_t next_heartbeat_ns = 0;
     while (true) {
       bool heartbeat = false;
@@ -195,9 +211,10 @@ class EpochSender::Impl {
           queue_.pop_front();
         }
         NoteOpenEpochLocked(items);
+        if (!items.empty()) forget = std::exchange(forget_, {});
       }
       absl::Status sent;
-      if (!items.empty()) sent = SendItems(items);
+      if (!items.empty()) sent = SendItems(items, forget);
       items.clear();
       if (sent.ok() && heartbeat) {
         sent = SendHeartbeat();
@@ -225,12 +242,13 @@ class EpochSender::Impl {
     }
   }
 
-  absl::Status SendItems(std::vector<Item>& items) {
+  absl::Status SendItems(std::vector<Item>& items, const std::vector<Gfn>& forget) {
     std::vector<EpochSent> told;
     uint64_t in_link_ns = 0;
     absl::Status sent = frames_->WithEncoder(
         options_.batch_bytes,
         [&](codec::EpochEncoder& encoder, FrameSender::Send send) -> absl::Status {
+          encoder.ForgetPrevious(forget);
           for (Item& item : items) {
             const uint64_t begin_ns = clock_->NowNs();
             if (Pages* pages = std::get_if<Pages>(&item)) {
@@ -239,6 +257,9 @@ class EpochSender::Impl {
               open_encode_ns_ += clock_->NowNs() - begin_ns;
             } else if (Whole* whole = std::get_if<Whole>(&item)) {
               NoteSent(whole->epoch.epoch, begin_ns);
+              for (const epoch::AuditRun& run : whole->epoch.audit) {
+                audit_pages_sent_ += run.hashes.size();
+              }
               ROMULUS_RETURN_IF_ERROR(encoder.Finish(
                   whole->epoch, begin_ns, console_released_.load(std::memory_order_relaxed), send));
               EpochSent& one = told.emplace_back();
@@ -298,6 +319,7 @@ class EpochSender::Impl {
 
   std::atomic<uint64_t> echo_ns_{0};
   std::atomic<uint64_t> console_released_{0};
+  std::atomic<uint64_t> audit_pages_sent_{0};
   // The sender's thread only.
   uint64_t open_encode_ns_ = 0;
   uint64_t heartbeat_sequence_ = 0;
@@ -308,6 +330,7 @@ class EpochSender::Impl {
   base::CondVar work_;
   base::CondVar acked_or_closed_;
   std::deque<Item> queue_ ABSL_GUARDED_BY(mutex_);
+  std::vector<Gfn> forget_ ABSL_GUARDED_BY(mutex_);  // before what the queue has by then is encoded
   std::deque<Unacked> unacked_ ABSL_GUARDED_BY(mutex_);  // submitted, ascending
   EpochId open_epoch_ ABSL_GUARDED_BY(mutex_);
   EpochId sent_through_ ABSL_GUARDED_BY(mutex_);
@@ -330,6 +353,9 @@ void EpochSender::StagePages(Term term, EpochId epoch, epoch::PageBatch batch) {
 }
 void EpochSender::Submit(epoch::StagedEpoch epoch) { impl_->Push(Whole{std::move(epoch), 0}); }
 void EpochSender::Abort(Term term, EpochId epoch) { impl_->Abort(term, epoch); }
+absl::Status EpochSender::OnAudited(const AuditReport& report) { return impl_->OnAudited(report); }
+void EpochSender::ForgetPrevious(std::vector<Gfn> gfns) { impl_->ForgetPrevious(std::move(gfns)); }
+uint64_t EpochSender::audit_pages_sent() const { return impl_->audit_pages_sent(); }
 absl::Status EpochSender::AwaitRoom(absl::Duration timeout) { return impl_->AwaitRoom(timeout); }
 absl::Status EpochSender::AwaitAllAcked(absl::Duration timeout) { return impl_->Await(timeout, 1); }
 uint64_t EpochSender::unacked_epochs() const { return impl_->unacked_epochs(); }

@@ -11,6 +11,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
@@ -42,6 +43,17 @@ struct EpochSent {
   uint64_t send_ns = 0;        // inside Link::Send
 };
 
+// What the secondary has found in comparing its pages with their hashes (romulus.v1.Ack).
+struct AuditReport {
+  struct Mismatch {
+    EpochId epoch;
+    Gfn gfn;  // in the guest's memory
+  };
+  uint64_t audited_pages = 0;        // on this stream, so far
+  uint64_t mismatched_pages = 0;     // of them
+  std::vector<Mismatch> mismatches;  // of those, what is new; at most epoch::kMaxAuditPages
+};
+
 // Owned by wire. Must not block; may not destroy the sender.
 class AckListener {
  public:
@@ -51,6 +63,12 @@ class AckListener {
   virtual void OnEpochAcked(const EpochAck& ack) = 0;
   // Each epoch once, on the sender's thread, after its last frame went to the link.
   virtual void OnEpochSent(const EpochSent& sent) { (void)sent; }
+  // Whenever more has been compared; on the link's reader thread. An error ends the stream, whose
+  // peer is told why.
+  virtual absl::Status OnAudited(const AuditReport& report) {
+    (void)report;
+    return absl::OkStatus();
+  }
   // The stream is gone; nothing more will be acked. Once, and last; on the sender's thread.
   virtual void OnSenderClosed(const absl::Status& why) = 0;
 };
@@ -72,6 +90,14 @@ class EpochSender final : public epoch::EpochSink {
   void StagePages(Term term, EpochId epoch, epoch::PageBatch batch) override;
   void Submit(epoch::StagedEpoch epoch) override;
   void Abort(Term term, EpochId epoch) override;
+
+  // Tells the listener. Errors: the listener's; why it closed.
+  absl::Status OnAudited(const AuditReport& report);
+  // The secondary's copies of these pages are not what they should be: in every epoch that is
+  // submitted after this call they travel whole.
+  void ForgetPrevious(std::vector<Gfn> gfns);
+  // Pages whose hashes have been sent.
+  uint64_t audit_pages_sent() const;
 
   // Waits until fewer than max_unacked_epochs are on their way. Errors: DeadlineExceeded; why it
   // closed.

@@ -12,6 +12,7 @@
 #include "base/status.h"
 #include "codec/frame.h"
 #include "codec/peer_terms.h"
+#include "wire/audit_report.h"
 #include "wire/frame_sender.h"
 
 namespace romulus::wire {
@@ -190,7 +191,8 @@ class Session final : public PrimarySession, public LinkListener {
       case codec::FrameKind::kAck: {
         v1::Ack ack;
         ROMULUS_RETURN_IF_ERROR(codec::ParseBody(frame, &ack));
-        return sender_.OnAck(frame.term, frame.epoch, ack.staged_bytes());
+        ROMULUS_RETURN_IF_ERROR(sender_.OnAck(frame.term, frame.epoch, ack.staged_bytes()));
+        return HandleAudit(ack);
       }
       case codec::FrameKind::kHeartbeat: {
         v1::Heartbeat heartbeat;
@@ -215,6 +217,15 @@ class Session final : public PrimarySession, public LinkListener {
       default:
         return Unexpected(frame);
     }
+  }
+
+  absl::Status HandleAudit(const v1::Ack& ack) {
+    ROMULUS_ASSIGN_OR_RETURN(
+        AuditReport report,
+        ReadAuditReport(ack, audited_, sender_.audit_pages_sent(), options_.hello.machine.memory));
+    if (report.audited_pages == audited_.audited_pages) return absl::OkStatus();
+    audited_ = std::move(report);
+    return sender_.OnAudited(audited_);
   }
 
   absl::Status HandleReply(const codec::Frame& frame) {
@@ -269,7 +280,7 @@ class Session final : public PrimarySession, public LinkListener {
   void Refuse(const absl::Status& why) {
     over_ = true;
     Say(v1::Goodbye::REASON_PROTOCOL, why.message(), absl::ZeroDuration()).IgnoreError();
-    Close(base::Annotate(why, "the secondary broke the protocol"));
+    Close(absl::IsDataLoss(why) ? why : base::Annotate(why, "the secondary broke the protocol"));
   }
 
   const PrimarySessionOptions options_;
@@ -284,6 +295,7 @@ class Session final : public PrimarySession, public LinkListener {
   codec::FrameReader reader_;
   bool answered_ = false;
   bool accepted_ = false;
+  AuditReport audited_;
   bool over_ = false;  // something was refused: nothing more is looked at
 
   absl::Mutex mutex_;

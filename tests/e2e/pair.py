@@ -49,6 +49,7 @@ tracking {{ mode: MODE_{tracking} }}
 checkpoint {{ {checkpoint} }}
 failover {{ {failover} }}
 limits {{ {limits} }}
+audit {{ {audit} }}
 """
 
 # Each node's images lie in a folder of its own: FOLDER/NODE/NAME.img.
@@ -195,7 +196,7 @@ class Pair:
                  memory_mib=32, tracking="AUTO", kernel=None, initrd="",
                  checkpoint="max_interval_us: 2000 min_interval_us: 500",
                  failover="auto_failover: true heartbeat_interval_ms: 20 heartbeat_timeout_ms: 1000",
-                 devices="", limits="", disks=None):
+                 devices="", limits="", audit="", disks=None):
         """devices: more fields of guest; FOLDER in them is the pair's folder. disks: {name: MiB}; each
         node gets empty images of its own."""
         self.build = pathlib.Path(build).resolve()
@@ -206,7 +207,8 @@ class Pair:
             command_line = f"vcpus={vcpus} {command_line}"
         self.options = dict(command_line=command_line, vcpus=vcpus,
                             memory_mib=memory_mib, tracking=tracking, checkpoint=checkpoint,
-                            failover=failover, initrd=initrd, limits=limits, disks=disks or {},
+                            failover=failover, initrd=initrd, limits=limits, audit=audit,
+                            disks=disks or {},
                             devices=devices.replace("FOLDER", str(self.folder)),
                             kernel=kernel or self.build / "guests/ledger.elf",
                             name="ledger", uuid=str(uuid.uuid4()))

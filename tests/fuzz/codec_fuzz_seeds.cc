@@ -4,6 +4,7 @@
 #include <fstream>
 #include <string>
 
+#include "codec/audit_records.h"
 #include "codec/page_encoding.h"
 #include "fuzz/replica_script.h"
 #include "unit/replica_rig.h"
@@ -55,6 +56,7 @@ int Main(const std::string& fuzzer, const std::string& folder) {
       messages = primary.AbortedEpoch(kTerm, EpochId(epoch), primary.MutateSome(2));
     } else {
       primary.MutateDisks(epoch);
+      primary.audit = {primary.Run(Gfn(epoch), 3), primary.Run(Gfn(100), 2)};
       messages = primary.Epoch(kTerm, EpochId(epoch), primary.MutateSome(3), "console", 0);
     }
     stream.insert(stream.end(), messages.begin(), messages.end());
@@ -69,6 +71,11 @@ int Main(const std::string& fuzzer, const std::string& folder) {
   }
   if (fuzzer == "codec_machine_state_fuzzer") {
     Write(folder, "machine", primary.Machine(EpochId(1)).Serialize());
+  }
+  if (fuzzer == "codec_audit_fuzzer") {
+    std::string body;
+    codec::AppendAuditRuns({primary.Run(Gfn(0), 3), primary.Run(Gfn(1000), 24)}, &body);
+    Write(folder, "audit", body);
   }
   if (fuzzer == "codec_page_fuzzer") {
     std::string body(1, '\0');

@@ -9,6 +9,7 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
+#include "base/check.h"
 #include "memory/guest_memory.h"
 #include "tracker/dirty_source.h"
 #include "vmm/guest.h"
@@ -70,6 +71,16 @@ class FakeGuest final : public vmm::Guest {
     auto span = memory_->WritableSpan(GpaOf(gfn), 1);
     (*span)[0] = value;  // not through Write(): the VMM's log must not see it
     source_->Add(gfn);
+  }
+  // A device writes, which is quiet while the guest is paused: only the VMM's log sees it.
+  void DeviceWrite(Gfn gfn, std::byte value) {
+    absl::MutexLock lock(&mutex_);
+    ROMULUS_CHECK(memory_->WriteObject(GpaOf(gfn), value).ok());
+  }
+  // The guest writes, and the kernel loses it.
+  void TouchUnseen(Gfn gfn, std::byte value) {
+    absl::MutexLock lock(&mutex_);
+    (*memory_->WritableSpan(GpaOf(gfn), 1))[0] = value;
   }
   bool paused() const { return paused_; }
 

@@ -194,6 +194,8 @@ class InProcessReplica {
 
   replica::ReplicaStore& store() { return store_; }
   codec::EncodeStats TakeStats() { return encoder_->TakeStats(); }
+  // Of all epochs but the last.
+  const replica::AuditFindings& findings() const { return findings_; }
 
  private:
   absl::Status Deliver(const std::string& message) {
@@ -214,10 +216,13 @@ class InProcessReplica {
         return store_.EndSync(stream_, frame.term);
       case codec::FrameKind::kEpochPages:
         return store_.StagePages(stream_, frame);
+      case codec::FrameKind::kEpochAudit:
+        return store_.StageAudit(stream_, frame);
       case codec::FrameKind::kEpochAbort:
         return store_.Abort(stream_, frame);
       case codec::FrameKind::kEpochCommit: {
-        ROMULUS_RETURN_IF_ERROR(store_.Commit(stream_, frame).status());
+        ROMULUS_ASSIGN_OR_RETURN(replica::CommitResult commit, store_.Commit(stream_, frame));
+        findings_.Add(std::move(commit.audit));
         return store_.ApplyCommitted(stream_);
       }
       default:
@@ -231,6 +236,7 @@ class InProcessReplica {
   codec::FrameReader reader_;
   std::unique_ptr<codec::EpochEncoder> encoder_;
   replica::ReplicaStore::StreamId stream_ = 0;
+  replica::AuditFindings findings_;
 };
 
 }  // namespace romulus::testing

@@ -93,6 +93,16 @@ TEST_F(ConfigTest, ARingIsAPowerOfTwoInRange) {
               ElementsAre(HasSubstr("6:12: tracking.mode: KVM on this host has no dirty rings")));
 }
 
+TEST_F(ConfigTest, TheAuditIsOnUnlessItIsToldOtherwise) {
+  EXPECT_EQ(romulus::v1::Config().audit().pass_seconds(), 300u);
+  EXPECT_EQ(romulus::v1::Config().audit().on_mismatch(), romulus::v1::Audit::ON_MISMATCH_REPAIR);
+  EXPECT_THAT(Errors(Solo("audit { pass_seconds: 0 }\n")), IsEmpty());
+  EXPECT_THAT(Errors(Solo("audit { pass_seconds: 700000 }\n")),
+              ElementsAre("6:9: audit.pass_seconds: 700000 is out of range: 0 to 604800"));
+  EXPECT_THAT(Errors(Solo("audit { on_mismatch: ON_MISMATCH_UNSPECIFIED }\n")),
+              ElementsAre("6:9: audit.on_mismatch: must be one of the others"));
+}
+
 TEST_F(ConfigTest, ContradictionsNameTheFieldThatIsWritten) {
   EXPECT_THAT(Errors(Solo("tracking { mode: MODE_BITMAP\n ring_entries: 512 }\n")),
               ElementsAre(HasSubstr("7:2: tracking.ring_entries: contradicts mode")));
@@ -440,7 +450,7 @@ TEST(Schema, RangesAreThoseOfTheCheck) {
   for (const char* field :
        {"vcpus", "memory_mib", "ring_entries", "max_dirty_pages", "max_interval_us", "staging_mib",
         "max_unacked_epochs", "held_output_kib", "held_frames_kib", "disk_log_mib",
-        "heartbeat_interval_ms", "stall_timeout_ms", "epoch_records"}) {
+        "heartbeat_interval_ms", "stall_timeout_ms", "pass_seconds", "epoch_records"}) {
     const std::string error = CheckRange(field, uint64_t{1} << 40);
     const std::string range = error.substr(error.find(": ") + 2);
     const size_t declared = schema.find(absl::StrCat(" ", field, " = "));

@@ -23,10 +23,12 @@
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "base/bytes.h"
+#include "codec/audit_records.h"
 #include "codec/disk_records.h"
 #include "codec/frame.h"
 #include "codec/page_digest.h"
 #include "codec/page_encoding.h"
+#include "memory/page_hash.h"
 #include "romulus/v1/replication.pb.h"
 #include "state/machine_state.h"
 #include "unit/replica_session_rig.h"
@@ -235,6 +237,10 @@ std::vector<Golden> ThisBuild(Model* model) {
   add(&down, FrameKind::kEpochPages, EpochId(1), absl::string_view(EpochBody(model, &digest)));
   const std::string disk_body = DiskEpochBody(&model->disk);
   add(&down, FrameKind::kEpochDisks, EpochId(1), absl::string_view(disk_body));
+  epoch::AuditRun run{Gfn(0), {memory::HashPage128(model->bytes(0))}};
+  std::string audit_body;
+  AppendAuditRuns({run, {Gfn(5), {memory::HashPage128(model->bytes(5))}}}, &audit_body);
+  add(&down, FrameKind::kEpochAudit, EpochId(1), absl::string_view(audit_body));
   DiskDigest disk_digest;
   const DiskLayout layout = {{2, kDiskBytes}};
   DiskRecordReader records(disk_body, layout);
@@ -255,6 +261,10 @@ std::vector<Golden> ThisBuild(Model* model) {
   v1::Ack ack;
   ack.set_echo_monotonic_ns(1'000'000'123);
   ack.set_staged_bytes(12345);
+  ack.set_audited_pages(3000);
+  ack.set_mismatched_pages(2);
+  ack.add_mismatches()->set_gfn(5);
+  ack.mutable_mismatches(0)->set_epoch(1);
   add(&up, FrameKind::kAck, EpochId(1), ack);
   v1::EpochAbort abort;
   abort.set_reason("checkpoint failed");
@@ -374,6 +384,7 @@ TEST(GoldenTest, AReplicaUnderstandsTheStoredStream) {
   }
   EXPECT_EQ(rig.listener.goodbye.detail(), "enough");
   EXPECT_EQ(rig.counters.epochs_aborted, 1u);
+  EXPECT_TRUE(rig.listener.mismatches.empty());
   EXPECT_EQ(rig.LastAck(), EpochId(1));
   EXPECT_EQ(disks.disks[0].bytes, model.disk);
   EXPECT_EQ(disks.hashed_blocks, 3u);

@@ -66,6 +66,18 @@ TEST(Metrics, AnEpochIsCountedByReasonAndPhase) {
   EXPECT_EQ(ValueOf(metrics, "romulus_pause_seconds_bucket", "le=\"0.00015\""), "1");
 }
 
+TEST(Metrics, TheAuditTellsWhatItComparedAndWhenItWasRound) {
+  Metrics metrics("vm1", "alpha", TestLabels());
+  metrics.SetAudit(1000, 2);
+  metrics.SetAudit(900, 1);  // of an earlier look
+  metrics.SetAuditPasses(3, 2'500'000'000, 1'700'000'000'500);
+  EXPECT_EQ(ValueOf(metrics, "romulus_audit_pages_total", ""), "1000");
+  EXPECT_EQ(ValueOf(metrics, "romulus_audit_mismatches_total", ""), "2");
+  EXPECT_EQ(ValueOf(metrics, "romulus_audit_passes_total", ""), "3");
+  EXPECT_EQ(ValueOf(metrics, "romulus_audit_pass_seconds", ""), "2.5");
+  EXPECT_EQ(ValueOf(metrics, "romulus_audit_last_pass_time_seconds", ""), "1700000000.5");
+}
+
 TEST(Metrics, EverySeriesCarriesVmAndNode) {
   Metrics metrics("vm1", "alpha", TestLabels());
   std::istringstream lines(metrics.Text());

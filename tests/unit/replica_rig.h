@@ -102,6 +102,16 @@ class ModelPrimary {
     return "";
   }
 
+  // The hashes of pages as they are now.
+  epoch::AuditRun Run(Gfn first, uint64_t count) {
+    epoch::AuditRun run{first, {}};
+    for (uint64_t i = 0; i < count; ++i) {
+      run.hashes.push_back(memory::HashPage128(Bytes(Gfn(first.value() + i))));
+    }
+    return run;
+  }
+  std::vector<epoch::AuditRun> audit;  // of the next epoch
+
   // Changes the page in one of the ways that guests do; may also leave it as it is.
   void Mutate(Gfn gfn) {
     std::byte* bytes = page(gfn);
@@ -248,6 +258,7 @@ class ModelPrimary {
     staged.console.bytes = console;
     console_end_ += console.size();
     staged.disk_writes = std::exchange(disk_writes_, {});
+    staged.audit = std::exchange(audit, {});
     return staged;
   }
 

@@ -89,6 +89,9 @@ class RecordingListener final : public SessionListener {
     handed_over.push_back(last);
     hand_over = offer;
   }
+  void OnAuditMismatch(const std::vector<AuditMismatch>& pages) override {
+    mismatches.insert(mismatches.end(), pages.begin(), pages.end());
+  }
   void OnGoodbye(const v1::Goodbye& g) override { goodbye = g; }
   void OnClosed(const absl::Status& status) override {
     ++closed;
@@ -102,6 +105,7 @@ class RecordingListener final : public SessionListener {
   std::vector<EpochKey> committed;
   std::vector<EpochKey> handed_over;
   v1::HandOver hand_over;
+  std::vector<AuditMismatch> mismatches;
   v1::Goodbye goodbye;
   int closed = 0;
   absl::Status why;

@@ -262,7 +262,7 @@ inline constexpr LoopbackEnd kPrimary = LoopbackEnd::kPrimary;
 inline constexpr LoopbackEnd kSecondary = LoopbackEnd::kSecondary;
 
 // The two, joined in memory.
-class PairTest : public testing::Test {
+class PairTest : public ::testing::Test {
  protected:
   explicit PairTest(const replica::StoreOptions& options = {}) : secondary_(8, options) {}
   ~PairTest() override { StopPump(); }

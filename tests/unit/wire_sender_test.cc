@@ -63,6 +63,49 @@ TEST_F(EpochSenderTest, SendsEpochsInOrderAndGivesStagingBack) {
   EXPECT_EQ(next, 4u);
 }
 
+TEST_F(EpochSenderTest, APageThatIsToBeForgottenTravelsWholeInTheNextEpoch) {
+  const auto submit = [&](uint64_t n) {
+    epoch::StagedEpoch epoch = Epoch(kTerm, n, 1);
+    epoch.batches.push_back(Batch(*pool_, {Gfn(1)}, 'x'));
+    sender_->Submit(std::move(epoch));
+    return acks_.AwaitSent(n).back().encoded.pages;
+  };
+  EXPECT_EQ(submit(1)[static_cast<size_t>(codec::PageEncoding::kRaw)], 1u);
+  EXPECT_EQ(submit(2)[static_cast<size_t>(codec::PageEncoding::kSame)], 1u);
+  sender_->ForgetPrevious({Gfn(1)});
+  EXPECT_EQ(submit(3)[static_cast<size_t>(codec::PageEncoding::kRaw)], 1u);
+  EXPECT_EQ(submit(4)[static_cast<size_t>(codec::PageEncoding::kSame)], 1u);
+}
+
+// An epoch that is given up while a page is to be forgotten is given up whole.
+TEST_F(EpochSenderTest, ForgettingDoesNotComeBetweenThePartsOfAnEpoch) {
+  link_.Block(true);
+  sender_->StagePages(kTerm, EpochId(1), Batch(*pool_, {Gfn(1)}, 1));
+  link_.AwaitBlockedSender();
+  sender_->StagePages(kTerm, EpochId(1), Batch(*pool_, {Gfn(2)}, 1));
+  sender_->ForgetPrevious({Gfn(2)});
+  sender_->StagePages(kTerm, EpochId(1), Batch(*pool_, {Gfn(3)}, 1));
+  sender_->Abort(kTerm, EpochId(1));
+  link_.Block(false);
+  sender_->Submit(Epoch(kTerm, 1, 0));
+  acks_.AwaitSent(1);
+  std::vector<FrameKind> kinds;
+  for (const SeenFrame& frame : link_.Frames()) kinds.push_back(frame.kind);
+  EXPECT_EQ(kinds, (std::vector<FrameKind>{FrameKind::kEpochPages, FrameKind::kEpochAbort,
+                                           FrameKind::kEpochCommit}));
+}
+
+TEST_F(EpochSenderTest, AuditsAreCountedAsTheyLeave) {
+  epoch::StagedEpoch epoch = Epoch(kTerm, 1, 0);
+  epoch.audit = {{Gfn(1), {{1, 2}, {3, 4}}}, {Gfn(9), {{5, 6}}}};
+  sender_->Submit(std::move(epoch));
+  acks_.AwaitSent(1);
+  EXPECT_EQ(sender_->audit_pages_sent(), 3u);
+  EXPECT_EQ(link_.Frames()[0].kind, FrameKind::kEpochAudit);
+  EXPECT_EQ(link_.Frames()[1].kind, FrameKind::kEpochCommit);
+  EXPECT_EQ(link_.messages(), 1u);
+}
+
 TEST_F(EpochSenderTest, AcksAreToldOncePerEpochInOrder) {
   for (uint64_t n = 1; n <= 3; ++n) sender_->Submit(Epoch(kTerm, n, 0));
   acks_.AwaitSent(3);

@@ -219,12 +219,17 @@ TEST_F(PrimarySessionTest, ALyingSecondaryIsLeft) {
       [](codec::FrameWriter& w, std::string* m) {
         w.Append(codec::FrameKind::kHeartbeat, Term(UINT64_MAX), EpochId(), v1::Heartbeat(), m);
       },
+      [](codec::FrameWriter& w, std::string* m) {  // pages that nobody asked it to compare
+        v1::Ack ack;
+        ack.set_audited_pages(5);
+        w.Append(codec::FrameKind::kAck, Term(32), EpochId(), ack, m);
+      },
   };
   using codec::FrameFault;
   const std::vector<FrameFault> counted_as = {
       FrameFault::kNone,     FrameFault::kNone, FrameFault::kNone,      FrameFault::kNone,
       FrameFault::kNone,     FrameFault::kNone, FrameFault::kTruncated, FrameFault::kTruncated,
-      FrameFault::kOversize, FrameFault::kNone, FrameFault::kTermRange};
+      FrameFault::kOversize, FrameFault::kNone, FrameFault::kTermRange, FrameFault::kNone};
   for (size_t i = 0; i < lies.size(); ++i) {
     TestPrimary primary(8);
     LoopbackNetwork network;
