@@ -15,7 +15,7 @@ namespace {
 
 namespace v1 = romulus::v1;
 
-constexpr size_t kBarCells = 40;
+constexpr size_t kBarCells = 36;
 constexpr size_t kUsualColumns = 80;
 
 // Of what is being copied now, disks or memory; in percent, 0 without a total.

@@ -4,6 +4,7 @@
 #include <openssl/evp.h>
 #include <openssl/hmac.h>
 #include <sys/random.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -48,6 +49,8 @@ absl::Status MakeId(const std::string& path) {
   }
   const std::string text =
       absl::StrCat(absl::BytesToHexString({random.data(), random.size()}), "\n");
+  // What systemd's StateDirectory makes, for who runs without it.
+  ::mkdir(std::string(path, 0, path.rfind('/')).c_str(), 0755);
   const std::string fresh = absl::StrCat(path, ".", ::getpid());
   base::UniqueFd file(::open(fresh.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));
   if (!file.valid()) return base::ErrnoStatus(errno, fresh);

@@ -19,6 +19,7 @@ import pair as pairlib
 
 WARM_UP = 5            # cycles before the figures of a process count: pools and arenas fill
 RSS_SLACK_KIB = 8192   # of noise between the first and the last quarter
+POOL_SLACK = 3         # threads of gRPC's pools, and what they poll, come and go
 
 
 class Figures:
@@ -80,7 +81,7 @@ def growth(samples, memory=True):
         return ""
     first, last = samples[:quarter], samples[-quarter:]
     grown = []
-    for name, slack in (("fds", 0), ("threads", 0),
+    for name, slack in (("fds", POOL_SLACK), ("threads", POOL_SLACK),
                         *((("anon_kib", RSS_SLACK_KIB),) if memory else ())):
         # Connections come and go: the least that is held tells what is never given back.
         was, now = (min(getattr(s, name) for s in part) for part in (first, last))

@@ -98,6 +98,7 @@ def main():
     moments = random.Random(arguments.seed)
     failed = 0
     for number in range(arguments.rounds):
+        netns.forget_guests()
         try:
             good, detail = round_of(arguments.build, moments)
         except pairlib.PairError as error:

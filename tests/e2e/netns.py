@@ -50,3 +50,10 @@ def make_switch(nodes):
         ip("tuntap", "add", tap, "mode", "tap")
         ip("link", "set", tap, "master", "br0")
         ip("link", "set", tap, "up")
+
+
+def forget_guests():
+    """Between two guests: the switch has not heard of any. One that is booted, and speaks only when it is spoken to,
+    would wait for the switch to forget at which tap the last one ended (carrier that comes back within a second
+    flushes nothing)."""
+    ip("link", "set", "br0", "type", "bridge", "fdb_flush")

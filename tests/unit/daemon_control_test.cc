@@ -175,7 +175,7 @@ TEST(Progress, IsABarOnATerminalAndSeldomLinesElsewhere) {
   sync.set_pages_total(200);
   sync.set_pages_done(50);
   EXPECT_EQ(ProgressText(status, 80),
-            "syncing [##########..............................]  25 %, 50 of 200 pages");
+            "syncing [#########...........................]  25 %, 50 of 200 pages");
   EXPECT_LE(ProgressText(status, 30).size(), 29u);  // never wraps
   std::string said;
   const auto say = [&said](const std::string& text) { said += text; };

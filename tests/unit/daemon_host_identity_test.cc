@@ -53,7 +53,7 @@ TEST_F(HostIdentityTest, AHostWithoutOneKeepsItsOwn) {
 }
 
 TEST_F(HostIdentityTest, P7_WithoutAnyItSaysWhatToDo) {
-  files_.own_id = folder_.Path("none/host-id");
+  files_.own_id = folder_.Path("none/none/host-id");
   EXPECT_THAT(std::string(HostId(kVm, files_).status().message()),
               AllOf(HasSubstr(files_.machine_id), HasSubstr(files_.own_id),
                     HasSubstr("systemd-machine-id-setup")));

@@ -14,6 +14,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/container/flat_hash_set.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "failover/role_machine.h"
@@ -31,10 +32,12 @@ std::string KeyOf(const RoleState& state) {
       state.term,           state.newest_term,    state.promotion_term, state.confirmed,
       claim.expected,       claim.wanted,         claim.promoted_term,  state.lineage.promoted,
       state.lineage.covers, state.lineage.shared, state.overruled};
-  std::set<Term> order(terms.begin(), terms.end());
+  std::array<Term, terms.size()> order = terms;
+  std::sort(order.begin(), order.end());
+  const auto* const end = std::unique(order.begin(), order.end());
   std::string key;
   for (const Term term : terms) {
-    absl::StrAppend(&key, std::distance(order.begin(), order.find(term)), ",");
+    key += static_cast<char>('a' + (std::lower_bound(order.cbegin(), end, term) - order.cbegin()));
   }
   for (const bool flag :
        {state.guest_running, state.output_open, state.protect_wanted, state.peer_connected,
@@ -46,6 +49,15 @@ std::string KeyOf(const RoleState& state) {
   return absl::StrCat(key, static_cast<int>(claim.action), static_cast<int>(state.role),
                       static_cast<int>(state.mode), static_cast<int>(state.hand_over));
 }
+
+// Nothing but what happened says what becomes of these.
+const std::set<EventKind> kSimple = {
+    EventKind::kLinkClosed,      EventKind::kPeerSilent,       EventKind::kPeerHeard,
+    EventKind::kSecondHeard,     EventKind::kSecondSilent,     EventKind::kStreamBroken,
+    EventKind::kGuestStopped,    EventKind::kProtectionFailed, EventKind::kReplicaLost,
+    EventKind::kOpProtect,       EventKind::kOpSwitchover,     EventKind::kFinalEpochFailed,
+    EventKind::kHandOverRefused, EventKind::kHandOverLate,     EventKind::kUnprotectUnanswered,
+    EventKind::kShutdown};
 
 // What can happen in `state`, as far as it can make a difference.
 std::vector<Event> EventsIn(const RoleState& state) {
@@ -62,6 +74,7 @@ std::vector<Event> EventsIn(const RoleState& state) {
     event.epoch = EpochId(1);
     event.term = state.claim ? state.claim->wanted : state.term;
     events.push_back(event);
+    if (kSimple.contains(kind)) continue;
     event.force = event.intact = event.ours = true;
     event.record.term = newer;
     events.push_back(event);
@@ -100,7 +113,7 @@ using Edges = std::map<std::pair<std::string, std::string>, std::set<std::string
 
 // Adds every way that `policy` has. Returns how many states there are.
 size_t Explore(const Policy& policy, Edges& edges) {
-  std::set<std::string> seen;
+  absl::flat_hash_set<std::string> seen;
   std::deque<RoleState> open;
   const auto take = [&](const std::string& from, const RoleState& before, const Event& event) {
     const RoleState after = Next(policy, before, event).state;

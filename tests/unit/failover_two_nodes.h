@@ -154,9 +154,9 @@ class World {
         if (restarts_ && Chance(12)) return Restart(node);
         return Faults(node);
       case 8:
-        return Drain(node);
-      default:
         return Operator(node);
+      default:
+        return Drain(node);
     }
   }
 
