@@ -314,7 +314,9 @@ void Node::OnPromotion(absl::StatusOr<PromotedGuest> promoted, bool replica_inta
                          {"epoch", promotion.epoch.value()},
                          {"detect_ns", detect_ns},
                          {"activate_ns", promotion.times.total_ns},
+                         {"seal_ns", promotion.times.seal_ns},
                          {"restore_ns", promotion.times.restore_ns},
+                         {"start_ns", promotion.times.start_ns},
                          {"console_offset", promoted->console_offset}});
   for (const std::string& note : host_->machine().restore_notes()) {
     log_.Warning("restore_note", {{"what", note}});

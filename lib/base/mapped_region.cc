@@ -5,6 +5,7 @@
 #include <cerrno>
 #include <utility>
 
+#include "base/check.h"
 #include "base/status.h"
 
 namespace romulus::base {
@@ -39,10 +40,14 @@ absl::StatusOr<MappedRegion> MappedRegion::MapShared(int fd, uint64_t offset_byt
   return MappedRegion(data, size_bytes);
 }
 
-absl::StatusOr<MappedRegion> MappedRegion::MapAnonymous(size_t size_bytes, bool populate) {
-  const int flags = MAP_PRIVATE | MAP_ANONYMOUS | (populate ? MAP_POPULATE : 0);
-  ROMULUS_ASSIGN_OR_RETURN(std::byte * data, Map(size_bytes, flags, -1, 0));
+absl::StatusOr<MappedRegion> MappedRegion::MapAnonymous(size_t size_bytes) {
+  ROMULUS_ASSIGN_OR_RETURN(std::byte * data, Map(size_bytes, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
   return MappedRegion(data, size_bytes);
+}
+
+void MappedRegion::Populate(size_t offset_bytes, size_t size_bytes) const {
+  ROMULUS_CHECK(offset_bytes <= size_bytes_ && size_bytes <= size_bytes_ - offset_bytes);
+  ::madvise(data_ + offset_bytes, size_bytes, MADV_POPULATE_WRITE);
 }
 
 }  // namespace romulus::base

@@ -23,8 +23,12 @@ class MappedRegion {
   // mmap() of `size_bytes` of `fd` at `offset_bytes`, read and write, shared.
   // Errors: errno of mmap.
   static absl::StatusOr<MappedRegion> MapShared(int fd, uint64_t offset_bytes, size_t size_bytes);
-  // Private zeroed memory. `populate` touches every page now.
-  static absl::StatusOr<MappedRegion> MapAnonymous(size_t size_bytes, bool populate);
+  // Private zeroed memory, whose pages come when they are first touched.
+  static absl::StatusOr<MappedRegion> MapAnonymous(size_t size_bytes);
+
+  // Gives pages to this part of it now; others may use it meanwhile. Best effort: what fails here
+  // (Linux before 5.14) comes at the first touch. MADV_POPULATE_WRITE, madvise(2).
+  void Populate(size_t offset_bytes, size_t size_bytes) const;
 
   std::byte* data() const { return data_; }
   size_t size_bytes() const { return size_bytes_; }

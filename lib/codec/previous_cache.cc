@@ -14,7 +14,7 @@ absl::StatusOr<PreviousCache> PreviousCache::Create(Gfn gfn_end, uint64_t cap_by
   base::MappedRegion memory;
   if (capacity > 0) {
     ROMULUS_ASSIGN_OR_RETURN(
-        memory, base::MappedRegion::MapAnonymous(static_cast<size_t>(capacity * kPageSize), false));
+        memory, base::MappedRegion::MapAnonymous(static_cast<size_t>(capacity * kPageSize)));
   }
   return PreviousCache(gfn_end, static_cast<size_t>(capacity), std::move(memory));
 }

@@ -265,6 +265,8 @@ std::optional<CutReason> CheckpointLoop::WaitForWork() {
 }
 
 void CheckpointLoop::ThreadMain() {
+  // Here and not when the pool is made: at a promotion the guest would wait for it.
+  parts_.staging->Populate();
   absl::MutexLock lock(&mutex_);
   while (std::optional<CutReason> reason = WaitForWork()) Work(*reason);
 }

@@ -23,10 +23,8 @@ StagingChunk::~StagingChunk() {
 
 absl::StatusOr<std::unique_ptr<StagingPool>> StagingPool::Create(uint64_t cap_bytes) {
   const uint64_t chunks = std::max<uint64_t>(2, cap_bytes / StagingChunk::kBytes);
-  // Populated now: a page fault inside the pause costs more than the copy it serves.
-  ROMULUS_ASSIGN_OR_RETURN(
-      base::MappedRegion memory,
-      base::MappedRegion::MapAnonymous(chunks * StagingChunk::kBytes, /*populate=*/true));
+  ROMULUS_ASSIGN_OR_RETURN(base::MappedRegion memory,
+                           base::MappedRegion::MapAnonymous(chunks * StagingChunk::kBytes));
   return std::unique_ptr<StagingPool>(new StagingPool(std::move(memory)));
 }
 
@@ -42,6 +40,17 @@ StagingPool::StagingPool(base::MappedRegion memory) : memory_(std::move(memory))
 
 StagingPool::~StagingPool() {
   ROMULUS_CHECK(used_bytes() == 0);  // a chunk outlived its pool
+}
+
+void StagingPool::Populate() {
+  constexpr size_t kStepBytes = 16 * StagingChunk::kBytes;
+  for (size_t at = 0; at < memory_.size_bytes(); at += kStepBytes) {
+    {
+      absl::MutexLock lock(&mutex_);
+      if (closed_) return;
+    }
+    memory_.Populate(at, std::min(kStepBytes, memory_.size_bytes() - at));
+  }
 }
 
 std::optional<StagingChunk> StagingPool::TryAcquire() {

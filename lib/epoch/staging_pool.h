@@ -46,9 +46,14 @@ class StagingChunk {
 
 class StagingPool {
  public:
-  // Rounds down to whole chunks, at least two. Errors: errno of mmap.
+  // Rounds down to whole chunks, at least two. Takes no memory yet. Errors: errno of mmap.
   static absl::StatusOr<std::unique_ptr<StagingPool>> Create(uint64_t cap_bytes);
   ~StagingPool();
+
+  // Gives the pool its memory, so that no page fault falls into a pause: there it costs more than
+  // the copy it serves. Takes its time (some 0.3 ms per MiB); chunks may be taken meanwhile. Ends
+  // early when the pool is closed.
+  void Populate();
 
   // nullopt if the pool is empty right now.
   std::optional<StagingChunk> TryAcquire();

@@ -3,4 +3,5 @@ romulus_test(epoch_test LABEL unit
           ${CMAKE_CURRENT_LIST_DIR}/frame_gate_test.cc
           ${CMAKE_CURRENT_LIST_DIR}/checkpoint_test.cc ${CMAKE_CURRENT_LIST_DIR}/checkpoint_loop_test.cc
           ${CMAKE_CURRENT_LIST_DIR}/disk_log_test.cc
+          ${CMAKE_CURRENT_LIST_DIR}/staging_pool_test.cc
   DEPS romulus_epoch romulus_test_support)
