@@ -20,7 +20,7 @@
 
 namespace romulus::wire {
 
-inline constexpr uint32_t kProtocolVersion = 4;  // 2: disks; 3: lineage; 4: hand-over, audit
+inline constexpr uint32_t kProtocolVersion = 5;  // 2: disks; 3: lineage; 4: hand-over; 5: audit
 
 // One CPUID leaf as the guest sees it.
 struct CpuidLeaf {

@@ -75,7 +75,7 @@ class Audit(unittest.TestCase):
         self.assertIn(then, found["audit"]["last_mismatch"])
         secondary.await_status("the mismatch", lambda s: audit(s, "mismatches") == 1)
         for daemon in (primary, secondary):
-            self.assertIn(f"audit_mismatch pages=1 gfn={QUIET_PAGE:#x}", daemon.log_path.read_text())
+            self.assertRegex(daemon.log_path.read_text(), rf"audit_mismatch .*pages=1 gfn={QUIET_PAGE:#x}")
         return found
 
     def test_a_flipped_bit_is_found_and_repaired(self):
@@ -89,10 +89,10 @@ class Audit(unittest.TestCase):
         self.assertEqual(after["mode"], "MODE_PROTECTED")
         for node in pairlib.NODES:
             self.assertEqual(self.metric(node, "romulus_audit_mismatches_total"), 1)
-            self.assertGt(self.metric(node, "romulus_audit_pages_total"), MEMORY_MIB * 256)
-        self.assertGe(self.metric("alpha", "romulus_audit_passes_total"), 3)
-        self.assertGt(self.metric("alpha", "romulus_audit_pass_seconds"), 0)
-        self.assertGt(self.metric("alpha", "romulus_audit_last_pass_time_seconds"), 1e9)
+            self.assertGreater(self.metric(node, "romulus_audit_pages_total"), MEMORY_MIB * 256)
+        self.assertGreaterEqual(self.metric("alpha", "romulus_audit_passes_total"), 3)
+        self.assertGreater(self.metric("alpha", "romulus_audit_pass_seconds"), 0)
+        self.assertGreater(self.metric("alpha", "romulus_audit_last_pass_time_seconds"), 1e9)
 
     def test_a_flipped_bit_brings_a_full_sync_if_so_configured(self):
         primary, secondary = self.start(
@@ -113,7 +113,7 @@ class Audit(unittest.TestCase):
                                         command_line="workload=uniform pages=1500 report_ms=5")
         after = self.await_passes(primary, ROUNDS)
         self.assertEqual(audit(after, "mismatches"), 0, after["audit"])
-        self.assertGt(audit(after, "pages"), 0)
+        self.assertGreater(audit(after, "pages"), 0)
         self.assertEqual(audit(secondary.status(), "mismatches"), 0)
         said = primary.ctl("status", json_output=False)
         self.assertIn("not equal; ", said)
