@@ -136,6 +136,7 @@ void Step::ArbiterNo(const ArbiterClaim& claim, const std::string& reason) {
   const std::string why =
       absl::StrCat("the arbiter says no: ",
                    Because(absl::StrCat("term ", event_.record.term.value(), " has begun")));
+  if (state_.hand_over == HandOver::kUnsure && !event_.namesake) return HoldOffered(why);
   if (state_.role == Role::kPrimary) {
     // Under a name that is another host's it does not begin anew; `detail` says what to do.
     const absl::string_view next = event_.namesake       ? ""

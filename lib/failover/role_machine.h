@@ -90,7 +90,8 @@ enum class HandOver : uint8_t {
   kOffered,   // primary: the secondary was told to go on from that epoch, and has not answered: it
               //   may run the guest. Secondary: it was told so, and owes the answer
   kUnsure,    // primary: the stream ended before the answer. The guest stands still here until the
-              //   same daemon is heard, the arbiter decides, or an operator forces it
+              //   same daemon is heard, the arbiter decides, the promoted guest is met, or an
+              //   operator forces it
 };
 
 struct RoleState {
@@ -121,7 +122,8 @@ struct RoleState {
   bool withdrawing = false;      // secondary: the claim is not wanted any more
   Term newest_before_claim{};    // newest_term then
   Term confirmed{};              // newest that the arbiter has confirmed to be this node's
-  Term overruled{};              // secondary: in which the arbiter said that another has the guest
+  Term overruled{};              // in which the arbiter said that another has the guest; secondary,
+                                 // or primary while kUnsure
   bool reconnect_later = false;  // after the answer
   // The second path (role_second_path.cc); false and 0 where there is none.
   bool second_heard = false;  // the peer is heard on it

@@ -124,6 +124,8 @@ class Step {
   bool HandingOver();  // whether there is no more to the event
   bool HandingOverGoodbye();
   bool HeardOfAnother();
+  void HoldOffered(absl::string_view why);
+  void MeetWhoWasOffered();
   void GoOn(absl::string_view why);
   void LoseOffered(absl::string_view reason);
   void OfferFailed();

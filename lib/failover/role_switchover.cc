@@ -9,8 +9,10 @@
 //   secondary   kNone -> kOffered, by way of a claim where the arbiter keeps a record -> promoted
 //
 // With a record the promoter moves it as in a failover, so an old primary that hears nothing asks:
-// its claim is answered with yes only if nobody was promoted. A fence command is not asked, by
-// neither: it knows nothing of what ran meanwhile.
+// its claim is answered with yes only if nobody was promoted. A no does not say that the guest ever
+// ran there: the promoter may have died with the record in hand. So the old primary keeps what it
+// has, standing still, until it meets the promoted guest, the record is given back, or an operator
+// decides. A fence command is not asked, by neither: it knows nothing of what ran meanwhile.
 #include "failover/role_step.h"
 
 namespace romulus::failover {
@@ -34,10 +36,6 @@ bool Step::HandingOver() {
     case EventKind::kOpPause:
     case EventKind::kOpResume:
     case EventKind::kOpSwitchover:
-      Refuse(absl::StrCat("a switchover is under way: ", state_.reason));
-      return true;
-    case EventKind::kOpUnprotect:
-      if (event_.force || !state_.peer_connected) return false;
       Refuse(absl::StrCat("a switchover is under way: ", state_.reason));
       return true;
     case EventKind::kFinalEpoch:
@@ -74,9 +72,20 @@ bool Step::HandingOver() {
       return true;
     case EventKind::kGoodbye:
       return !draining && HandingOverGoodbye();
+    case EventKind::kOpUnprotect:
+      if (event_.force) state_.confirmed = std::max(state_.confirmed, state_.overruled);
+      if (event_.force || !state_.peer_connected) return false;
+      Refuse(absl::StrCat("a switchover is under way: ", state_.reason));
+      return true;
     case EventKind::kPeerConnected:
     case EventKind::kPeerRefused:
-      return state_.hand_over == HandOver::kUnsure && HeardOfAnother();
+    case EventKind::kOtherPrimary:
+      if (state_.overruled != Term()) {
+        MeetWhoWasOffered();
+        return true;
+      }
+      return state_.hand_over == HandOver::kUnsure && event_.kind != EventKind::kOtherPrimary &&
+             HeardOfAnother();
     default:
       return false;
   }
@@ -117,6 +126,47 @@ bool Step::HeardOfAnother() {
     Reconnect(/*later=*/true);
   }
   return true;
+}
+
+// The record is the other node's. If the guest runs there its daemon is met, and this one is over.
+void Step::HoldOffered(absl::string_view why) {
+  if (state_.peer_connected) CloseLink(why);
+  state_.peer_connected = false;
+  state_.sync_done = false;
+  state_.overruled = event_.record.term;
+  Enter(
+      Mode::kDegraded,
+      absl::StrCat(why,
+                   "; the other node may have died before the guest ran there: here it stands "
+                   "still at epoch ",
+                   state_.committed_epoch.value(),
+                   ", its output held, until it is met running there (`unprotect --force` goes on "
+                   "here, and ends the other)"));
+  Reconnect(/*later=*/true);
+}
+
+// Whatever else it says, only the guest that was promoted over this one ends this one, and only the
+// record says that none was.
+void Step::MeetWhoWasOffered() {
+  Heard(event_.term);
+  const bool accepted = event_.kind == EventKind::kPeerConnected;
+  const bool guest = event_.kind == EventKind::kOtherPrimary || event_.holds == PeerHolds::kGuest;
+  if (!accepted && JudgeLineages(state_.lineage, event_.lineage) == Newer::kSecond) {
+    if (guest) return Fence(event_.term, "handed over to the other node, where the guest runs");
+  }
+  if (accepted) CloseLink("an operator or the arbiter has to decide first");
+  if (state_.claim) return;
+  if (guest) {
+    state_.reason = absl::StrCat(
+        "the other node runs a guest that does not go on from this one, which stands still at "
+        "epoch ",
+        state_.committed_epoch.value(),
+        ", its output held: stop the one that is not wanted (`unprotect --force` goes on here, and "
+        "ends the other)");
+    return;
+  }
+  HoldAndAsk("the other node, to which the guest was handed over, does not run it");
+  state_.reconnect_later = true;
 }
 
 // As if nothing had been.
@@ -229,7 +279,9 @@ void Step::SettleHandOver() {
     over = over || (state_.hand_over == HandOver::kUnsure && in_step);
     if (over && state_.guest_running && !state_.paused) Do(ActionKind::kResumeGuest);
   }
-  if (over) state_.hand_over = HandOver::kNone;
+  if (!over) return;
+  state_.hand_over = HandOver::kNone;
+  if (state_.role == Role::kPrimary) state_.overruled = Term();
 }
 
 }  // namespace romulus::failover

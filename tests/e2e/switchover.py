@@ -103,8 +103,10 @@ def killed_meanwhile(pair, source, with_record):
                                   and not s["peer"].get("connected"))
             wrong = said_once(here.console(), there.console())[1]
             return wrong, f"{label}: the guest died with its only host"
-        status = survivor.await_status("the loss", lambda s: not s["peer"].get("connected"))
-        if status["mode"] == "MODE_DEGRADED" and not with_record:
+        status = survivor.await_status(
+            "the loss", lambda s: not s["peer"].get("connected")
+            and (s["mode"] != "MODE_DEGRADED" or "stands still" in s["reason"]))
+        if status["mode"] == "MODE_DEGRADED":
             label += ", held"
             if any(there.console()):
                 # It had the guest, and died before it could say so.

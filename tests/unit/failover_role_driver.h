@@ -66,6 +66,15 @@ class Driver {
     event.lineage = lineage;
     return On(event);
   }
+  // The arbiter's, to the open claim; `now` is what its record says.
+  std::vector<ActionKind> Answer(EventKind kind, Term now = Term(), bool ours = false) {
+    Event event{};
+    event.kind = kind;
+    event.term = state().claim ? state().claim->wanted : Term();
+    event.record.term = now;
+    event.ours = ours;
+    return On(event);
+  }
   std::vector<ActionKind> Failover(bool force) {
     Event event{};
     event.kind = K::kOpFailover;

@@ -213,10 +213,85 @@ TEST(SwitchoverTest, WhereARecordDecidesAnUnsurePrimaryAsks) {
       answer.kind = yes ? K::kArbiterYes : K::kArbiterNo;
       answer.term = node.state().claim->wanted;
       answer.record = {.term = Term(129), .holder = "b", .promoted_term = Term(129), .build = ""};
-      EXPECT_THAT(node.On(answer), Contains(yes ? A::kResumeGuest : A::kBeginAnew));
-      EXPECT_EQ(node.mode(), yes ? Mode::kSolo : Mode::kFenced);
+      EXPECT_THAT(node.On(answer), Contains(yes ? A::kResumeGuest : A::kConnect));
+      EXPECT_EQ(node.mode(), yes ? Mode::kSolo : Mode::kDegraded);
     }
   }
+}
+
+// A primary whose offer was not answered, and to whom the arbiter says no: the other node has the
+// record, and may have died before it ran anything.
+void OfferedAndOverruled(Driver& node) {
+  Offer(node);
+  node.On(K::kLinkClosed);
+  const auto actions = node.Answer(K::kArbiterNo, Term(129));
+  EXPECT_THAT(actions, ElementsAre(A::kConnect));
+  EXPECT_TRUE(node.action(A::kConnect).later);
+  EXPECT_EQ(node.mode(), Mode::kDegraded);
+  EXPECT_EQ(node.state().hand_over, HandOver::kUnsure);
+  EXPECT_TRUE(RunsGuest(node.state()));
+  EXPECT_FALSE(node.state().output_open);
+  EXPECT_THAT(node.state().reason, HasSubstr("unprotect --force"));
+}
+
+TEST(SwitchoverTest, OverruledItEndsWhenThePromotedGuestIsMet) {
+  for (const bool refused : {true, false}) {
+    Driver node(Record());
+    OfferedAndOverruled(node);
+    const Lineage over{Term(129), node.state().term, node.state().term};
+    const auto actions = refused ? node.Refused(PeerHolds::kGuest, over, Term(129))
+                                 : node.OtherPrimary(Term(129), over);
+    EXPECT_THAT(actions, Contains(A::kStopGuest));
+    EXPECT_THAT(actions, Contains(A::kBeginAnew));
+    EXPECT_EQ(node.mode(), Mode::kFenced);
+  }
+}
+
+TEST(SwitchoverTest, OverruledItHoldsOnBesideAGuestThatWasBootedAnew) {
+  Driver node(Record());
+  OfferedAndOverruled(node);
+  EXPECT_THAT(node.OtherPrimary(Term(145), Lineage{}), IsEmpty());
+  EXPECT_THAT(node.Refused(PeerHolds::kGuest, Lineage{}, Term(145)), IsEmpty());
+  EXPECT_EQ(node.mode(), Mode::kDegraded);
+  EXPECT_TRUE(RunsGuest(node.state()));
+  EXPECT_THAT(node.state().reason, HasSubstr("stop the one that is not wanted"));
+}
+
+// It gives the record back when it has nothing to run.
+TEST(SwitchoverTest, OverruledItAsksAgainWhenNoGuestIsThere) {
+  for (const EventKind met : {K::kPeerConnected, K::kPeerRefused}) {
+    Driver node(Record());
+    OfferedAndOverruled(node);
+    const auto actions = met == K::kPeerConnected ? node.On(met, node.machine().ProposedTerm())
+                                                  : node.Refused(PeerHolds::kNothing);
+    EXPECT_THAT(actions, Contains(A::kClaim)) << EventName(met);
+    EXPECT_THAT(actions, Not(Contains(A::kStartSync)));
+    EXPECT_FALSE(node.state().peer_connected);
+    EXPECT_THAT(node.Answer(K::kArbiterNo, Term(129)), ElementsAre(A::kConnect));
+    EXPECT_EQ(node.mode(), Mode::kDegraded);
+    node.On(met, node.machine().ProposedTerm());
+    node.Answer(K::kArbiterNo, Term(129), /*ours=*/true);  // given back
+    EXPECT_EQ(node.state().claim->expected, Term(129));
+    EXPECT_THAT(node.Answer(K::kArbiterYes), Contains(A::kResumeGuest));
+    EXPECT_EQ(node.mode(), Mode::kSolo);
+    EXPECT_EQ(node.state().overruled, Term());
+  }
+}
+
+TEST(SwitchoverTest, OverruledAnOperatorsForceGoesOn) {
+  Driver node(Record());
+  OfferedAndOverruled(node);
+  EXPECT_THAT(node.On(K::kOpUnprotect), ElementsAre(A::kRefuse));
+  EXPECT_THAT(node.On(K::kOpResume), ElementsAre(A::kRefuse));
+  Event force{};
+  force.kind = K::kOpUnprotect;
+  force.force = true;
+  const auto actions = node.On(force);
+  EXPECT_THAT(actions, Contains(A::kResumeGuest));
+  EXPECT_THAT(actions, Contains(A::kClaim));
+  EXPECT_EQ(node.state().claim->expected, Term(129));  // so that the other hears that it is over
+  EXPECT_GT(node.state().claim->wanted, Term(129));
+  EXPECT_TRUE(node.state().output_open);
 }
 
 TEST(SwitchoverTest, WithoutARecordALateAnswerIsWaitedFor) {
