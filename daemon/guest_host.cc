@@ -171,6 +171,10 @@ absl::Status GuestHost::SetDirtyLogging(bool enabled) { return guest_->SetDirtyL
 
 absl::Status GuestHost::SetPausedByOperator(bool paused) {
   operator_paused_ = paused;
+  if (epoch::DiskLog* const log = devices_->disk_log(); log != nullptr) {
+    // Else requests that it left in a queue would be done after its last epoch.
+    paused ? log->Close() : log->Open();
+  }
   if (!paused) {
     machine_->WakeThrottled();
     return absl::OkStatus();

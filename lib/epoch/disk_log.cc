@@ -183,6 +183,22 @@ uint64_t DiskLog::failed_writes() const {
   return failed_writes_;
 }
 
+void DiskLog::Close() {
+  absl::MutexLock lock(&mutex_);
+  closed_ = true;
+  UpdateFullLocked();  // nobody is called: there is no room, and no epoch would make some
+}
+
+void DiskLog::Open() {
+  std::vector<std::function<void()>> calls;
+  {
+    absl::MutexLock lock(&mutex_);
+    closed_ = false;
+    calls = UpdateFullLocked();
+  }
+  CallAll(calls);
+}
+
 void DiskLog::SetOnFull(std::function<void()> callback) { on_full_ = std::move(callback); }
 
 void DiskLog::WhenRoom(std::function<void()> ready) {
@@ -290,10 +306,10 @@ void DiskLog::AppendLocked(DiskWrite write) {
 }
 
 std::vector<std::function<void()>> DiskLog::UpdateFullLocked() {
-  const bool full = held_bytes_ >= options_.cap_bytes;
+  const bool full = closed_ || held_bytes_ >= options_.cap_bytes;
   if (full_.exchange(full, std::memory_order_acq_rel) == full) return {};
   if (!full) return std::exchange(waiting_for_room_, {});
-  if (!on_full_) return {};
+  if (!on_full_ || closed_) return {};
   return {on_full_};
 }
 

@@ -94,7 +94,12 @@ class DiskLog {
   uint64_t held_bytes() const;
   uint64_t cap_bytes() const { return options_.cap_bytes; }
   uint64_t failed_writes() const;
-  // Told when Full() turns true, for the governor: cut soon. Must not block. Set before use.
+  // The guest is made to stand still: as if it were full, in any mode, until it is opened again.
+  // What was submitted before belongs to the epoch that is cut next; the rest stays in the devices'
+  // queues.
+  void Close();
+  void Open();
+  // Told when the cap is reached, for the governor: cut soon. Must not block. Set before use.
   void SetOnFull(std::function<void()> callback);
   // Calls `ready` once, when it is not full: from whatever thread made it so, perhaps from within.
   void WhenRoom(std::function<void()> ready);
@@ -153,6 +158,7 @@ class DiskLog {
   uint64_t unlogged_ ABSL_GUARDED_BY(mutex_) = 0;  // and that are not
   uint64_t failed_writes_ ABSL_GUARDED_BY(mutex_) = 0;
   std::vector<std::function<void()>> waiting_for_room_ ABSL_GUARDED_BY(mutex_);
+  bool closed_ ABSL_GUARDED_BY(mutex_) = false;
   std::atomic<bool> full_{false};
 };
 

@@ -199,6 +199,28 @@ TEST(DiskLogTest, P6_FullUntilAnAckAndToldOnce) {
   EXPECT_EQ(told_room, 2);
 }
 
+TEST(DiskLogTest, ClosedItIsFullInEveryModeUntilOpened) {
+  LogRig rig;
+  int told = 0;
+  int room = 0;
+  rig.log.SetOnFull([&] { ++told; });
+  rig.BeginLogging();
+  rig.log.Close();
+  EXPECT_TRUE(rig.log.Full());
+  rig.log.WhenRoom([&] { ++room; });
+  rig.Submit(Write(0, 'a'));  // it had been taken before
+  rig.loop.Run();
+  EXPECT_EQ(rig.log.Cut(EpochId(1)).size(), 1u);
+  rig.log.Release(EpochId(1));
+  rig.log.Stop();
+  EXPECT_TRUE(rig.log.Full());
+  EXPECT_EQ(room, 0);
+  rig.log.Open();
+  EXPECT_FALSE(rig.log.Full());
+  EXPECT_EQ(room, 1);
+  EXPECT_EQ(told, 0);
+}
+
 TEST(DiskLogTest, P6_StopMakesRoom) {
   LogRig rig(/*cap=*/512);
   rig.BeginLogging();
