@@ -145,26 +145,21 @@ void Step::HoldOffered(absl::string_view why) {
   Reconnect(/*later=*/true);
 }
 
-// Whatever else it says, only the guest that was promoted over this one ends this one, and only the
-// record says that none was.
+// The record is its own, so any guest that runs there has the word: the promoted one, or one that
+// it has booted anew since, having lost that. If it runs none, the record may have been given back.
 void Step::MeetWhoWasOffered() {
   Heard(event_.term);
   const bool accepted = event_.kind == EventKind::kPeerConnected;
   const bool guest = event_.kind == EventKind::kOtherPrimary || event_.holds == PeerHolds::kGuest;
-  if (!accepted && JudgeLineages(state_.lineage, event_.lineage) == Newer::kSecond) {
-    if (guest) return Fence(event_.term, "handed over to the other node, where the guest runs");
+  const bool promoted = JudgeLineages(state_.lineage, event_.lineage) == Newer::kSecond;
+  if (guest && (promoted || event_.term >= state_.overruled)) {
+    return Fence(event_.term,
+                 promoted ? "handed over to the other node, where the guest runs"
+                          : "the other node, which has the arbiter's record since the hand-over, "
+                            "was started again, and runs a guest that was booted anew");
   }
-  if (accepted) CloseLink("an operator or the arbiter has to decide first");
+  if (accepted) CloseLink("the arbiter has to decide first");
   if (state_.claim) return;
-  if (guest) {
-    state_.reason = absl::StrCat(
-        "the other node runs a guest that does not go on from this one, which stands still at "
-        "epoch ",
-        state_.committed_epoch.value(),
-        ", its output held: stop the one that is not wanted (`unprotect --force` goes on here, and "
-        "ends the other)");
-    return;
-  }
   HoldAndAsk("the other node, to which the guest was handed over, does not run it");
   state_.reconnect_later = true;
 }

@@ -247,14 +247,21 @@ TEST(SwitchoverTest, OverruledItEndsWhenThePromotedGuestIsMet) {
   }
 }
 
-TEST(SwitchoverTest, OverruledItHoldsOnBesideAGuestThatWasBootedAnew) {
-  Driver node(Record());
-  OfferedAndOverruled(node);
-  EXPECT_THAT(node.OtherPrimary(Term(145), Lineage{}), IsEmpty());
-  EXPECT_THAT(node.Refused(PeerHolds::kGuest, Lineage{}, Term(145)), IsEmpty());
-  EXPECT_EQ(node.mode(), Mode::kDegraded);
-  EXPECT_TRUE(RunsGuest(node.state()));
-  EXPECT_THAT(node.state().reason, HasSubstr("stop the one that is not wanted"));
+// Whoever has the record, and was started again, has lost what was promoted.
+TEST(SwitchoverTest, OverruledItEndsWhenTheOtherHasBootedAnew) {
+  for (const bool refused : {true, false}) {
+    Driver node(Record());
+    OfferedAndOverruled(node);
+    // One of before the record moved says nothing of it.
+    EXPECT_THAT(node.OtherPrimary(Term(128), Lineage{}), Contains(A::kClaim));
+    node.Answer(K::kArbiterNo, Term(129));
+    EXPECT_EQ(node.mode(), Mode::kDegraded);
+    const auto actions = refused ? node.Refused(PeerHolds::kGuest, Lineage{}, Term(145))
+                                 : node.OtherPrimary(Term(145), Lineage{});
+    EXPECT_THAT(actions, Contains(A::kBeginAnew));
+    EXPECT_EQ(node.mode(), Mode::kFenced);
+    EXPECT_THAT(node.state().reason, HasSubstr("booted anew"));
+  }
 }
 
 // It gives the record back when it has nothing to run.
