@@ -194,6 +194,7 @@ absl::Status Node::Run() {
   failover::Event event{};
   event.kind = failover::EventKind::kStartSecondary;
   event.lineage = stamps_->lineage();
+  event.detail = waits_because_;
   if (host_ != nullptr) {
     event.kind = failover::EventKind::kStartPrimary;
     event.term = stamps_->newest_term();

@@ -248,6 +248,8 @@ class Node final : private GuestHostListener,
   std::unique_ptr<failover::Arbiter> arbiter_;  // null: none
   failover::ArbiterIdentity arbiter_identity_;
   failover::ArbiterRecord record_at_start_;
+  std::string waits_because_;  // for people, of a secondary that nobody said it is one
+  Term foreign_record_;   // that the last look at the record found, beyond what was confirmed here
   std::string namesake_;  // not empty: another host of this node's name has the record
   romulus::v1::ArbiterStatus arbiter_status_;
   uint64_t ask_backoff_ms_ = 0;

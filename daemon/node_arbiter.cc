@@ -90,6 +90,11 @@ absl::Status Node::ConsultArbiter() {
   if (!options_.role_given) {
     // Whoever had the guest last goes on; the first start of all is an operator's to decide.
     start_as_primary_ = ours;
+    if (none) {
+      waits_because_ =
+          "the arbiter has no record of this VM yet: at the first start of all, one node must be "
+          "started with `--role primary`, once";
+    }
   } else if (start_as_primary_ && !ours && !none && !options_.take_over) {
     return absl::FailedPreconditionError(absl::StrCat(
         "node '", record_at_start_.holder, "' holds term ", record_at_start_.term.value(),
@@ -287,11 +292,14 @@ void Node::OnRecord(Term confirmed, const ArbiterAnswer& answer) {
                                             {"host", now.host_name},
                                             {"term", now.term.value()},
                                             {"confirmed", confirmed.value()}});
-  // Whose the term is must be known before more is said. One that is in step says so itself.
-  if (now.term < confirmed || state.mode != failover::Mode::kSolo) return;
+  // Whose the term is must be known before more is said. A secondary that claims while it is in
+  // step says so itself, or ends its stream, long before the record is looked at again.
+  const bool again = std::exchange(foreign_record_, now.term) == now.term;
+  if (now.term < confirmed || (state.mode != failover::Mode::kSolo && !again)) return;
   Event event = EventOf(EventKind::kOtherPrimary,
                         absl::StrCat("the arbiter's record names '", now.holder, "'"));
   event.term = now.term;
+  event.record = now;
   Handle(std::move(event)).IgnoreError();
 }
 

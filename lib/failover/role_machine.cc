@@ -22,7 +22,7 @@ void Step::Common() {
     case EventKind::kStartSecondary:
       state_.role = Role::kSecondary;
       state_.lineage = event_.lineage;
-      return Enter(Mode::kStandby, "waits for a primary");
+      return Enter(Mode::kStandby, Because("waits for a primary"));
     case EventKind::kShutdown:
       return Shutdown();
     case EventKind::kSecondHeard:

@@ -148,7 +148,7 @@ bool RunsGuest(const RoleState& state);
 
 enum class EventKind : uint8_t {
   kStartPrimary,     // configured initial role; the guest was booted. term, lineage, hold
-  kStartSecondary,   // lineage
+  kStartSecondary,   // lineage, detail
   kPeerConnected,    // handshake accepted (primary: our Hello was; secondary: we accepted). term
   kPeerRefused,      // primary: our Hello was refused. detail, term = the other's newest, holds,
                      // lineage
@@ -164,7 +164,8 @@ enum class EventKind : uint8_t {
   kReleased,         // primary: and has its answer. term
   kGoodbye,          // the peer ended the stream on purpose. goodbye, detail
   kStreamBroken,     // we refused a frame: the peer lives but the stream must start over. detail
-  kOtherPrimary,     // another node that runs a guest has said Hello here. detail, term, lineage
+  kOtherPrimary,     // another node that runs a guest has said Hello here. detail, term, lineage;
+                     // or, record: the arbiter's record has been another's for a while
   kPromotionDone,    // the guest runs here. term = of the epoch that it goes on from
   kPromotionFailed,  // detail
   kGuestStopped,     // by itself. detail. While epochs are cut: after the last one, which has its
@@ -228,7 +229,7 @@ struct Event {
   bool started_again = false;
   bool intact = false;  // kPromotionFailed: before the replica was sealed, so it may be tried again
   GoodbyeReason goodbye = GoodbyeReason::kShutdown;
-  ArbiterRecord record{};  // kStartPrimary, kArbiterNo, `lost`: what the arbiter has
+  ArbiterRecord record{};  // kStartPrimary, kOtherPrimary, kArbiterNo, `lost`: what the arbiter has
   bool ours = false;       // it is this node's; kArbiterNo: of a claim that it gave up
   bool namesake = false;   // kArbiterNo: it is that of another host, which has this node's name
   bool lost = false;       // kArbiterSilent: it is gone, or older than it must be

@@ -105,7 +105,14 @@ void Step::Refused() {
 // Only a promotion over this guest ends it: without one the other was booted beside it, and this
 // one may hold the only state.
 void Step::MeetPrimary() {
-  if (policy_.arbiter_keeps_record) return AskWhoIsOver("another primary was met");
+  if (policy_.arbiter_keeps_record) {
+    // Anybody may say Hello; but the record outweighs even a secondary that is in step.
+    if (event_.record.term > state_.confirmed && state_.peer_connected && !state_.claim) {
+      CloseLink(event_.detail);
+      state_.peer_connected = false;
+    }
+    return AskWhoIsOver("another primary was met");
+  }
   const Newer newer = JudgeLineages(state_.lineage, event_.lineage);
   if (newer == Newer::kSecond) {
     return Fence(

@@ -217,6 +217,23 @@ TEST(ArbiterPrimaryTest, P3_OfTwoPrimariesTheRecordSaysWhichIsOver) {
   }
 }
 
+// An operator's --take-over: the secondary that is in step knows nothing of it.
+TEST(ArbiterPrimaryTest, P3_ARecordThatIsAnothersOutweighsASecondaryInStep) {
+  ArbiterDriver node(Arbitrated());
+  node.InStep();
+  EXPECT_THAT(node.OtherPrimary(Term(901), Lineage{}), IsEmpty());  // anybody may say Hello
+  EXPECT_EQ(node.mode(), Mode::kProtected);
+  Event event{};
+  event.kind = K::kOtherPrimary;
+  event.term = Term(901);
+  event.record = {Term(901), "other", Term(), ""};
+  EXPECT_THAT(node.On(event), ElementsAre(A::kCloseLink, A::kHoldOutput, A::kStopEpochs,
+                                          A::kStopConnecting, A::kClaim));
+  EXPECT_FALSE(node.state().output_open);
+  node.No();
+  EXPECT_EQ(node.mode(), Mode::kFenced);
+}
+
 // The record was deleted, or is an older one. Whoever cannot have been promoted over puts it there
 // again; everybody else waits for an operator.
 TEST(ArbiterPrimaryTest, P3_ALostRecordIsRestoredOnlyByAGuestThatIsSurelyTheOnlyOne) {
