@@ -64,6 +64,7 @@ void Step::SecondaryConnected() {
   if (state_.claim)
     VoidClaim();  // it was accepted before: kClaim was not, or will not be, executed
   if (event_.term < state_.newest_term) return;
+  GiveBack();  // of a promotion that failed: nothing is left here to try it again with
   state_.term = event_.term;
   Heard(event_.term);
   state_.peer_connected = true;

@@ -422,6 +422,29 @@ TEST(ArbiterSecondaryTest, APromotionThatCannotBeTriedAgainGivesTheTermBack) {
   EXPECT_THAT(forced.On(K::kPromotionFailed), ElementsAre(A::kDropReplica));
 }
 
+// The primary of a switchover comes back, and what this node could have tried again is overwritten:
+// it would be told no for ever.
+TEST(ArbiterSecondaryTest, ATermOfAFailedPromotionIsGivenBackToThePrimaryThatComes) {
+  ArbiterDriver node(Arbitrated(1));
+  node.Holding(Term(32));
+  node.On(K::kPeerSilent);
+  const Term wanted = node.state().claim->wanted;
+  node.Yes();
+  Event failed{};
+  failed.kind = K::kPromotionFailed;
+  failed.intact = true;
+  node.On(failed);
+  ASSERT_EQ(node.mode(), Mode::kDegraded);
+  EXPECT_THAT(node.On(K::kPeerConnected, Term(1024)), ElementsAre(A::kGiveBack));
+  EXPECT_EQ(node.action(A::kGiveBack).term, wanted);
+  EXPECT_EQ(node.mode(), Mode::kSyncing);
+  // Nothing was ever confirmed to a node that only follows.
+  ArbiterDriver follows(Arbitrated(1));
+  follows.Holding(Term(32));
+  follows.On(K::kLinkClosed);
+  EXPECT_THAT(follows.On(K::kPeerConnected, Term(1024)), IsEmpty());
+}
+
 // The arbiter was away when the primary was silent for a moment: its answer must not promote later.
 TEST(ArbiterSecondaryTest, AClaimIsWithdrawnWhenThePrimaryIsHeardAgain) {
   ArbiterDriver node(Arbitrated(1));
