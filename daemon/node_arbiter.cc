@@ -1,6 +1,7 @@
 // What the node asks its arbiter, and how it goes on asking until it is answered.
 #include <algorithm>
 #include <csignal>
+#include <functional>
 #include <optional>
 #include <utility>
 
@@ -56,29 +57,46 @@ absl::Status Node::OpenArbiter() {
 absl::Status Node::ConsultArbiter() {
   if (options_.role_given && !options_.start_as_primary) return absl::OkStatus();  // it will follow
   std::optional<ArbiterAnswer> answer;
+  const auto take = [&answer](ArbiterAnswer got) { answer = std::move(got); };
   const absl::Time until = absl::Now() + kStartPatience;
-  do {
-    answer.reset();
-    arbiter_->Read(ArbiterTimeout(config_),
-                   [&answer](ArbiterAnswer got) { answer = std::move(got); });
-    while (!answer && control_.io().run_one() != 0) {
+  const auto ask = [&](const std::function<void()>& question) {
+    do {
+      answer.reset();
+      question();
+      while (!answer && control_.io().run_one() != 0) {
+      }
+      if (!answer) return absl::InternalError("the control loop ended");
+      // They are held until the node runs (romulusd.cc).
+      sigset_t pending;
+      if (::sigpending(&pending) == 0 &&
+          (::sigismember(&pending, SIGTERM) == 1 || ::sigismember(&pending, SIGINT) == 1)) {
+        return absl::CancelledError("told to stop while the arbiter was asked");
+      }
+      if (answer->verdict == Verdict::kSilent) {
+        log_.Warning("arbiter_silent", {{"detail", answer->detail}});
+      }
+    } while (answer->verdict == Verdict::kSilent && absl::Now() < until);
+    if (answer->verdict == Verdict::kYes || answer->verdict == Verdict::kNo) {
+      return absl::OkStatus();
     }
-    if (!answer) return absl::InternalError("the control loop ended");
-    // They are held until the node runs (romulusd.cc).
-    sigset_t pending;
-    if (::sigpending(&pending) == 0 &&
-        (::sigismember(&pending, SIGTERM) == 1 || ::sigismember(&pending, SIGINT) == 1)) {
-      return absl::CancelledError("told to stop while the arbiter was asked");
-    }
-    if (answer->verdict == Verdict::kSilent) {
-      log_.Warning("arbiter_silent", {{"detail", answer->detail}});
-    }
-  } while (answer->verdict == Verdict::kSilent && absl::Now() < until);
-  if (answer->verdict != Verdict::kYes) {
     return absl::UnavailableError(
         absl::StrCat("the arbiter must be asked before this node starts, and ",
                      answer->verdict == Verdict::kSilent ? "does not answer: " : "cannot answer: ",
                      answer->detail));
+  };
+  const auto read = [&] { arbiter_->Read(ArbiterTimeout(config_), take); };
+  ROMULUS_RETURN_IF_ERROR(ask(read));
+  if (!options_.role_given && answer->record.term != Term() &&
+      !failover::IsOurs(arbiter_identity_, answer->record)) {
+    // A daemon of this node's that died may have claimed, and its swap be on its way: while this
+    // one waits for a primary it would fence that primary, for nobody. As in a withdrawal, it has
+    // come by the second reading, or never will.
+    ArbiterClaim earlier;
+    earlier.expected = answer->record.term;
+    earlier.wanted = Term(answer->record.term.value() + 1);
+    ROMULUS_RETURN_IF_ERROR(
+        ask([&] { arbiter_->Withdraw(earlier, ArbiterTimeout(config_), take); }));
+    ROMULUS_RETURN_IF_ERROR(ask(read));
   }
   record_at_start_ = answer->record;
   const bool ours = failover::IsOurs(arbiter_identity_, record_at_start_);
