@@ -198,6 +198,7 @@ void Step::PromotionDone() {
   state_.peer_silent = false;
   state_.peer_left = false;
   state_.released_for = Term();
+  state_.overruled = Term();
   state_.committed = false;
   state_.sync_done = false;
   const EpochId from = std::exchange(state_.committed_epoch, EpochId());

@@ -80,8 +80,12 @@ bool Step::HandingOver() {
     case EventKind::kPeerConnected:
     case EventKind::kPeerRefused:
     case EventKind::kOtherPrimary:
-      if (state_.overruled != Term()) {
+      if (state_.hand_over == HandOver::kUnsure && state_.overruled != Term()) {
         MeetWhoWasOffered();
+        return true;
+      }
+      // The secondary moves the record when it takes what it was offered.
+      if (offered && event_.kind == EventKind::kOtherPrimary && policy_.arbiter_keeps_record) {
         return true;
       }
       return state_.hand_over == HandOver::kUnsure && event_.kind != EventKind::kOtherPrimary &&

@@ -264,6 +264,18 @@ TEST(SwitchoverTest, OverruledItEndsWhenTheOtherHasBootedAnew) {
   }
 }
 
+// The daemon looks at the record while the offer stands: it has moved, and the guest need not run.
+TEST(SwitchoverTest, ARecordThatMovedEndsNothingWhileTheOfferStands) {
+  Driver node(Record());
+  Offer(node);
+  Event moved{};
+  moved.kind = K::kOtherPrimary;
+  moved.term = moved.record.term = Term(1024);
+  EXPECT_THAT(node.On(moved), IsEmpty());
+  EXPECT_EQ(node.state().hand_over, HandOver::kOffered);
+  EXPECT_TRUE(node.state().peer_connected);
+}
+
 // It gives the record back when it has nothing to run.
 TEST(SwitchoverTest, OverruledItAsksAgainWhenNoGuestIsThere) {
   for (const EventKind met : {K::kPeerConnected, K::kPeerRefused}) {
