@@ -152,7 +152,8 @@ std::vector<metrics::NicTotals> GuestDevices::nic_totals() const {
                    .bad_frames = of_nic.bad_frames,
                    .mac_clashes = of_nic.mac_clashes,
                    .held_bytes = of_nic.held_bytes,
-                   .queued_bytes = of_nic.queued_bytes});
+                   .queued_bytes = of_nic.queued_bytes,
+                   .cap_bytes_used = of_nic.cap_bytes_used});
   }
   return all;
 }

@@ -4,6 +4,7 @@
 #include "codec/frame.h"
 #include "codec/page_encoding.h"
 #include "daemon/guest_devices.h"
+#include "daemon/version.h"
 #include "devices/virtio/fault.h"
 #include "epoch/phases.h"
 #include "kvm/exit.h"
@@ -41,8 +42,15 @@ std::vector<uint64_t> FrameErrorCounts(const replica::ReplicaCounters& counters)
   return counts;
 }
 
-metrics::Labels MetricLabels(const romulus::v1::Guest& guest) {
+metrics::Labels MetricLabels(const LoadedConfig& loaded) {
+  const romulus::v1::Guest& guest = loaded.config.guest();
   metrics::Labels labels;
+  labels.version = kVersion;
+  if (loaded.peer() != nullptr) {
+    labels.paths = {"stream"};
+    if (loaded.self().has_heartbeat_address()) labels.paths.push_back("second");
+    if (loaded.config.failover().arbiter().has_etcd()) labels.arbiters = {"etcd"};
+  }
   labels.devices = VirtioDeviceNames(guest);
   for (size_t i = 0; i < devices::kVirtioFaults; ++i) {
     const auto fault = static_cast<devices::VirtioFault>(i);
@@ -50,7 +58,6 @@ metrics::Labels MetricLabels(const romulus::v1::Guest& guest) {
   }
   for (const romulus::v1::Disk& disk : guest.disks()) labels.disks.push_back(disk.name());
   for (int i = 0; i < guest.nics_size(); ++i) labels.nics.push_back(absl::StrCat(i));
-  labels.paths = {"stream", "second"};
   labels.beat_faults = Strings(wire::kBeatFaultNames);
   labels.phases = Strings(epoch::kPhaseNames);
   labels.cut_reasons = Strings(epoch::kCutReasonNames);
@@ -64,6 +71,16 @@ metrics::Labels MetricLabels(const romulus::v1::Guest& guest) {
     labels.modes.push_back(std::string(failover::ModeName(static_cast<failover::Mode>(mode))));
   }
   return labels;
+}
+
+metrics::ConfiguredLimits LimitsOf(const romulus::v1::Config& config) {
+  const romulus::v1::Checkpoint& checkpoint = config.checkpoint();
+  return {.held_output_bytes = uint64_t{checkpoint.held_output_kib()} << 10,
+          .held_frames_bytes = uint64_t{checkpoint.held_frames_kib()} << 10,
+          .disk_log_bytes = uint64_t{checkpoint.disk_log_mib()} << 20,
+          .staging_bytes = uint64_t{checkpoint.staging_mib()} << 20,
+          .unacked_epochs = checkpoint.max_unacked_epochs(),
+          .heartbeat_timeout_ns = uint64_t{config.failover().heartbeat_timeout_ms()} * 1'000'000};
 }
 
 romulus::v1::Mode ModeToProto(failover::Mode mode) {

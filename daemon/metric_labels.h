@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "daemon/config.h"
 #include "failover/role_machine.h"
 #include "metrics/metrics.h"
 #include "replica/counters.h"
@@ -16,8 +17,9 @@
 
 namespace romulus::daemon {
 
-// For the devices of this guest.
-metrics::Labels MetricLabels(const romulus::v1::Guest& guest);
+// For the devices of the guest, and what this node has to watch.
+metrics::Labels MetricLabels(const LoadedConfig& loaded);
+metrics::ConfiguredLimits LimitsOf(const romulus::v1::Config& config);
 // Faults of framing first, then those of content; counts in the same order.
 std::vector<std::string> FrameErrorNames();
 std::vector<uint64_t> FrameErrorCounts(const replica::ReplicaCounters& counters);

@@ -263,6 +263,7 @@ NicCounters Nic::Core::counters() const {
           .held_frames = totals.held_frames,
           .held_bytes = totals.held_bytes,
           .queued_bytes = totals.queued_bytes,
+          .cap_bytes_used = totals.cap_bytes_used,
           .frames_dropped_in = card_counters_.dropped_in + stale_in_,
           .frames_dropped_out = dropped_out_,
           .bad_frames = card_counters_.bad_out,

@@ -60,6 +60,7 @@ struct NicCounters {
   uint64_t held_frames = 0;         // wait for their epoch's ack, now
   uint64_t held_bytes = 0;          // of the same
   uint64_t queued_bytes = 0;        // may leave, and wait for the tap, now
+  uint64_t cap_bytes_used = 0;      // by these, with what holds them
   uint64_t frames_dropped_in = 0;   // came for a prepared guest, or in no form for this one
   uint64_t frames_dropped_out = 0;  // the tap was down or refused them
   uint64_t bad_frames = 0;          // of the guest: dropped, no network could carry them

@@ -67,7 +67,7 @@ Node::Node(NodeOptions options, std::unique_ptr<kvm::System> system)
       config_(options_.config.config),
       system_(std::move(system)),
       log_(config_.log_level(), config_.name(), config_.node_name()),
-      metrics_(config_.name(), config_.node_name(), MetricLabels(config_.guest())),
+      metrics_(config_.name(), config_.node_name(), MetricLabels(options_.config)),
       records_(config_.limits().epoch_records(), &metrics_),
       signs_(&clock_),
       role_(PolicyFrom(config_)),
@@ -78,7 +78,8 @@ Node::Node(NodeOptions options, std::unique_ptr<kvm::System> system)
       since_unix_ms_(UnixMs()),
       switchovers_(options_.switchovers) {
   switchovers_.totals.resize(metrics::kSwitchoverResults);
-  metrics_.SetSwitchovers(switchovers_.totals, switchovers_.last_pause_ns);
+  metrics_.SetLimits(LimitsOf(config_));
+  ShowSwitchovers();
 }
 
 absl::StatusOr<std::unique_ptr<Node>> Node::Create(NodeOptions options,

@@ -138,6 +138,7 @@ class Node final : private GuestHostListener,
   void OnLastEpoch(uint64_t generation, Term term, EpochId epoch, const absl::Status& last);
   void OfferHandOver();
   void NoteSwitchover(const failover::RoleState& before);
+  void ShowSwitchovers();
   void RecordSwitchover(metrics::SwitchoverResult result, romulus::v1::LastSwitchover last);
   void AnswerSwitchovers(const absl::StatusOr<romulus::v1::SwitchoverResponse>& answer);
   void GuestStopped(const failover::Event& event);
@@ -155,6 +156,7 @@ class Node final : private GuestHostListener,
   // Once the side files say so.
   void OpenOutput();
   void NoteDiskProgress(const wire::SyncProgress& progress);
+  void ShowNoSync();
   void FillDisks(romulus::v1::GetStatusResponse& status) const;
   // What hangs, if something does: "waits for PATH (sync) since 3.2 s"; else empty.
   std::string DiskWaitText() const;

@@ -32,6 +32,11 @@ constexpr uint64_t kWatchPeriodNs = 5'000 * kMillisecond;
 // Whoever is to stop waits for the arbiter no longer, for each of at most two questions.
 constexpr absl::Duration kStopPatience = absl::Seconds(5);
 
+// Whether an arbiter that answers so can be relied on.
+bool IsWord(const ArbiterAnswer& answer) {
+  return answer.verdict == Verdict::kYes || answer.verdict == Verdict::kNo;
+}
+
 uint64_t UnixMs() { return static_cast<uint64_t>(absl::ToUnixMillis(absl::Now())); }
 
 }  // namespace
@@ -98,6 +103,7 @@ absl::Status Node::ConsultArbiter() {
         ask([&] { arbiter_->Withdraw(earlier, ArbiterTimeout(config_), take); }));
     ROMULUS_RETURN_IF_ERROR(ask(read));
   }
+  metrics_.SetArbiterUp(true);
   record_at_start_ = answer->record;
   const bool ours = failover::IsOurs(arbiter_identity_, record_at_start_);
   const bool none = record_at_start_.term == Term();
@@ -178,6 +184,7 @@ void Node::NoteAnswer(absl::string_view what, const ArbiterClaim& claim,
                       const ArbiterAnswer& answer) {
   const std::string verdict(failover::VerdictName(answer.verdict));
   metrics_.ArbiterAnswered(static_cast<size_t>(answer.verdict));
+  metrics_.SetArbiterUp(IsWord(answer));
   arbiter_status_.set_last_verdict(verdict);
   arbiter_status_.set_last_detail(answer.detail);
   arbiter_status_.set_last_unix_ms(UnixMs());
@@ -271,13 +278,19 @@ void Node::GiveBack(Term held, std::function<void()> then) {
 
 void Node::WatchRecord() {
   if (arbiter_ == nullptr || !role_.policy().arbiter_keeps_record) return;
-  control_.PostAfter(kWatchPeriodNs, [this] { WatchRecord(); });
+  // One look at a time: an arbiter that hangs has room for claims.
+  const auto again = [this] { control_.PostAfter(kWatchPeriodNs, [this] { WatchRecord(); }); };
   const failover::RoleState& state = role_.state();
-  if (state.claim || shutting_down_ || !MayRestoreRecord(role_.policy(), state)) return;
-  arbiter_->Read(ArbiterTimeout(config_),
-                 [this, asked = asked_, confirmed = state.confirmed](const ArbiterAnswer& answer) {
-                   if (asked == asked_) OnRecord(confirmed, answer);
-                 });
+  if (state.claim || shutting_down_) return again();
+  // Whoever has no guest has nothing to restore, but its operator wants to know of an arbiter that
+  // will be missed.
+  arbiter_->Read(
+      ArbiterTimeout(config_),
+      [this, again, asked = asked_, confirmed = state.confirmed](const ArbiterAnswer& answer) {
+        metrics_.SetArbiterUp(IsWord(answer));
+        if (asked == asked_) OnRecord(confirmed, answer);
+        again();
+      });
 }
 
 void Node::OnRecord(Term confirmed, const ArbiterAnswer& answer) {

@@ -74,7 +74,7 @@ void Node::RecordFailover(const failover::Promotion& promotion, uint64_t detect_
   last.set_from_term(promotion.from_term.value());
   last.set_epoch(promotion.epoch.value());
   last.set_by_operator(promotion_by_operator_);
-  metrics_.Failover(promotion_by_operator_, detect_ns, promotion.times.total_ns);
+  metrics_.Failover(promotion_by_operator_, detect_ns, promotion.times.total_ns, last.at_unix_ms());
 }
 
 void Node::Pause(Answer<v1::PauseResponse> answer) {
@@ -363,7 +363,7 @@ void Node::UpdateDeviceMetrics() {
 void Node::UpdateMetrics() {
   const failover::RoleState& state = role_.state();
   metrics_.SetRole(static_cast<size_t>(state.role));
-  metrics_.SetMode(static_cast<size_t>(state.mode));
+  metrics_.SetMode(static_cast<size_t>(state.mode), since_unix_ms_);
   metrics_.SetTerm(state.newest_term.value());
   TellDiskWait();
   UpdatePathMetrics();

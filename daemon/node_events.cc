@@ -190,12 +190,17 @@ void Node::OnSyncDone(Term term) {
   sync_.set_active(false);
   sync_.set_completed(sync_.completed() + 1);
   metrics_.FullSyncCompleted();
-  metrics_.SetSyncProgress(0, 0);
+  ShowNoSync();
   log_.Info("full_sync_done", {{"rounds", sync_.round()},
                                {"pages", sync_.pages_total()},
                                {"disk_bytes_sent", sync_.disk_bytes_sent()},
                                {"disk_bytes_equal", sync_.disk_bytes_equal()}});
   Handle(WithTerm(EventKind::kSyncDone, term)).IgnoreError();
+}
+
+void Node::ShowNoSync() {
+  metrics_.SetSyncProgress(0, 0);
+  metrics_.SetDiskSyncProgress(0, 0);
 }
 
 void Node::OnAcked(Term term, EpochId epoch) {
@@ -212,7 +217,7 @@ void Node::OnPrimaryGoodbye(const romulus::v1::Goodbye& goodbye) {
 void Node::OnStreamClosed(const absl::Status& why) {
   peer_detail_ = std::string(why.message());
   metrics_.SetPeerConnected(false);
-  metrics_.SetSyncProgress(0, 0);
+  ShowNoSync();
   sync_.set_active(false);
   log_.Warning("stream_closed", {{"why", why}});
   Handle(EventOf(EventKind::kLinkClosed, peer_detail_)).IgnoreError();
@@ -271,6 +276,7 @@ void Node::OnSecondaryGoodbye(const romulus::v1::Goodbye& goodbye) { OnPrimaryGo
 void Node::OnInboundClosed(const absl::Status& why) {
   peer_detail_ = std::string(why.message());
   metrics_.SetPeerConnected(false);
+  ShowNoSync();
   sync_.set_active(false);
   log_.Warning("stream_closed", {{"why", why}});
   if (replica::FaultOf(why) == replica::Fault::kDiskIo) {

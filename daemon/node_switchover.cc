@@ -175,6 +175,11 @@ void Node::NoteSwitchover(const RoleState& before) {
   }
 }
 
+void Node::ShowSwitchovers() {
+  metrics_.SetSwitchovers(switchovers_.totals, switchovers_.last_pause_ns,
+                          switchovers_.last ? switchovers_.last->at_unix_ms() : 0);
+}
+
 void Node::RecordSwitchover(SwitchoverResult result, v1::LastSwitchover last) {
   const uint64_t pause_ns = clock_.NowNs() - stands_still_since_ns_;
   const bool moved = result == SwitchoverResult::kDone || result == SwitchoverResult::kTakenOver;
@@ -190,8 +195,8 @@ void Node::RecordSwitchover(SwitchoverResult result, v1::LastSwitchover last) {
                            {"pause_ns", pause_ns},
                            {"detail", last.detail()}});
   ++switchovers_.totals[static_cast<size_t>(result)];
-  metrics_.SetSwitchovers(switchovers_.totals, switchovers_.last_pause_ns);
   switchovers_.last = std::move(last);
+  ShowSwitchovers();
   server_->NotifyChanged();
 }
 

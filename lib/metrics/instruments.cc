@@ -59,6 +59,13 @@ class Instruments::Builder {
     made.Add(family.Add({{label, "other"}}));
     return made;
   }
+  // Of things that are there or not: no "other", and none at all without values.
+  Labelled<Gauge> GaugesOfEach(const char* name, const char* help, const char* label,
+                               const std::vector<std::string>& values) {
+    Labelled<Gauge> made;
+    for (const std::string& value : values) made.Add(*MakeGauge(name, help, {{label, value}}));
+    return made;
+  }
   Labelled<Histogram> Histograms(const char* name, const char* help, const char* label,
                                  const std::vector<std::string>& values,
                                  const Histogram::BucketBoundaries& buckets) {
@@ -152,6 +159,12 @@ Instruments::Instruments(prometheus::Registry& registry, const prometheus::Label
 
   role = make.Gauges("romulus_role", "1 for the role that this node plays.", "role", labels.roles);
   mode = make.Gauges("romulus_mode", "1 for the mode that this node is in.", "mode", labels.modes);
+  mode_timestamp_seconds = make.MakeGauge("romulus_mode_timestamp_seconds",
+                                          "Since when it has its role and mode, in Unix time.");
+  start_timestamp_seconds = make.MakeGauge("romulus_start_timestamp_seconds",
+                                           "When this node began, or began anew, in Unix time.");
+  build_info = make.MakeGauge("romulus_build_info", "1, with the version of this daemon.",
+                              {{"version", labels.version}});
   term = make.MakeGauge("romulus_term", "Newest term that this node knows.");
   epoch_cut = make.MakeGauge("romulus_epoch_cut", "Number of the last epoch cut in this term.");
   epoch_acked = make.MakeGauge("romulus_epoch_acked",
@@ -179,20 +192,6 @@ Instruments::Instruments(prometheus::Registry& registry, const prometheus::Label
                                                 "When it ended, in Unix time; 0: none yet.");
   peer_connected =
       make.MakeGauge("romulus_peer_connected", "1 while the stream to the peer is up.");
-  path_heard = make.Gauges("romulus_path_heard", "1 while the peer is heard on this path.", "path",
-                           labels.paths);
-  path_silence_seconds =
-      make.Gauges("romulus_path_silence_seconds", "How long the peer has been silent on this path.",
-                  "path", labels.paths);
-  path_gap_seconds = make.Gauges("romulus_path_gap_seconds",
-                                 "Between two signs of life of the peer on this path, averaged.",
-                                 "path", labels.paths);
-  path_jitter_seconds =
-      make.Gauges("romulus_path_jitter_seconds", "Mean distance of those gaps from their average.",
-                  "path", labels.paths);
-  path_rtt_seconds =
-      make.Gauges("romulus_path_rtt_seconds",
-                  "Round trip of heartbeats on this path; 0: not known.", "path", labels.paths);
   console_released_bytes = make.MakeGauge("romulus_console_released_bytes",
                                           "Offset in the console stream up to which it has left.");
   console_queued_bytes = make.MakeGauge("romulus_console_queued_bytes",
@@ -205,17 +204,59 @@ Instruments::Instruments(prometheus::Registry& registry, const prometheus::Label
   failover_activate_seconds =
       make.MakeGauge("romulus_failover_activate_seconds",
                      "Last promotion: from the decision until the guest ran.");
+  failover_timestamp_seconds =
+      make.MakeGauge("romulus_failover_timestamp_seconds",
+                     "Last promotion: when, in Unix time; 0: there was none.");
   switchover_pause_seconds = make.MakeGauge(
       "romulus_switchover_pause_seconds",
       "Last switchover: from the request to stop the guest until it was known to run again.");
+  switchover_timestamp_seconds =
+      make.MakeGauge("romulus_switchover_timestamp_seconds",
+                     "Last switchover, however it ended: when, in Unix time; 0: there was none.");
+  MakeLimitInstruments(make);
+  MakePathInstruments(make, labels);
   MakeDeviceInstruments(make, labels);
 }
 
+void Instruments::MakeLimitInstruments(Builder& make) {
+  held_output_limit_bytes =
+      make.MakeGauge("romulus_held_output_limit_bytes",
+                     "Console bytes that may wait for an ack, and for the console, at most.");
+  staging_limit_bytes =
+      make.MakeGauge("romulus_staging_limit_bytes", "Staging memory that there is.");
+  unacked_epochs_limit =
+      make.MakeGauge("romulus_unacked_epochs_limit", "Epochs that may be unacked at most.");
+  disk_log_limit_bytes = make.MakeGauge("romulus_disk_log_limit_bytes",
+                                        "Disk writes that may wait for an ack at most, in bytes.");
+  heartbeat_timeout_seconds = make.MakeGauge(
+      "romulus_heartbeat_timeout_seconds", "Silence after which this node takes its peer as lost.");
+}
+
+void Instruments::MakePathInstruments(Builder& make, const Labels& labels) {
+  arbiter_up = make.GaugesOfEach("romulus_arbiter_up",
+                                 "1 while the arbiter, which is asked every five seconds, answers.",
+                                 "arbiter", labels.arbiters);
+  path_heard = make.GaugesOfEach("romulus_path_heard", "1 while the peer is heard on this path.",
+                                 "path", labels.paths);
+  path_silence_seconds =
+      make.GaugesOfEach("romulus_path_silence_seconds",
+                        "How long the peer has been silent on this path.", "path", labels.paths);
+  path_gap_seconds = make.GaugesOfEach(
+      "romulus_path_gap_seconds", "Between two signs of life of the peer on this path, averaged.",
+      "path", labels.paths);
+  path_jitter_seconds =
+      make.GaugesOfEach("romulus_path_jitter_seconds",
+                        "Mean distance of those gaps from their average.", "path", labels.paths);
+  path_rtt_seconds = make.GaugesOfEach("romulus_path_rtt_seconds",
+                                       "Round trip of heartbeats on this path; 0: not known.",
+                                       "path", labels.paths);
+}
+
 void Instruments::MakeDeviceInstruments(Builder& make, const Labels& labels) {
-  device_needs_reset =
-      make.Gauges("romulus_device_needs_reset",
-                  "1 while a virtio device waits for its driver, which broke a rule, to reset it.",
-                  "device", labels.devices);
+  device_needs_reset = make.GaugesOfEach(
+      "romulus_device_needs_reset",
+      "1 while a virtio device waits for its driver, which broke a rule, to reset it.", "device",
+      labels.devices);
   for (const std::string& device : labels.devices) {
     Labelled<Counter>& faults = device_faults.emplace_back();
     for (const std::string& fault : labels.device_faults) {
@@ -259,24 +300,31 @@ void Instruments::MakeDeviceInstruments(Builder& make, const Labels& labels) {
                      "Frames that the guest was not there for (in) or the tap did not take (out).",
                      direction);
     };
-    nics.push_back({.frames_in = frames("in"),
-                    .frames_out = frames("out"),
-                    .bytes_in = bytes("in"),
-                    .bytes_out = bytes("out"),
-                    .dropped_in = dropped("in"),
-                    .dropped_out = dropped("out"),
-                    .bad_frames = make.MakeCounter(
-                        "romulus_nic_bad_frames_total",
-                        "Frames of the guest that no network could carry.", {{"nic", nic}}),
-                    .mac_clashes = make.MakeCounter(
-                        "romulus_nic_mac_clashes_total",
-                        "Frames that came in from the card's own MAC address.", {{"nic", nic}}),
-                    .held_bytes = make.MakeGauge("romulus_nic_held_bytes",
-                                                 "Bytes of frames that wait for their epoch's ack.",
-                                                 {{"nic", nic}}),
-                    .queued_bytes = make.MakeGauge(
-                        "romulus_nic_queued_bytes",
-                        "Bytes of frames that may leave and wait for the tap.", {{"nic", nic}})});
+    nics.push_back(
+        {.frames_in = frames("in"),
+         .frames_out = frames("out"),
+         .bytes_in = bytes("in"),
+         .bytes_out = bytes("out"),
+         .dropped_in = dropped("in"),
+         .dropped_out = dropped("out"),
+         .bad_frames =
+             make.MakeCounter("romulus_nic_bad_frames_total",
+                              "Frames of the guest that no network could carry.", {{"nic", nic}}),
+         .mac_clashes = make.MakeCounter("romulus_nic_mac_clashes_total",
+                                         "Frames that came in from the card's own MAC address.",
+                                         {{"nic", nic}}),
+         .held_bytes =
+             make.MakeGauge("romulus_nic_held_bytes",
+                            "Bytes of frames that wait for their epoch's ack.", {{"nic", nic}}),
+         .queued_bytes =
+             make.MakeGauge("romulus_nic_queued_bytes",
+                            "Bytes of frames that may leave and wait for the tap.", {{"nic", nic}}),
+         .buffer_used_bytes = make.MakeGauge(
+             "romulus_nic_buffer_used_bytes",
+             "Bytes that both kinds of frames take, with what holds them.", {{"nic", nic}}),
+         .buffer_limit_bytes =
+             make.MakeGauge("romulus_nic_buffer_limit_bytes",
+                            "Bytes that they may take before the card waits.", {{"nic", nic}})});
   }
 }
 

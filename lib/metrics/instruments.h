@@ -16,7 +16,8 @@
 
 namespace romulus::metrics {
 
-// One instrument per label value, in the order of the labels, and "other" at the end.
+// One instrument per label value, in the order of the labels; most have "other" at the end, which
+// is what an index beyond the labels means. The others' indices are the caller's to check.
 template <typename T>
 class Labelled {
  public:
@@ -51,6 +52,8 @@ struct NicInstruments {
   prometheus::Counter* mac_clashes;
   prometheus::Gauge* held_bytes;
   prometheus::Gauge* queued_bytes;
+  prometheus::Gauge* buffer_used_bytes;
+  prometheus::Gauge* buffer_limit_bytes;
 };
 
 struct Instruments {
@@ -88,21 +91,30 @@ struct Instruments {
 
   Labelled<prometheus::Gauge> role;
   Labelled<prometheus::Gauge> mode;
+  prometheus::Gauge* mode_timestamp_seconds;
+  prometheus::Gauge* start_timestamp_seconds;
+  prometheus::Gauge* build_info;
   prometheus::Gauge* term;
   prometheus::Gauge* epoch_cut;
   prometheus::Gauge* epoch_acked;
   prometheus::Gauge* held_output_bytes;
+  prometheus::Gauge* held_output_limit_bytes;
   prometheus::Gauge* staging_used_bytes;
+  prometheus::Gauge* staging_limit_bytes;
   prometheus::Gauge* unacked_epochs;
+  prometheus::Gauge* unacked_epochs_limit;
   prometheus::Gauge* sync_pages;
   prometheus::Gauge* sync_pages_done;
   prometheus::Gauge* disk_sync_bytes;
   prometheus::Gauge* disk_sync_bytes_done;
   prometheus::Gauge* disk_log_bytes;
+  prometheus::Gauge* disk_log_limit_bytes;
   prometheus::Gauge* disk_wait_seconds;
   prometheus::Gauge* audit_pass_seconds;
   prometheus::Gauge* audit_last_pass_time_seconds;
   prometheus::Gauge* peer_connected;
+  prometheus::Gauge* heartbeat_timeout_seconds;
+  Labelled<prometheus::Gauge> arbiter_up;
   Labelled<prometheus::Gauge> path_heard;
   Labelled<prometheus::Gauge> path_silence_seconds;
   Labelled<prometheus::Gauge> path_gap_seconds;
@@ -113,7 +125,9 @@ struct Instruments {
   prometheus::Gauge* console_failing;
   prometheus::Gauge* failover_detect_seconds;
   prometheus::Gauge* failover_activate_seconds;
+  prometheus::Gauge* failover_timestamp_seconds;
   prometheus::Gauge* switchover_pause_seconds;
+  prometheus::Gauge* switchover_timestamp_seconds;
 
   Labelled<prometheus::Gauge> device_needs_reset;
   std::vector<Labelled<prometheus::Counter>> device_faults;  // by device, then fault
@@ -122,6 +136,8 @@ struct Instruments {
 
  private:
   class Builder;
+  void MakeLimitInstruments(Builder& make);
+  void MakePathInstruments(Builder& make, const Labels& labels);
   void MakeDeviceInstruments(Builder& make, const Labels& labels);
 };
 

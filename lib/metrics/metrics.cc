@@ -9,6 +9,7 @@ namespace {
 
 double Seconds(uint64_t ns) { return static_cast<double>(ns) * 1e-9; }
 double Number(uint64_t value) { return static_cast<double>(value); }
+double UnixSeconds(uint64_t unix_ms) { return static_cast<double>(unix_ms) * 1e-3; }
 
 void SetState(const Labelled<prometheus::Gauge>& states, size_t current) {
   for (size_t i = 0; i < states.size(); ++i) states.at(i).Set(0);
@@ -25,7 +26,10 @@ void RaiseTo(prometheus::Counter& counter, uint64_t total) {
 
 Metrics::Metrics(absl::string_view vm, absl::string_view node, Labels labels)
     : impl_(std::make_unique<Impl>(
-          prometheus::Labels{{"vm", std::string(vm)}, {"node", std::string(node)}}, labels)) {}
+          prometheus::Labels{{"vm", std::string(vm)}, {"node", std::string(node)}}, labels)) {
+  impl_->instruments.build_info->Set(1);
+  impl_->instruments.start_timestamp_seconds->SetToCurrentTime();
+}
 
 Metrics::~Metrics() = default;
 
@@ -55,7 +59,10 @@ void Metrics::Encoded(size_t encoding, uint64_t pages, uint64_t bytes) {
 void Metrics::Sent(uint64_t bytes) { impl_->instruments.sent_bytes->Increment(Number(bytes)); }
 
 void Metrics::SetRole(size_t role) { SetState(impl_->instruments.role, role); }
-void Metrics::SetMode(size_t mode) { SetState(impl_->instruments.mode, mode); }
+void Metrics::SetMode(size_t mode, uint64_t since_unix_ms) {
+  SetState(impl_->instruments.mode, mode);
+  impl_->instruments.mode_timestamp_seconds->Set(UnixSeconds(since_unix_ms));
+}
 void Metrics::SetTerm(uint64_t term) { impl_->instruments.term->Set(Number(term)); }
 
 void Metrics::SetEpoch(uint64_t cut, uint64_t acked) {
@@ -65,6 +72,17 @@ void Metrics::SetEpoch(uint64_t cut, uint64_t acked) {
 
 void Metrics::SetHeldOutput(uint64_t bytes) {
   impl_->instruments.held_output_bytes->Set(Number(bytes));
+}
+void Metrics::SetLimits(const ConfiguredLimits& limits) {
+  const Instruments& to = impl_->instruments;
+  to.held_output_limit_bytes->Set(Number(limits.held_output_bytes));
+  to.disk_log_limit_bytes->Set(Number(limits.disk_log_bytes));
+  to.staging_limit_bytes->Set(Number(limits.staging_bytes));
+  to.unacked_epochs_limit->Set(Number(limits.unacked_epochs));
+  to.heartbeat_timeout_seconds->Set(Seconds(limits.heartbeat_timeout_ns));
+  for (const NicInstruments& nic : to.nics) {
+    nic.buffer_limit_bytes->Set(Number(limits.held_frames_bytes));
+  }
 }
 void Metrics::SetStagingUsed(uint64_t bytes) {
   impl_->instruments.staging_used_bytes->Set(Number(bytes));
@@ -158,10 +176,12 @@ void Metrics::SetNic(size_t nic, const NicTotals& totals) {
   RaiseTo(*to.mac_clashes, totals.mac_clashes);
   to.held_bytes->Set(Number(totals.held_bytes));
   to.queued_bytes->Set(Number(totals.queued_bytes));
+  to.buffer_used_bytes->Set(Number(totals.cap_bytes_used));
 }
 
 void Metrics::SetPath(size_t path, const PathSample& sample) {
   const Instruments& to = impl_->instruments;
+  if (path >= to.path_heard.size()) return;
   to.path_heard.at(path).Set(sample.heard ? 1 : 0);
   to.path_silence_seconds.at(path).Set(Seconds(sample.silence_ns));
   to.path_gap_seconds.at(path).Set(Seconds(sample.mean_gap_ns));
@@ -176,16 +196,24 @@ void Metrics::ArbiterAnswered(size_t verdict) {
   impl_->instruments.arbiter_answers.at(verdict).Increment();
 }
 
-void Metrics::Failover(bool by_operator, uint64_t detect_ns, uint64_t activate_ns) {
+void Metrics::SetArbiterUp(bool up) {
+  if (impl_->instruments.arbiter_up.size() != 0) impl_->instruments.arbiter_up.at(0).Set(up);
+}
+
+void Metrics::Failover(bool by_operator, uint64_t detect_ns, uint64_t activate_ns,
+                       uint64_t at_unix_ms) {
   impl_->instruments.failovers.at(by_operator ? 1 : 0).Increment();
   impl_->instruments.failover_detect_seconds->Set(Seconds(detect_ns));
   impl_->instruments.failover_activate_seconds->Set(Seconds(activate_ns));
+  impl_->instruments.failover_timestamp_seconds->Set(UnixSeconds(at_unix_ms));
 }
 
-void Metrics::SetSwitchovers(std::span<const uint64_t> totals, uint64_t last_pause_ns) {
+void Metrics::SetSwitchovers(std::span<const uint64_t> totals, uint64_t last_pause_ns,
+                             uint64_t last_unix_ms) {
   for (size_t i = 0; i < totals.size(); ++i)
     RaiseTo(impl_->instruments.switchovers.at(i), totals[i]);
   impl_->instruments.switchover_pause_seconds->Set(Seconds(last_pause_ns));
+  impl_->instruments.switchover_timestamp_seconds->Set(UnixSeconds(last_unix_ms));
 }
 
 std::string Metrics::Text() const {

@@ -37,6 +37,19 @@ struct Labels {
   // How the other node can be heard, and what is no beat of its.
   std::vector<std::string> paths = {};
   std::vector<std::string> beat_faults = {};
+  // The arbiter that keeps a record, if there is one.
+  std::vector<std::string> arbiters = {};
+  std::string version = "unknown";  // of this build
+};
+
+// What the configuration allows at most: what is measured means little without it.
+struct ConfiguredLimits {
+  uint64_t held_output_bytes = 0;
+  uint64_t held_frames_bytes = 0;  // of each network card
+  uint64_t disk_log_bytes = 0;
+  uint64_t staging_bytes = 0;
+  uint64_t unacked_epochs = 0;
+  uint64_t heartbeat_timeout_ns = 0;
 };
 
 // Totals so far of one of the guest's disks on this host.
@@ -50,7 +63,7 @@ struct DiskTotals {
   uint64_t errors = 0;
 };
 
-// Of one of its network cards; the last two are of now.
+// Of one of its network cards; the last three are of now.
 struct NicTotals {
   uint64_t frames_in = 0;
   uint64_t bytes_in = 0;
@@ -62,6 +75,7 @@ struct NicTotals {
   uint64_t mac_clashes = 0;
   uint64_t held_bytes = 0;
   uint64_t queued_bytes = 0;
+  uint64_t cap_bytes_used = 0;  // by both, with what holds them
 };
 
 // One way to hear the other node, of late. Times in nanoseconds.
@@ -107,10 +121,11 @@ class Metrics {
 
   // State sets: exactly one of the labels is 1.
   void SetRole(size_t role);
-  void SetMode(size_t mode);
+  void SetMode(size_t mode, uint64_t since_unix_ms);
   void SetTerm(uint64_t term);
   void SetEpoch(uint64_t cut, uint64_t acked);
   void SetHeldOutput(uint64_t bytes);
+  void SetLimits(const ConfiguredLimits& limits);
   void SetStagingUsed(uint64_t bytes);
   void SetUnackedEpochs(uint64_t epochs);
   void SetSyncProgress(uint64_t pages_done, uint64_t pages_total);
@@ -142,12 +157,15 @@ class Metrics {
   void SetBeatsRefused(size_t fault, uint64_t total);
   // By failover::Verdict.
   void ArbiterAnswered(size_t verdict);
+  // Of the one in Labels::arbiters: whether its last answer was one to go by.
+  void SetArbiterUp(bool up);
   // detect_ns is 0 when an operator asked.
-  void Failover(bool by_operator, uint64_t detect_ns, uint64_t activate_ns);
+  void Failover(bool by_operator, uint64_t detect_ns, uint64_t activate_ns, uint64_t at_unix_ms);
 
   // By SwitchoverResult, totals so far; of the last one that moved the guest, how long it stood
-  // still. The control loop, as above.
-  void SetSwitchovers(std::span<const uint64_t> totals, uint64_t last_pause_ns);
+  // still; when the last one of all ended (0: there was none). The control loop, as above.
+  void SetSwitchovers(std::span<const uint64_t> totals, uint64_t last_pause_ns,
+                      uint64_t last_unix_ms);
 
   // The text that /metrics serves.
   std::string Text() const;

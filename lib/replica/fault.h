@@ -34,6 +34,7 @@ inline constexpr size_t kFaultCount = 16;
 inline constexpr std::array<absl::string_view, kFaultCount> kFaultNames = {
     "none",   "framing", "unexpected", "body", "term",       "epoch_order", "pages", "count",
     "digest", "machine", "console",    "cap",  "superseded", "disks",       "audit", "disk_io"};
+static_assert(!kFaultNames.back().empty(), "every fault has a name");
 constexpr absl::string_view FaultName(Fault fault) {
   return kFaultNames[static_cast<size_t>(fault)];
 }

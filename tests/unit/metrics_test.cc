@@ -123,8 +123,9 @@ TEST(Metrics, ExactlyOneRoleAndOneMode) {
   metrics.SetRole(1);
   EXPECT_EQ(ValueOf(metrics, "romulus_role", "role=\"primary\""), "0");
   EXPECT_EQ(ValueOf(metrics, "romulus_role", "role=\"secondary\""), "1");
-  metrics.SetMode(1);
+  metrics.SetMode(1, 1'700'000'000'500);
   EXPECT_EQ(ValueOf(metrics, "romulus_mode", "mode=\"protected\""), "1");
+  EXPECT_EQ(ValueOf(metrics, "romulus_mode_timestamp_seconds", ""), "1700000000.5");
 }
 
 TEST(Metrics, AnIndexBeyondTheLabelsIsOther) {
@@ -160,17 +161,54 @@ TEST(Metrics, DevicesAreTotalsByNameAndNeedAResetOrNot) {
   EXPECT_EQ(ValueOf(metrics, "romulus_disk_bytes_total", "disk=\"root\",kind=\"write\""), "512");
   EXPECT_EQ(ValueOf(metrics, "romulus_disk_errors_total", "disk=\"root\""), "2");
   metrics.SetNic(0, {.frames_out = 5, .mac_clashes = 1, .held_bytes = 100});
-  metrics.SetNic(0, {.frames_out = 6, .mac_clashes = 1, .held_bytes = 0});
+  metrics.SetNic(0, {.frames_out = 6, .mac_clashes = 1, .held_bytes = 0, .cap_bytes_used = 64});
   EXPECT_EQ(ValueOf(metrics, "romulus_nic_frames_total", "direction=\"out\",nic=\"0\""), "6");
   EXPECT_EQ(ValueOf(metrics, "romulus_nic_mac_clashes_total", "nic=\"0\""), "1");
   EXPECT_EQ(ValueOf(metrics, "romulus_nic_held_bytes", "nic=\"0\""), "0");
+  EXPECT_EQ(ValueOf(metrics, "romulus_nic_buffer_used_bytes", "nic=\"0\""), "64");
 }
 
 TEST(Metrics, FailoverSaysWhy) {
   Metrics metrics("vm1", "alpha", TestLabels());
-  metrics.Failover(/*by_operator=*/false, 500'000'000, 20'000'000);
+  metrics.Failover(/*by_operator=*/false, 500'000'000, 20'000'000, 1'700'000'000'500);
   EXPECT_EQ(ValueOf(metrics, "romulus_failovers_total", "cause=\"heartbeat\""), "1");
   EXPECT_EQ(ValueOf(metrics, "romulus_failover_detect_seconds", ""), "0.5");
+  EXPECT_EQ(ValueOf(metrics, "romulus_failover_timestamp_seconds", ""), "1700000000.5");
+}
+
+TEST(Metrics, WhatIsMeasuredHasItsLimitBesideIt) {
+  Metrics metrics("vm1", "alpha", TestLabels());
+  metrics.SetLimits({.held_output_bytes = 1 << 20,
+                     .held_frames_bytes = 1 << 17,
+                     .disk_log_bytes = 3,
+                     .staging_bytes = 4,
+                     .unacked_epochs = 16,
+                     .heartbeat_timeout_ns = 500'000'000});
+  EXPECT_EQ(ValueOf(metrics, "romulus_held_output_limit_bytes", ""), "1048576");
+  EXPECT_EQ(ValueOf(metrics, "romulus_nic_buffer_limit_bytes", "nic=\"0\""), "131072");
+  EXPECT_EQ(ValueOf(metrics, "romulus_disk_log_limit_bytes", ""), "3");
+  EXPECT_EQ(ValueOf(metrics, "romulus_staging_limit_bytes", ""), "4");
+  EXPECT_EQ(ValueOf(metrics, "romulus_unacked_epochs_limit", ""), "16");
+  EXPECT_EQ(ValueOf(metrics, "romulus_heartbeat_timeout_seconds", ""), "0.5");
+}
+
+TEST(Metrics, WhatIsNotThereHasNoSeries) {
+  Labels labels = TestLabels();
+  labels.paths = {"stream"};
+  Metrics metrics("vm1", "alpha", labels);
+  metrics.SetPath(0, {.heard = true});
+  metrics.SetPath(1, {.heard = true});  // there is no second path
+  metrics.SetArbiterUp(true);           // nor an arbiter
+  EXPECT_EQ(ValueOf(metrics, "romulus_path_heard", "path=\"stream\""), "1");
+  EXPECT_THAT(metrics.Text(), Not(HasSubstr("path=\"other\"")));
+  EXPECT_THAT(metrics.Text(), Not(HasSubstr("romulus_arbiter_up")));
+
+  labels.arbiters = {"etcd"};
+  labels.version = "1.2.3";
+  Metrics with("vm1", "alpha", labels);
+  with.SetArbiterUp(true);
+  EXPECT_EQ(ValueOf(with, "romulus_arbiter_up", "arbiter=\"etcd\""), "1");
+  EXPECT_EQ(ValueOf(with, "romulus_build_info", "version=\"1.2.3\""), "1");
 }
 
 std::string Get(int port, const std::string& path) {
