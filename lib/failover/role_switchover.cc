@@ -85,9 +85,7 @@ bool Step::HandingOver() {
         return true;
       }
       // The secondary moves the record when it takes what it was offered.
-      if (offered && event_.kind == EventKind::kOtherPrimary && policy_.arbiter_keeps_record) {
-        return true;
-      }
+      if (offered && policy_.arbiter_keeps_record) return true;
       return state_.hand_over == HandOver::kUnsure && event_.kind != EventKind::kOtherPrimary &&
              HeardOfAnother();
     default:
