@@ -9,6 +9,7 @@
 #include "kvm/exit.h"
 #include "replica/fault.h"
 #include "wire/beats.h"
+#include "wire/tls.h"
 
 namespace romulus::daemon {
 namespace {
@@ -52,6 +53,7 @@ metrics::Labels MetricLabels(const romulus::v1::Guest& guest) {
   for (int i = 0; i < guest.nics_size(); ++i) labels.nics.push_back(absl::StrCat(i));
   labels.paths = {"stream", "second"};
   labels.beat_faults = Strings(wire::kBeatFaultNames);
+  labels.tls_refusals = Strings(wire::kTlsRefusalNames);
   labels.phases = Strings(epoch::kPhaseNames);
   labels.cut_reasons = Strings(epoch::kCutReasonNames);
   labels.encodings = Strings(codec::kPageEncodingNames);

@@ -37,6 +37,7 @@ struct Labels {
   // How the other node can be heard, and what is no beat of its.
   std::vector<std::string> paths = {};
   std::vector<std::string> beat_faults = {};
+  std::vector<std::string> tls_refusals = {};
 };
 
 // Totals so far of one of the guest's disks on this host.
@@ -140,6 +141,10 @@ class Metrics {
   // By index in Labels::paths, beat_faults.
   void SetPath(size_t path, const PathSample& sample);
   void SetBeatsRefused(size_t fault, uint64_t total);
+  // By index in Labels::tls_refusals.
+  void SetTlsRefusals(size_t reason, uint64_t total);
+  // When this node's certificate expires.
+  void SetTlsExpiry(int64_t unix_s);
   // By failover::Verdict.
   void ArbiterAnswered(size_t verdict);
   // detect_ns is 0 when an operator asked.
