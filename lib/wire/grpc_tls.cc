@@ -52,6 +52,9 @@ class ReloadedServerCredentials final : public grpc::ServerCredentials {
   std::shared_ptr<const TlsMaterial> given_;
 };
 
+// A certificate may have many.
+constexpr size_t kMaxNamesText = 200;
+
 std::vector<std::string> Values(const grpc::AuthContext& context, const char* property) {
   std::vector<std::string> values;
   for (const grpc::string_ref& value : context.FindPropertyValues(property)) {
@@ -127,7 +130,13 @@ bool TlsPeer::Is(absl::string_view name) const {
 }
 
 std::string TlsPeer::NamesText() const {
-  return names.empty() ? "nobody" : absl::StrCat("'", absl::StrJoin(names, "', '"), "'");
+  if (names.empty()) return "nobody";
+  std::string text;
+  for (const std::string& one : names) {
+    absl::StrAppend(&text, text.empty() ? "'" : ", '", one, "'");
+    if (text.size() > kMaxNamesText) return absl::StrCat(text.substr(0, kMaxNamesText), "...");
+  }
+  return text;
 }
 
 TlsPeer TlsPeerOf(const grpc::AuthContext& context) {
