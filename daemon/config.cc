@@ -19,6 +19,7 @@
 #include "daemon/config_arbiter.h"
 #include "daemon/config_check.h"
 #include "daemon/config_place.h"
+#include "daemon/config_tls.h"
 
 namespace romulus::daemon {
 namespace {
@@ -157,6 +158,11 @@ LoadedConfig ParseConfig(absl::string_view text, const std::string& path,
     MapArbiterPaths(
         [&](const std::string& file) { return Absolute(ForNode(file, config.node_name()), path); },
         config.mutable_failover()->mutable_arbiter());
+  }
+  if (config.has_tls()) {
+    MapTlsPaths(
+        [&](const std::string& file) { return Absolute(ForNode(file, config.node_name()), path); },
+        config.mutable_tls());
   }
   CheckConfig(config, options, ConfigPlace(config, &tree, path, &loaded.errors));
   std::stable_sort(loaded.errors.begin(), loaded.errors.end(),

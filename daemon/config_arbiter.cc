@@ -60,15 +60,7 @@ void CheckCommand(const FenceCommand& command, const ConfigOptions& options,
   }
 }
 
-void CheckSecret(const std::string& path, const std::string& field, const ConfigPlace& at) {
-  CheckFile(path, field, at);
-  struct stat info {};
-  if (::stat(path.c_str(), &info) == 0 && (info.st_mode & S_IRWXO) != 0) {
-    at.Error(field, absl::StrCat("'", path, "' is open to everybody: `chmod o-rwx` it"));
-  }
-}
-
-void CheckTls(const EtcdTls& tls, const ConfigOptions& options, const ConfigPlace& at) {
+void CheckEtcdTls(const EtcdTls& tls, const ConfigOptions& options, const ConfigPlace& at) {
   if (tls.has_cert_file() && !tls.has_key_file()) {
     at.Error("cert_file", "contradicts a missing key_file: both prove who this node is");
   }
@@ -78,7 +70,7 @@ void CheckTls(const EtcdTls& tls, const ConfigOptions& options, const ConfigPlac
   if (!options.check_files) return;
   if (tls.has_ca_file()) CheckFile(tls.ca_file(), "ca_file", at);
   if (tls.has_cert_file()) CheckFile(tls.cert_file(), "cert_file", at);
-  if (tls.has_key_file()) CheckSecret(tls.key_file(), "key_file", at);
+  if (tls.has_key_file()) CheckSecretFile(tls.key_file(), "key_file", at);
 }
 
 void CheckEndpoints(const Etcd& etcd, const ConfigPlace& at) {
@@ -115,7 +107,7 @@ void CheckEtcd(const Etcd& etcd, const ConfigOptions& options, const ConfigPlace
   if (etcd.has_cluster_id() && etcd.cluster_id() == 0) {
     at.Error("cluster_id", "is no cluster's; leave it away if it is not known");
   }
-  if (etcd.has_tls()) CheckTls(etcd.tls(), options, at.Sub("tls"));
+  if (etcd.has_tls()) CheckEtcdTls(etcd.tls(), options, at.Sub("tls"));
   if (etcd.has_user() && etcd.user().empty()) at.Error("user", "must not be empty");
   if (etcd.has_user() && !etcd.has_password_file()) {
     at.Error("user", "contradicts a missing password_file");
@@ -124,7 +116,7 @@ void CheckEtcd(const Etcd& etcd, const ConfigOptions& options, const ConfigPlace
     at.Error("password_file", "contradicts a missing user");
   }
   if (etcd.has_password_file() && options.check_files) {
-    CheckSecret(etcd.password_file(), "password_file", at);
+    CheckSecretFile(etcd.password_file(), "password_file", at);
   }
 }
 

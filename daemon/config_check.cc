@@ -20,6 +20,7 @@
 #include "absl/strings/strip.h"
 #include "daemon/config_arbiter.h"
 #include "daemon/config_devices.h"
+#include "daemon/config_tls.h"
 
 namespace romulus::daemon {
 namespace {
@@ -74,18 +75,6 @@ bool ValidUuid(absl::string_view uuid) {
   return true;
 }
 
-bool IsIp(const std::string& host) {
-  boost::system::error_code error;
-  boost::asio::ip::make_address(host, error);
-  return !error;
-}
-
-bool IsLoopback(const std::string& host) {
-  boost::system::error_code error;
-  const auto address = boost::asio::ip::make_address(host, error);
-  return host == "localhost" || (!error && address.is_loopback());
-}
-
 void CheckSocketPath(const std::string& path, const std::string& field, const ConfigPlace& at) {
   if (!absl::StartsWith(path, "/")) {
     at.Error(field, absl::StrCat("the path of a Unix socket must be absolute, not '", path, "'"));
@@ -121,7 +110,8 @@ void CheckPorts(const Node& node, const ConfigPlace& at) {
       {"replication_address", SplitHostPort(node.replication_address())},
       {"heartbeat_address", SplitHostPort(node.heartbeat_address())},
       {"control_address", SplitHostPort(node.control_address())},
-      {"metrics_address", SplitHostPort(node.metrics_address())}};
+      {"metrics_address", SplitHostPort(node.metrics_address())},
+      {"remote_control_address", SplitHostPort(node.remote_control_address())}};
   for (const auto& later : servers) {
     for (const auto& [field, earlier] : servers) {
       if (later.first == field) break;
@@ -339,6 +329,26 @@ void CheckFile(const std::string& path, const std::string& field, const ConfigPl
   }
 }
 
+void CheckSecretFile(const std::string& path, const std::string& field, const ConfigPlace& at) {
+  CheckFile(path, field, at);
+  struct stat info {};
+  if (::stat(path.c_str(), &info) == 0 && (info.st_mode & S_IRWXO) != 0) {
+    at.Error(field, absl::StrCat("'", path, "' is open to everybody: `chmod o-rwx` it"));
+  }
+}
+
+bool IsIp(const std::string& host) {
+  boost::system::error_code error;
+  boost::asio::ip::make_address(host, error);
+  return !error;
+}
+
+bool IsLoopback(const std::string& host) {
+  boost::system::error_code error;
+  const auto address = boost::asio::ip::make_address(host, error);
+  return host == "localhost" || (!error && address.is_loopback());
+}
+
 bool ValidName(absl::string_view name) {
   if (name.empty() || name.size() > 64 || !absl::ascii_isalnum(name[0])) return false;
   for (const char c : name) {
@@ -377,6 +387,7 @@ void CheckConfig(const Config& config, const ConfigOptions& options, const Confi
     root.Sub("audit").Error("on_mismatch", "must be one of the others");
   }
   CheckNodes(config, options, root);
+  CheckTls(config, options, root);
   CheckGuest(config, options, root);
   CheckConsole(config, options, root);
   CheckTracking(config, options, root);

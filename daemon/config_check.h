@@ -24,6 +24,12 @@ HostPort SplitHostPort(absl::string_view address);
 // That it is a file which can be read and is not empty, else `field` is blamed.
 void CheckFile(const std::string& path, const std::string& field, const ConfigPlace& at);
 
+// The same of a key or password: nobody but its owner and group may read it.
+void CheckSecretFile(const std::string& path, const std::string& field, const ConfigPlace& at);
+
+bool IsIp(const std::string& host);
+bool IsLoopback(const std::string& host);
+
 // What Config.name says of names.
 bool ValidName(absl::string_view name);
 inline constexpr char kNameRule[] =

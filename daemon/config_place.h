@@ -23,7 +23,8 @@ class ConfigPlace {
 
   ConfigPlace Sub(const std::string& field, int index = -1) const;
   bool Has(const std::string& field) const;
-  uint64_t Number(const std::string& field) const;  // a uint32 or uint64 field, or its default
+  size_t errors() const { return errors_->size(); }  // so far, of the whole configuration
+  uint64_t Number(const std::string& field) const;   // a uint32 or uint64 field, or its default
   // Blames a field; where it is not written, the innermost enclosing message that is.
   void Error(const std::string& field, const std::string& message, int index = -1) const;
 

@@ -4,6 +4,7 @@
 #include <grpcpp/grpcpp.h>
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <chrono>
 #include <condition_variable>
 #include <filesystem>
@@ -17,6 +18,7 @@
 #include "daemon/console_socket.h"
 #include "romulus/v1/control.grpc.pb.h"
 #include "wire/grpc_acceptor.h"
+#include "wire/grpc_tls.h"
 
 namespace romulus::daemon {
 namespace {
@@ -61,13 +63,17 @@ class Waiter {
   std::optional<absl::StatusOr<T>> value_;
 };
 
+enum class Role { kReadOnly, kAdmin };
+
 class Service final : public v1::Control::Service {
  public:
-  explicit Service(ControlBackend* backend) : backend_(backend) {}
+  // Without `remote` everybody may do everything.
+  Service(ControlBackend* backend, std::optional<RemoteControl> remote)
+      : backend_(backend), remote_(std::move(remote)) {}
 
   grpc::Status GetStatus(grpc::ServerContext* context, const v1::GetStatusRequest*,
                          v1::GetStatusResponse* response) override {
-    return Ask<v1::GetStatusResponse>(*context, response,
+    return Ask<v1::GetStatusResponse>(*context, Role::kReadOnly, response,
                                       [this](auto answer) { backend_->GetStatus(answer); });
   }
   grpc::Status WatchStatus(grpc::ServerContext* context, const v1::WatchStatusRequest* request,
@@ -75,48 +81,48 @@ class Service final : public v1::Control::Service {
   grpc::Status Failover(grpc::ServerContext* context, const v1::FailoverRequest* request,
                         v1::FailoverResponse* response) override {
     return Ask<v1::FailoverResponse>(
-        *context, response,
+        *context, Role::kAdmin, response,
         [this, force = request->force()](auto answer) { backend_->Failover(force, answer); });
   }
   grpc::Status Switchover(grpc::ServerContext* context, const v1::SwitchoverRequest* request,
                           v1::SwitchoverResponse* response) override {
-    return Ask<v1::SwitchoverResponse>(*context, response,
+    return Ask<v1::SwitchoverResponse>(*context, Role::kAdmin, response,
                                        [this, timeout_ms = request->timeout_ms()](auto answer) {
                                          backend_->Switchover(timeout_ms, answer);
                                        });
   }
   grpc::Status Pause(grpc::ServerContext* context, const v1::PauseRequest*,
                      v1::PauseResponse* response) override {
-    return Ask<v1::PauseResponse>(*context, response,
+    return Ask<v1::PauseResponse>(*context, Role::kAdmin, response,
                                   [this](auto answer) { backend_->Pause(answer); });
   }
   grpc::Status Resume(grpc::ServerContext* context, const v1::ResumeRequest*,
                       v1::ResumeResponse* response) override {
-    return Ask<v1::ResumeResponse>(*context, response,
+    return Ask<v1::ResumeResponse>(*context, Role::kAdmin, response,
                                    [this](auto answer) { backend_->Resume(answer); });
   }
   grpc::Status Unprotect(grpc::ServerContext* context, const v1::UnprotectRequest* request,
                          v1::UnprotectResponse*) override {
     bool done = false;
-    return Ask<bool>(*context, &done, [this, force = request->force()](auto answer) {
+    return Ask<bool>(*context, Role::kAdmin, &done, [this, force = request->force()](auto answer) {
       backend_->SetProtection(false, force, answer);
     });
   }
   grpc::Status Protect(grpc::ServerContext* context, const v1::ProtectRequest*,
                        v1::ProtectResponse*) override {
     bool done = false;
-    return Ask<bool>(*context, &done,
+    return Ask<bool>(*context, Role::kAdmin, &done,
                      [this](auto answer) { backend_->SetProtection(true, false, answer); });
   }
   grpc::Status ListEpochs(grpc::ServerContext* context, const v1::ListEpochsRequest* request,
                           v1::ListEpochsResponse* response) override {
     return Ask<v1::ListEpochsResponse>(
-        *context, response,
+        *context, Role::kReadOnly, response,
         [this, last = request->last()](auto answer) { backend_->ListEpochs(last, answer); });
   }
   grpc::Status Set(grpc::ServerContext* context, const v1::SetRequest* request,
                    v1::SetResponse* response) override {
-    return Ask<v1::SetResponse>(*context, response, [this, request](auto answer) {
+    return Ask<v1::SetResponse>(*context, Role::kAdmin, response, [this, request](auto answer) {
       backend_->Set(request->tunables(), answer);
     });
   }
@@ -133,8 +139,10 @@ class Service final : public v1::Control::Service {
   }
 
  private:
+  grpc::Status Authorize(const grpc::ServerContext& context, Role role) const;
   template <typename T, typename Call>
-  grpc::Status Ask(const grpc::ServerContext& context, T* response, const Call& call) {
+  grpc::Status Ask(const grpc::ServerContext& context, Role role, T* response, const Call& call) {
+    if (const grpc::Status may = Authorize(context, role); !may.ok()) return may;
     auto waiter = std::make_shared<Waiter<T>>();
     call(waiter->MakeAnswer(waiter));
     absl::StatusOr<T> answer = waiter->Wait(context);
@@ -144,11 +152,41 @@ class Service final : public v1::Control::Service {
   }
 
   ControlBackend* const backend_;
+  const std::optional<RemoteControl> remote_;
   std::mutex mutex_;
   std::condition_variable changed_;
   uint64_t version_ = 0;
   bool stopping_ = false;
 };
+
+// At each call: a connection may be older than what the CA file says.
+grpc::Status Service::Authorize(const grpc::ServerContext& context, Role role) const {
+  if (!remote_) return grpc::Status::OK;
+  const auto refuse = [&](wire::TlsRefusal kind, const std::string& why) {
+    remote_->tls->Refused(kind, context.peer(), why);
+    return grpc::Status(grpc::StatusCode::PERMISSION_DENIED, why);
+  };
+  const wire::TlsPeer caller = wire::TlsPeerOf(*context.auth_context());
+  const absl::Status trusted = wire::StillTrusted(*remote_->tls->current(), caller.chain);
+  if (!trusted.ok()) {
+    return refuse(wire::TlsRefusal::kRevoked,
+                  absl::StrCat("the certificate is not trusted any more: ", trusted.message()));
+  }
+  const auto is_one_of = [&](const std::vector<std::string>& names) {
+    return std::any_of(names.begin(), names.end(),
+                       [&](const std::string& name) { return caller.Is(name); });
+  };
+  if (is_one_of(remote_->admins)) return grpc::Status::OK;
+  if (!is_one_of(remote_->read_only)) {
+    return refuse(wire::TlsRefusal::kRole,
+                  absl::StrCat("the certificate's name, ", caller.NamesText(),
+                               ", is in neither admins nor read_only of this node's `tls { }`"));
+  }
+  if (role == Role::kReadOnly) return grpc::Status::OK;
+  return refuse(wire::TlsRefusal::kRole,
+                absl::StrCat("the certificate's name, ", caller.NamesText(),
+                             ", is in read_only of this node's `tls { }`: it may only look"));
+}
 
 grpc::Status Service::WatchStatus(grpc::ServerContext* context,
                                   const v1::WatchStatusRequest* request,
@@ -162,7 +200,7 @@ grpc::Status Service::WatchStatus(grpc::ServerContext* context,
     lock.unlock();
     v1::GetStatusResponse status;
     const grpc::Status asked = Ask<v1::GetStatusResponse>(
-        *context, &status, [this](auto answer) { backend_->GetStatus(answer); });
+        *context, Role::kReadOnly, &status, [this](auto answer) { backend_->GetStatus(answer); });
     if (!asked.ok()) return asked;
     if (!writer->Write(status)) return grpc::Status::OK;
     lock.lock();
@@ -174,14 +212,16 @@ grpc::Status Service::WatchStatus(grpc::ServerContext* context,
   return grpc::Status::OK;
 }
 
-class ControlServerImpl final : public ControlServer {
+// One address.
+class Door {
  public:
-  explicit ControlServerImpl(ControlBackend* backend) : service_(backend) {}
-  ~ControlServerImpl() override { Shutdown(); }
+  Door(ControlBackend* backend, std::optional<RemoteControl> remote)
+      : tls_(remote ? remote->tls : nullptr), service_(backend, std::move(remote)) {}
+  ~Door() { Shutdown(); }
 
-  absl::Status Start(const std::string& address);
-  void NotifyChanged() override { service_.NotifyChanged(); }
-  void Shutdown() override {
+  absl::Status Open(const std::string& address);
+  void NotifyChanged() { service_.NotifyChanged(); }
+  void Shutdown() {
     if (server_ == nullptr) return;
     connections_->Stop();
     service_.Stop();
@@ -193,12 +233,13 @@ class ControlServerImpl final : public ControlServer {
   }
 
  private:
+  const std::shared_ptr<wire::TlsIdentity> tls_;  // null: plain text
   Service service_;
   std::unique_ptr<wire::GrpcAcceptor> connections_;
   std::unique_ptr<grpc::Server> server_;
 };
 
-absl::Status ControlServerImpl::Start(const std::string& address) {
+absl::Status Door::Open(const std::string& address) {
   absl::string_view path = address;
   const bool is_unix = absl::ConsumePrefix(&path, "unix:");
   absl::ConsumePrefix(&path, "//");
@@ -215,15 +256,21 @@ absl::Status ControlServerImpl::Start(const std::string& address) {
     ROMULUS_RETURN_IF_ERROR(
         base::Annotate(RemoveStaleSocket(std::string(path)), "control address"));
   }
+  wire::GrpcAcceptorOptions accepting;
+  if (tls_ != nullptr) {
+    accepting.on_plain_text = [tls = tls_](const std::string& from) {
+      tls->Refused(wire::TlsRefusal::kPlainText, from, "what came is not TLS");
+    };
+  }
   absl::StatusOr<std::unique_ptr<wire::GrpcAcceptor>> bound =
-      wire::GrpcAcceptor::Listen(address, {});
+      wire::GrpcAcceptor::Listen(address, std::move(accepting));
   if (!bound.ok()) return base::Annotate(bound.status(), "control address");
   connections_ = *std::move(bound);
   grpc::EnableDefaultHealthCheckService(true);
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   grpc::ServerBuilder builder;
   builder.SetMaxReceiveMessageSize(64 << 10);
-  connections_->AddTo(builder, grpc::InsecureServerCredentials());
+  connections_->AddTo(builder, wire::TlsServerCredentials(tls_));
   builder.RegisterService(&service_);
   server_ = builder.BuildAndStart();
   if (server_ == nullptr) {
@@ -236,12 +283,34 @@ absl::Status ControlServerImpl::Start(const std::string& address) {
   return absl::OkStatus();
 }
 
+class Server final : public ControlServer {
+ public:
+  Server(ControlBackend* backend, std::optional<RemoteControl> remote) {
+    doors_.push_back(std::make_unique<Door>(backend, std::nullopt));
+    if (remote) doors_.push_back(std::make_unique<Door>(backend, std::move(remote)));
+  }
+  ~Server() override { Shutdown(); }
+
+  absl::Status Open(size_t door, const std::string& address) { return doors_[door]->Open(address); }
+  void NotifyChanged() override {
+    for (const auto& door : doors_) door->NotifyChanged();
+  }
+  void Shutdown() override {
+    for (const auto& door : doors_) door->Shutdown();
+  }
+
+ private:
+  std::vector<std::unique_ptr<Door>> doors_;
+};
+
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<ControlServer>> ControlServer::Listen(const std::string& address,
-                                                                     ControlBackend* backend) {
-  auto server = std::make_unique<ControlServerImpl>(backend);
-  ROMULUS_RETURN_IF_ERROR(server->Start(address));
+absl::StatusOr<std::unique_ptr<ControlServer>> ControlServer::Listen(
+    const std::string& address, ControlBackend* backend, std::optional<RemoteControl> remote) {
+  const std::string elsewhere = remote ? remote->address : "";
+  auto server = std::make_unique<Server>(backend, std::move(remote));
+  ROMULUS_RETURN_IF_ERROR(server->Open(0, address));
+  if (!elsewhere.empty()) ROMULUS_RETURN_IF_ERROR(server->Open(1, elsewhere));
   return server;
 }
 

@@ -6,10 +6,13 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "romulus/v1/control.pb.h"
+#include "wire/tls.h"
 
 namespace romulus::daemon {
 
@@ -32,13 +35,22 @@ class ControlBackend {
                    Answer<romulus::v1::SetResponse> answer) = 0;
 };
 
+// A second door, for other hosts: who may do what says the name in the caller's certificate.
+struct RemoteControl {
+  std::string address;  // "host:port"
+  std::shared_ptr<wire::TlsIdentity> tls;
+  std::vector<std::string> admins;     // everything
+  std::vector<std::string> read_only;  // status and epochs
+};
+
 class ControlServer {
  public:
-  // `address` is "unix:///path" or "host:port"; a socket file is for its owner alone (0600).
-  // `backend` outlives the server. Errors: AlreadyExists if the address is in use; else that it
-  // cannot be bound.
-  static absl::StatusOr<std::unique_ptr<ControlServer>> Listen(const std::string& address,
-                                                               ControlBackend* backend);
+  // `address` is "unix:///path" or "host:port", where everybody may do everything; a socket file is
+  // for its owner alone (0600). `backend` outlives the server. Errors: AlreadyExists if an address
+  // is in use; else that it cannot be bound.
+  static absl::StatusOr<std::unique_ptr<ControlServer>> Listen(
+      const std::string& address, ControlBackend* backend,
+      std::optional<RemoteControl> remote = std::nullopt);
   virtual ~ControlServer() = default;  // Shutdown()
 
   // Wakes WatchStatus streams. Any thread.

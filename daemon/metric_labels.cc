@@ -10,6 +10,7 @@
 #include "kvm/exit.h"
 #include "replica/fault.h"
 #include "wire/beats.h"
+#include "wire/tls.h"
 
 namespace romulus::daemon {
 namespace {
@@ -59,6 +60,7 @@ metrics::Labels MetricLabels(const LoadedConfig& loaded) {
   for (const romulus::v1::Disk& disk : guest.disks()) labels.disks.push_back(disk.name());
   for (int i = 0; i < guest.nics_size(); ++i) labels.nics.push_back(absl::StrCat(i));
   labels.beat_faults = Strings(wire::kBeatFaultNames);
+  labels.tls_refusals = Strings(wire::kTlsRefusalNames);
   labels.phases = Strings(epoch::kPhaseNames);
   labels.cut_reasons = Strings(epoch::kCutReasonNames);
   labels.encodings = Strings(codec::kPageEncodingNames);

@@ -93,6 +93,7 @@ absl::StatusOr<std::unique_ptr<Node>> Node::Create(NodeOptions options,
 
 Node::~Node() {
   // Whoever may call us from a thread of its own goes first; the guest after those who use it.
+  CloseTls();
   const bool guest_ran_here = host_ != nullptr;
   if (server_ != nullptr) server_->Shutdown();
   helper_.reset();
@@ -111,9 +112,10 @@ Node::~Node() {
 absl::Status Node::Open() {
   const romulus::v1::Node& self = options_.config.self();
   const romulus::v1::Node* peer = options_.config.peer();
+  ROMULUS_RETURN_IF_ERROR(OpenTls());
   // Before anybody can ask this node anything: the control loop turns while the arbiter is asked.
   ROMULUS_RETURN_IF_ERROR(OpenArbiter());
-  ROMULUS_ASSIGN_OR_RETURN(server_, ControlServer::Listen(self.control_address(), this));
+  ROMULUS_ASSIGN_OR_RETURN(server_, ControlServer::Listen(self.control_address(), this, Remote()));
   ConsoleEvents events;
   events.on_failure = [this](const absl::Status& why) {
     if (why.ok()) {
@@ -158,7 +160,8 @@ absl::Status Node::Open() {
                                                 .control = &control_,
                                                 .signs = &signs_,
                                                 .listener = this,
-                                                .disks = disk_files_.get()},
+                                                .disks = disk_files_.get(),
+                                                .security = Security()},
                                                self.replication_address(), std::move(facts)));
     primary_ = std::make_unique<Primary>(PrimaryParts{.config = &config_,
                                                       .peer_address = peer->replication_address(),
@@ -169,7 +172,8 @@ absl::Status Node::Open() {
                                                       .stamps = stamps_.get(),
                                                       .signs = &signs_,
                                                       .counters = &secondary_->counters(),
-                                                      .listener = this});
+                                                      .listener = this,
+                                                      .security = Security()});
     ROMULUS_RETURN_IF_ERROR(OpenSecondPath());
   }
   if (start_as_primary_) {
@@ -213,6 +217,7 @@ absl::Status Node::Run() {
   Tick();
   ExportMetrics();
   WatchRecord();
+  RepeatInsecure();
   while (!exit_) {
     if (control_.io().run_one() == 0) break;
   }

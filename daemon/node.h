@@ -40,6 +40,7 @@
 #include "kvm/system.h"
 #include "metrics/exposer.h"
 #include "metrics/metrics.h"
+#include "wire/tls.h"
 
 namespace romulus::daemon {
 
@@ -72,6 +73,7 @@ class Node final : private GuestHostListener,
                    private PrimaryListener,
                    private SecondaryListener,
                    private SecondPathListener,
+                   private wire::TlsListener,
                    private ControlBackend {
  public:
   // Opens everything that can be refused: addresses, console, the kernel. Errors name what and why.
@@ -119,6 +121,13 @@ class Node final : private GuestHostListener,
   // What is open at the arbiter when this node stops is closed, or said; then `then`.
   void LeaveArbiter(std::function<void()> then);
   void FillArbiter(romulus::v1::GetStatusResponse& status) const;
+  // node_tls.cc: who this node is on the network, and whom it believes.
+  absl::Status OpenTls();
+  wire::LinkSecurity Security() const;  // of what stands between the two nodes
+  std::optional<RemoteControl> Remote() const;
+  void RepeatInsecure();
+  void CloseTls();  // nobody but who holds it uses it any more
+  void UpdateTlsMetrics();
   // node_second_path.cc: the other network on which the two nodes hear each other.
   absl::Status OpenSecondPath();
   void WatchSecondPath(uint64_t now_ns);
@@ -222,6 +231,12 @@ class Node final : private GuestHostListener,
   void OnBeatRefused(wire::BeatFault fault, const std::string& from,
                      const absl::Status& why) override;
 
+  // TlsListener (any thread):
+  void OnTlsRefused(wire::TlsRefusal why, const std::string& from,
+                    const std::string& detail) override;
+  void OnTlsReloaded(const wire::TlsMaterial& now) override;
+  void OnTlsReloadFailed(const absl::Status& why) override;
+
   // ControlBackend (any thread):
   void GetStatus(Answer<romulus::v1::GetStatusResponse> answer) override;
   void Failover(bool force, Answer<romulus::v1::FailoverResponse> answer) override;
@@ -271,6 +286,7 @@ class Node final : private GuestHostListener,
   uint64_t protect_backoff_ms_ = 0;  // after a secondary gave its replica up
   std::vector<wire::DiskProgress> disk_progress_;
 
+  std::shared_ptr<wire::TlsIdentity> tls_;  // null: plain text
   std::unique_ptr<Console> console_;
   std::unique_ptr<metrics::Exposer> exposer_;
   std::shared_ptr<GuestHost> host_;  // the guest that runs here, if one does

@@ -367,6 +367,7 @@ void Node::UpdateMetrics() {
   metrics_.SetTerm(state.newest_term.value());
   TellDiskWait();
   UpdatePathMetrics();
+  UpdateTlsMetrics();
   if (host_ != nullptr && host_->assembled()) {
     const uint64_t cut = host_->loop().last_cut().value();
     const uint64_t acked = host_->loop().last_acked().value();

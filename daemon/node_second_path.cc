@@ -56,8 +56,8 @@ void Fill(v1::PathStatus& path, const failover::HeartbeatStats& stats) {
 
 absl::Status Node::OpenSecondPath() {
   if (!options_.config.self().has_heartbeat_address()) return absl::OkStatus();
-  ROMULUS_ASSIGN_OR_RETURN(second_path_,
-                           SecondPath::Open(&options_.config, &control_, &clock_, this));
+  ROMULUS_ASSIGN_OR_RETURN(
+      second_path_, SecondPath::Open(&options_.config, &control_, &clock_, this, Security()));
   return absl::OkStatus();
 }
 

@@ -9,7 +9,6 @@
 #include "base/status.h"
 #include "daemon/guest_disk_sync.h"
 #include "wire/audit_report.h"
-#include "wire/grpc_link.h"
 
 namespace romulus::daemon {
 namespace {
@@ -126,7 +125,9 @@ absl::Status Primary::Stream::Open(wire::HelloInput hello, const std::string& ad
     Tell([progress](PrimaryListener& to) { to.OnSyncProgress(progress); });
   };
   const auto connect = [&](wire::LinkListener* listener) {
-    return wire::ConnectGrpcLink(address, wire::GrpcLinkOptions{}, listener);
+    wire::GrpcLinkOptions link;
+    link.security = parts_.security;
+    return wire::ConnectGrpcLink(address, link, listener);
   };
   ROMULUS_ASSIGN_OR_RETURN(auto opened,
                            wire::PrimarySession::Open(options, connect, parts_.clock, this, this));

@@ -23,6 +23,7 @@
 #include "replica/counters.h"
 #include "romulus/v1/config.pb.h"
 #include "romulus/v1/replication.pb.h"
+#include "wire/grpc_link.h"
 #include "wire/primary_session.h"
 
 namespace romulus::daemon {
@@ -60,6 +61,7 @@ struct PrimaryParts {
   SignsOfLife* signs = nullptr;
   replica::ReplicaCounters* counters = nullptr;  // what of the peer's was refused is counted there
   PrimaryListener* listener = nullptr;
+  wire::LinkSecurity security{};
 };
 
 class Primary {

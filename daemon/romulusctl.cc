@@ -10,12 +10,18 @@
 #include <thread>
 #include <utility>
 
+#include "absl/status/statusor.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "base/status.h"
+#include "daemon/config_check.h"
 #include "daemon/ctl_format.h"
 #include "daemon/ctl_progress.h"
 #include "daemon/exit_codes.h"
 #include "daemon/json.h"
 #include "daemon/version.h"
 #include "romulus/v1/control.grpc.pb.h"
+#include "wire/grpc_tls.h"
 
 namespace romulus::daemon {
 namespace {
@@ -24,6 +30,8 @@ namespace v1 = romulus::v1;
 
 struct Arguments {
   std::string address;
+  wire::TlsFiles tls;
+  std::string tls_name;
   bool json = false;
   bool force = false;
   bool watch = false;
@@ -37,12 +45,38 @@ struct Arguments {
 constexpr std::chrono::seconds kRestartPatience{30};
 constexpr std::chrono::milliseconds kLookAgain{200};
 
+// As the daemon: plain text does not leave this host. Errors: the arguments', and the files'.
+absl::StatusOr<std::shared_ptr<grpc::Channel>> MakeChannel(const Arguments& arguments) {
+  const wire::TlsFiles& files = arguments.tls;
+  const bool is_unix = absl::StartsWith(arguments.address, "unix:");
+  const std::string host = SplitHostPort(arguments.address).host;
+  if (files.ca_file.empty() && files.cert_file.empty() && files.key_file.empty()) {
+    if (!is_unix && !host.empty() && !IsLoopback(host)) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(arguments.address,
+                       " is neither a Unix socket nor a loopback address: it takes --tls-ca, "
+                       "--tls-cert and --tls-key"));
+    }
+    return grpc::CreateChannel(arguments.address, grpc::InsecureChannelCredentials());
+  }
+  if (files.ca_file.empty() || files.cert_file.empty() || files.key_file.empty()) {
+    return absl::InvalidArgumentError("--tls-ca, --tls-cert and --tls-key belong together");
+  }
+  if (is_unix) {
+    return absl::InvalidArgumentError(
+        "a Unix socket takes none of --tls-ca, --tls-cert, --tls-key");
+  }
+  ROMULUS_ASSIGN_OR_RETURN(const wire::TlsMaterial material, wire::ReadTlsFiles(files, ""));
+  grpc::ChannelArguments channel;
+  const auto credentials = wire::TlsChannelCredentials(
+      material, arguments.tls_name.empty() ? host : arguments.tls_name, channel);
+  return grpc::CreateCustomChannel(arguments.address, credentials, channel);
+}
+
 class Client {
  public:
-  explicit Client(const Arguments& arguments)
-      : arguments_(arguments),
-        stub_(v1::Control::NewStub(
-            grpc::CreateChannel(arguments.address, grpc::InsecureChannelCredentials()))) {}
+  Client(const Arguments& arguments, const std::shared_ptr<grpc::Channel>& channel)
+      : arguments_(arguments), stub_(v1::Control::NewStub(channel)) {}
 
   // Calls and prints; returns the exit code. `format` makes the text for people.
   template <typename Request, typename Response, typename Format>
@@ -118,15 +152,20 @@ class Client {
   }
   int Fail(const grpc::Status& status) const {
     if (status.error_code() == grpc::StatusCode::UNAVAILABLE) {
-      std::fprintf(stderr,
-                   "romulusctl: no romulusd answers at %s (%s)\n"
-                   "Is it running? The address is control_address of this node's configuration.\n",
-                   arguments_.address.c_str(), status.error_message().c_str());
+      std::fprintf(
+          stderr,
+          "romulusctl: no romulusd answers at %s (%s)\n"
+          "Is it running? The address is control_address of this node's configuration%s.\n",
+          arguments_.address.c_str(), status.error_message().c_str(),
+          arguments_.tls.ca_file.empty()
+              ? ""
+              : ", from another host remote_control_address; its log names whom it refuses");
       return kExitUnreachable;
     }
     std::fprintf(stderr, "romulusctl: %s\n", status.error_message().c_str());
     return status.error_code() == grpc::StatusCode::FAILED_PRECONDITION ||
-                   status.error_code() == grpc::StatusCode::INVALID_ARGUMENT
+                   status.error_code() == grpc::StatusCode::INVALID_ARGUMENT ||
+                   status.error_code() == grpc::StatusCode::PERMISSION_DENIED
                ? kExitRefused
                : kExitFailed;
   }
@@ -144,9 +183,21 @@ int Main(int argc, char** argv) {
       "Exit codes: 0 done; 1 failed; 2 wrong arguments; 3 no daemon answers; 4 the daemon "
       "refused.");
   app.add_option("--address", arguments.address,
-                 "The daemon's control_address: unix:///path or 127.0.0.1:port")
+                 "The daemon's control_address: unix:///path or 127.0.0.1:port; or from another "
+                 "host its remote_control_address")
       ->envname("ROMULUS_ADDRESS")
       ->required();
+  app.add_option("--tls-ca", arguments.tls.ca_file,
+                 "For remote_control_address: PEM file of who signed the daemon's certificate")
+      ->envname("ROMULUS_TLS_CA");
+  app.add_option("--tls-cert", arguments.tls.cert_file, "PEM file of your certificate")
+      ->envname("ROMULUS_TLS_CERT");
+  app.add_option("--tls-key", arguments.tls.key_file, "PEM file of your certificate's key")
+      ->envname("ROMULUS_TLS_KEY");
+  app.add_option("--tls-name", arguments.tls_name,
+                 "Which name the daemon's certificate must have, as the node is called; the "
+                 "address' host if not given")
+      ->envname("ROMULUS_TLS_NAME");
   app.add_flag("--json", arguments.json, "Print the answer as JSON (romulus.v1.Control)");
   CLI::Option* timeout =
       app.add_option("--timeout", arguments.timeout_s, "Seconds to wait for the answer")
@@ -192,7 +243,12 @@ int Main(int argc, char** argv) {
     std::printf("romulusctl %s\n", kVersion);
     return kExitOk;
   }
-  Client client(arguments);
+  const absl::StatusOr<std::shared_ptr<grpc::Channel>> channel = MakeChannel(arguments);
+  if (!channel.ok()) {
+    std::fprintf(stderr, "romulusctl: %s\n", std::string(channel.status().message()).c_str());
+    return kExitUsage;
+  }
+  Client client(arguments, *channel);
   if (status->parsed()) {
     if (arguments.watch) return client.Watch();
     return client.Call(&v1::Control::Stub::GetStatus, v1::GetStatusRequest(), FormatStatus);

@@ -36,8 +36,9 @@ bool IsListedFirst(const LoadedConfig& config) {
   return config.config.nodes(0).name() == config.config.node_name();
 }
 
-wire::GrpcLinkOptions LinkOptions() {
+wire::GrpcLinkOptions LinkOptions(const wire::LinkSecurity& security) {
   wire::GrpcLinkOptions options;
+  options.security = security;
   options.service = wire::LinkService::kHeartbeats;
   // What is larger ends the connection before it is looked at.
   options.max_message_bytes = 64 * wire::kMaxBeatBytes;
@@ -133,26 +134,30 @@ class SecondPath::Stream final : public wire::LinkListener,
 };
 
 SecondPath::SecondPath(const LoadedConfig* config, base::Executor* control,
-                       const base::Clock* clock, SecondPathListener* listener)
+                       const base::Clock* clock, SecondPathListener* listener,
+                       wire::LinkSecurity security)
     : config_(config),
       control_(control),
       clock_(clock),
       listener_(listener),
+      security_(std::move(security)),
       dials_(IsListedFirst(*config)),
       incarnation_(ByChance()) {}
 
 absl::StatusOr<std::unique_ptr<SecondPath>> SecondPath::Open(const LoadedConfig* config,
                                                              base::Executor* control,
                                                              const base::Clock* clock,
-                                                             SecondPathListener* listener) {
-  std::unique_ptr<SecondPath> path(new SecondPath(config, control, clock, listener));
+                                                             SecondPathListener* listener,
+                                                             wire::LinkSecurity security) {
+  std::unique_ptr<SecondPath> path(
+      new SecondPath(config, control, clock, listener, std::move(security)));
   if (path->dials_) {
     path->Dial();
     return path;
   }
-  ROMULUS_ASSIGN_OR_RETURN(
-      path->server_,
-      wire::GrpcLinkServer::Listen(config->self().heartbeat_address(), LinkOptions(), path.get()));
+  ROMULUS_ASSIGN_OR_RETURN(path->server_,
+                           wire::GrpcLinkServer::Listen(config->self().heartbeat_address(),
+                                                        LinkOptions(path->security_), path.get()));
   return path;
 }
 
@@ -233,7 +238,7 @@ void SecondPath::Dial() {
       std::lock_guard lock(mutex_);
       streams_.insert(stream);
     }
-    auto link = wire::ConnectGrpcLink(stream->from(), LinkOptions(), stream.get());
+    auto link = wire::ConnectGrpcLink(stream->from(), LinkOptions(security_), stream.get());
     if (link.ok()) {
       stream->Attach(*std::move(link));
       control_->Post([this, stream] { Dialled(stream); });

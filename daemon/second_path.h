@@ -47,7 +47,8 @@ class SecondPath final : private wire::LinkAcceptor {
   static absl::StatusOr<std::unique_ptr<SecondPath>> Open(const LoadedConfig* config,
                                                           base::Executor* control,
                                                           const base::Clock* clock,
-                                                          SecondPathListener* listener);
+                                                          SecondPathListener* listener,
+                                                          wire::LinkSecurity security = {});
   ~SecondPath() override;
 
   // To whoever is there. Fills in who says it, the sequence and the times. Never waits: what the
@@ -68,7 +69,7 @@ class SecondPath final : private wire::LinkAcceptor {
   class Stream;
 
   SecondPath(const LoadedConfig* config, base::Executor* control, const base::Clock* clock,
-             SecondPathListener* listener);
+             SecondPathListener* listener, wire::LinkSecurity security);
 
   wire::LinkListener* Accept(std::unique_ptr<wire::Link> link, absl::string_view peer) override;
   void OnCrowded(const absl::Status& why, uint64_t ended) override;
@@ -86,6 +87,7 @@ class SecondPath final : private wire::LinkAcceptor {
   base::Executor* const control_;
   const base::Clock* const clock_;
   SecondPathListener* const listener_;
+  const wire::LinkSecurity security_;
   const bool dials_;
   const uint64_t incarnation_;
   bool shut_down_ = false;

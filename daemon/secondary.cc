@@ -172,9 +172,10 @@ absl::StatusOr<std::unique_ptr<Secondary>> Secondary::Listen(const SecondaryPart
   ROMULUS_ASSIGN_OR_RETURN(HostFacts host, HostFactsOf(*parts.guest.system));
   std::unique_ptr<Secondary> secondary(new Secondary(parts, std::move(facts), std::move(host)));
   ROMULUS_RETURN_IF_ERROR(secondary->NewReplica());
-  ROMULUS_ASSIGN_OR_RETURN(
-      secondary->server_,
-      wire::GrpcLinkServer::Listen(address, wire::GrpcLinkOptions{}, secondary.get()));
+  wire::GrpcLinkOptions link;
+  link.security = parts.security;
+  ROMULUS_ASSIGN_OR_RETURN(secondary->server_,
+                           wire::GrpcLinkServer::Listen(address, link, secondary.get()));
   secondary->Heartbeat();
   return secondary;
 }

@@ -68,6 +68,7 @@ struct SecondaryParts {
   SignsOfLife* signs = nullptr;
   SecondaryListener* listener = nullptr;
   replica::DiskReplica* disks = nullptr;  // null: none is replicated here
+  wire::LinkSecurity security{};
 };
 
 class Secondary final : private wire::LinkAcceptor {

@@ -12,9 +12,9 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "arbiter/etcd_grpc.h"
-#include "arbiter/files.h"
 #include "arbiter/record.h"
 #include "base/clock.h"
+#include "base/small_file.h"
 #include "base/status.h"
 
 namespace romulus::arbiter {
@@ -436,14 +436,14 @@ absl::StatusOr<std::unique_ptr<failover::Arbiter>> MakeEtcdArbiter(
        {std::pair(&options.ca_file, &tls.ca), std::pair(&options.cert_file, &tls.cert),
         std::pair(&options.key_file, &tls.key)}) {
     if (file->empty()) continue;
-    ROMULUS_ASSIGN_OR_RETURN(*text, ReadSmallFile(*file));
+    ROMULUS_ASSIGN_OR_RETURN(*text, base::ReadSmallFile(*file));
     if (!absl::StrContains(*text, "-----BEGIN ")) {
       return absl::InvalidArgumentError(absl::StrCat("'", *file, "' is not a PEM file"));
     }
   }
   std::string password;
   if (!options.password_file.empty()) {
-    ROMULUS_ASSIGN_OR_RETURN(password, ReadSmallFile(options.password_file));
+    ROMULUS_ASSIGN_OR_RETURN(password, base::ReadSmallFile(options.password_file));
     // The one that an editor adds.
     if (absl::EndsWith(password, "\n")) password.pop_back();
     if (password.empty()) {

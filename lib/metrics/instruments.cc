@@ -140,6 +140,10 @@ Instruments::Instruments(prometheus::Registry& registry, const prometheus::Label
       "romulus_beats_refused_total",
       "What came on the second path and was no beat of the peer's, by what was wrong.", "kind",
       labels.beat_faults);
+  tls_refusals = make.Counters("romulus_tls_refusals_total",
+                               "Connections that TLS or this node refused for who was at the "
+                               "other end, and calls of the control service, by why.",
+                               "reason", labels.tls_refusals);
   switchovers = make.Counters("romulus_switchovers_total",
                               "Planned hand-overs, by how they ended for this node.", "result",
                               {"done", "refused", "unknown", "taken_over"});
@@ -183,6 +187,9 @@ Instruments::Instruments(prometheus::Registry& registry, const prometheus::Label
                                         "Bytes of them that were sent or found to be there.");
   disk_log_bytes = make.MakeGauge("romulus_disk_log_bytes",
                                   "Disk writes of epochs that are not acked yet, in bytes.");
+  tls_expiry =
+      make.MakeGauge("romulus_tls_certificate_expiry_timestamp_seconds",
+                     "When the certificate of this node expires, in Unix time; 0 without TLS.");
   disk_wait_seconds = make.MakeGauge(
       "romulus_disk_wait_seconds",
       "How long the oldest operation on a disk of this node has been under way; 0: none is.");

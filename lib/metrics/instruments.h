@@ -82,6 +82,7 @@ struct Instruments {
   Labelled<prometheus::Counter> failovers;        // detected, operator
   Labelled<prometheus::Counter> arbiter_answers;  // failover::Verdict
   Labelled<prometheus::Counter> beats_refused;
+  Labelled<prometheus::Counter> tls_refusals;
   Labelled<prometheus::Counter> switchovers;  // SwitchoverResult
 
   prometheus::Histogram* pause_seconds;
@@ -112,6 +113,7 @@ struct Instruments {
   prometheus::Gauge* disk_wait_seconds;
   prometheus::Gauge* audit_pass_seconds;
   prometheus::Gauge* audit_last_pass_time_seconds;
+  prometheus::Gauge* tls_expiry;
   prometheus::Gauge* peer_connected;
   prometheus::Gauge* heartbeat_timeout_seconds;
   Labelled<prometheus::Gauge> arbiter_up;

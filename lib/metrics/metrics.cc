@@ -191,6 +191,12 @@ void Metrics::SetPath(size_t path, const PathSample& sample) {
 void Metrics::SetBeatsRefused(size_t fault, uint64_t total) {
   RaiseTo(impl_->instruments.beats_refused.at(fault), total);
 }
+void Metrics::SetTlsRefusals(size_t reason, uint64_t total) {
+  RaiseTo(impl_->instruments.tls_refusals.at(reason), total);
+}
+void Metrics::SetTlsExpiry(int64_t unix_s) {
+  impl_->instruments.tls_expiry->Set(static_cast<double>(unix_s));
+}
 
 void Metrics::ArbiterAnswered(size_t verdict) {
   impl_->instruments.arbiter_answers.at(verdict).Increment();

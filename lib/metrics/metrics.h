@@ -39,6 +39,7 @@ struct Labels {
   std::vector<std::string> beat_faults = {};
   // The arbiter that keeps a record, if there is one.
   std::vector<std::string> arbiters = {};
+  std::vector<std::string> tls_refusals = {};
   std::string version = "unknown";  // of this build
 };
 
@@ -155,6 +156,10 @@ class Metrics {
   // By index in Labels::paths, beat_faults.
   void SetPath(size_t path, const PathSample& sample);
   void SetBeatsRefused(size_t fault, uint64_t total);
+  // By index in Labels::tls_refusals.
+  void SetTlsRefusals(size_t reason, uint64_t total);
+  // When this node's certificate expires.
+  void SetTlsExpiry(int64_t unix_s);
   // By failover::Verdict.
   void ArbiterAnswered(size_t verdict);
   // Of the one in Labels::arbiters: whether its last answer was one to go by.

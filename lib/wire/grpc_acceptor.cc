@@ -35,6 +35,8 @@ using std::chrono::steady_clock;
 constexpr milliseconds kAcceptAgain{100};
 // So long without trouble, and what comes then is a new burst.
 constexpr std::chrono::seconds kBurstEnds{10};
+// ContentType of the first record of a TLS connection: RFC 8446, section 5.1.
+constexpr char kTlsHandshake = 22;
 
 absl::Status InUse(absl::string_view address) {
   return absl::AlreadyExistsError(
@@ -85,6 +87,24 @@ int PortOf(int fd) {
     port = reinterpret_cast<const sockaddr_in6*>(&name)->sin6_port;
   }
   return ntohs(port);
+}
+
+// As gRPC writes it; empty if it has gone.
+std::string PeerOf(int fd) {
+  sockaddr_storage name{};
+  socklen_t size = sizeof(name);
+  // SAFETY: sockaddr_storage holds every family's sockaddr.
+  const auto* generic = reinterpret_cast<const sockaddr*>(&name);
+  char host[NI_MAXHOST];
+  char port[NI_MAXSERV];
+  // SAFETY: as above.
+  if (::getpeername(fd, reinterpret_cast<sockaddr*>(&name), &size) != 0 ||
+      ::getnameinfo(generic, size, host, sizeof(host), port, sizeof(port),
+                    NI_NUMERICHOST | NI_NUMERICSERV) != 0) {
+    return "";
+  }
+  return name.ss_family == AF_INET6 ? absl::StrCat("ipv6:[", host, "]:", port)
+                                    : absl::StrCat("ipv4:", host, ":", port);
 }
 
 // Another's socket, or whatever else lies there, is not taken away; one that nobody listens on is.
@@ -189,8 +209,9 @@ class Acceptor final : public GrpcAcceptor {
     const auto patience_ms = static_cast<int>(options_.patience.count());
     builder.AddChannelArgument(GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS, patience_ms);
     builder.AddChannelArgument(GRPC_ARG_MAX_CONNECTION_IDLE_MS, patience_ms);
+    credentials_ = std::move(credentials);
     to_grpc_ = builder.experimental().AddExternalConnectionAcceptor(
-        Experimental::ExternalConnectionType::FROM_FD, std::move(credentials));
+        Experimental::ExternalConnectionType::FROM_FD, credentials_);
   }
 
   void Start() override {
@@ -274,6 +295,10 @@ class Acceptor final : public GrpcAcceptor {
           ::fstat(one.fd.get(), &socket) != 0) {
         continue;
       }
+      if (options_.on_plain_text && byte != kTlsHandshake) {
+        options_.on_plain_text(PeerOf(one.fd.get()));
+        continue;
+      }
       handed_.push_back({.fd = one.fd.get(), .inode = socket.st_ino});
       grpc::experimental::ExternalConnectionAcceptor::NewConnectionParameters parameters;
       parameters.fd = one.fd.Release();
@@ -325,7 +350,8 @@ class Acceptor final : public GrpcAcceptor {
   base::UniqueFd wake_;
   std::vector<base::UniqueFd> listeners_;
   int port_ = 0;
-  std::string path_;  // of a Unix socket that is ours
+  std::string path_;                                      // of a Unix socket that is ours
+  std::shared_ptr<grpc::ServerCredentials> credentials_;  // gRPC does not keep them
   std::unique_ptr<grpc::experimental::ExternalConnectionAcceptor> to_grpc_;
   std::thread thread_;
 

@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <string>
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
@@ -32,6 +33,9 @@ struct GrpcAcceptorOptions {
   // Told once per burst, on the acceptor's thread: why connections are ended or cannot be accepted,
   // and how many were ended since Listen. Must not block.
   std::function<void(const absl::Status& why, uint64_t ended)> on_crowded;
+  // Set: connections are TLS. One that begins otherwise is closed, unanswered, and told: `from` as
+  // gRPC writes a peer. On the acceptor's thread; must not block.
+  std::function<void(const std::string& from)> on_plain_text;
 };
 
 class GrpcAcceptor {

@@ -2,7 +2,6 @@
 
 #include <grpcpp/create_channel.h>
 #include <grpcpp/generic/generic_stub.h>
-#include <grpcpp/security/credentials.h>
 #include <grpcpp/support/channel_arguments.h>
 
 #include <chrono>
@@ -11,6 +10,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "wire/grpc_stream.h"
+#include "wire/grpc_tls.h"
 
 namespace romulus::wire {
 namespace {
@@ -22,12 +22,16 @@ const char* MethodOf(LinkService service) {
                                               : "/romulus.v1.Heartbeats/Exchange";
 }
 
-std::shared_ptr<grpc::ChannelCredentials> CredentialsFor(const LinkSecurity& security) {
-  switch (security.kind) {
-    case LinkSecurity::Kind::kPlainText:
-      break;
-  }
-  return grpc::InsecureChannelCredentials();
+std::shared_ptr<grpc::Channel> MakeChannel(const std::string& address,
+                                           const GrpcLinkOptions& options) {
+  grpc::ChannelArguments arguments;
+  for (const auto& [name, value] : TransportArguments(options)) arguments.SetInt(name, value);
+  const LinkSecurity& security = options.security;
+  const std::shared_ptr<grpc::ChannelCredentials> credentials =
+      security.tls == nullptr
+          ? grpc::InsecureChannelCredentials()
+          : TlsChannelCredentials(*security.tls->current(), security.peer_name, arguments);
+  return grpc::CreateCustomChannel(address, credentials, arguments);
 }
 
 absl::Status FromGrpc(const grpc::Status& status) {
@@ -63,6 +67,9 @@ class ClientStream final : public GrpcStream {
     return absl::UnavailableError(status_.error_message());
   }
 
+  // Of a stream that was started.
+  TlsPeer peer() const { return TlsPeerOf(*context_.auth_context()); }
+
   // The thread's work: until the stream is done and its queue empty.
   void Run() {
     SetQueueThread(std::this_thread::get_id());
@@ -80,14 +87,7 @@ class ClientStream final : public GrpcStream {
                std::unique_ptr<grpc::CompletionQueue> queue)
       : GrpcStream(options, queue.get()),
         queue_(std::move(queue)),
-        stub_(grpc::CreateCustomChannel(address, CredentialsFor(options.security),
-                                        ArgumentsFor(options))) {}
-
-  static grpc::ChannelArguments ArgumentsFor(const GrpcLinkOptions& options) {
-    grpc::ChannelArguments arguments;
-    for (const auto& [name, value] : TransportArguments(options)) arguments.SetInt(name, value);
-    return arguments;
-  }
+        stub_(MakeChannel(address, options)) {}
 
   void StartRead(grpc::ByteBuffer* into, Tag* tag) override { call_->Read(into, tag); }
   void StartWrite(const grpc::ByteBuffer& message, Tag* tag) override {
@@ -108,9 +108,13 @@ class ClientStream final : public GrpcStream {
 
 class ClientLink final : public GrpcStreamLink {
  public:
-  explicit ClientLink(const std::shared_ptr<ClientStream>& stream)
-      : GrpcStreamLink(stream), thread_([stream] { stream->Run(); }) {}
+  ClientLink(const std::shared_ptr<ClientStream>& stream, LinkSecurity security, TlsPeer peer)
+      : GrpcStreamLink(stream),
+        security_(std::move(security)),
+        peer_(std::move(peer)),
+        thread_([stream] { stream->Run(); }) {}
   ~ClientLink() override {
+    watch_.reset();
     stream_->Detach();
     if (thread_.get_id() == std::this_thread::get_id()) {
       thread_.detach();  // it holds the stream and ends when it returns from the listener
@@ -119,7 +123,24 @@ class ClientLink final : public GrpcStreamLink {
     }
   }
 
+  // The certificate was looked at when the connection was made. Once.
+  void WatchTrust(const std::string& address) {
+    if (security_.tls == nullptr) return;
+    const auto look = [this, address](const TlsMaterial& now) {
+      const absl::Status trusted = StillTrusted(now, peer_.chain);
+      if (trusted.ok()) return;
+      security_.tls->Refused(TlsRefusal::kRevoked, address, std::string(trusted.message()));
+      stream_->Close(absl::PermissionDeniedError(absl::StrCat(
+          "the certificate of ", address, " is not trusted any more: ", trusted.message())));
+    };
+    watch_ = security_.tls->Subscribe(look);
+    look(*security_.tls->current());
+  }
+
  private:
+  const LinkSecurity security_;
+  const TlsPeer peer_;
+  std::unique_ptr<TlsIdentity::Subscription> watch_;
   std::thread thread_;
 };
 
@@ -131,11 +152,29 @@ absl::StatusOr<std::unique_ptr<Link>> ConnectGrpcLink(absl::string_view address,
   auto stream = std::make_shared<ClientStream>(std::string(address), options);
   if (absl::Status started = stream->Start(options.service, options.connect_timeout_ms);
       !started.ok()) {
+    if (options.security.tls != nullptr && IsWrongName(started.message())) {
+      options.security.tls->Refused(TlsRefusal::kWrongName, std::string(address),
+                                    std::string(started.message()));
+    }
     return absl::UnavailableError(
         absl::StrCat("cannot connect to ", address, ": ", started.message()));
   }
-  stream->SetListener(listener);
-  return std::make_unique<ClientLink>(stream);
+  const LinkSecurity& security = options.security;
+  TlsPeer peer;
+  if (security.tls != nullptr) peer = stream->peer();
+  // gRPC takes a wildcard for any name, and a certificate without names for its subject's.
+  const bool is_peer = security.tls == nullptr || peer.Is(security.peer_name);
+  stream->SetListener(is_peer ? listener : nullptr);
+  auto link = std::make_unique<ClientLink>(stream, security, std::move(peer));
+  if (!is_peer) {
+    const absl::Status why = absl::PermissionDeniedError(
+        absl::StrCat(address, " is ", stream->peer().NamesText(), " by its certificate, not '",
+                     security.peer_name, "'"));
+    security.tls->Refused(TlsRefusal::kWrongName, std::string(address), std::string(why.message()));
+    return why;
+  }
+  link->WatchTrust(std::string(address));
+  return std::unique_ptr<Link>(std::move(link));
 }
 
 }  // namespace romulus::wire

@@ -13,14 +13,16 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "wire/link.h"
+#include "wire/tls.h"
 
 namespace romulus::wire {
 
-// How a stream's two ends prove who they are. Plain text for now: mutual TLS becomes another value
-// with its files here, and nothing else changes.
+// How a stream's two ends prove who they are: mutual TLS, or nothing at all.
 struct LinkSecurity {
-  enum class Kind { kPlainText };
-  Kind kind = Kind::kPlainText;
+  std::shared_ptr<TlsIdentity> tls = nullptr;  // null: plain text
+  // Which DNS name the other end's certificate must have. A stream ends when its certificate is not
+  // trusted any more.
+  std::string peer_name = "";
 };
 
 enum class LinkService { kReplication, kHeartbeats };
@@ -43,7 +45,7 @@ struct GrpcLinkOptions {
 // at most connect_timeout_ms. `listener` outlives the link. The link owns one thread, on which the
 // listener is called; destroying the link closes it and waits until OnClosed has returned, so never
 // destroy a link from its listener. Errors: Unavailable, naming the address, if nobody answers in
-// time.
+// time; PermissionDenied if it is not the peer that the security names.
 absl::StatusOr<std::unique_ptr<Link>> ConnectGrpcLink(absl::string_view address,
                                                       const GrpcLinkOptions& options,
                                                       LinkListener* listener);

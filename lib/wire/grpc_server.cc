@@ -1,6 +1,5 @@
 #include "wire/grpc_server.h"
 
-#include <grpcpp/security/server_credentials.h>
 #include <grpcpp/server.h>
 #include <grpcpp/server_builder.h>
 
@@ -16,6 +15,7 @@
 #include "romulus/v1/replication_service.grpc.pb.h"
 #include "wire/grpc_acceptor.h"
 #include "wire/grpc_stream.h"
+#include "wire/grpc_tls.h"
 
 namespace romulus::wire {
 namespace {
@@ -25,14 +25,6 @@ using RawHeartbeats = v1::Heartbeats::WithRawMethod_Exchange<v1::Heartbeats::Ser
 
 // Streams that stand at once: one primary, and a few that are being refused.
 constexpr size_t kMaxStreams = 16;
-
-std::shared_ptr<grpc::ServerCredentials> CredentialsFor(const LinkSecurity& security) {
-  switch (security.kind) {
-    case LinkSecurity::Kind::kPlainText:
-      break;
-  }
-  return grpc::InsecureServerCredentials();
-}
 
 // What streams need to outlive the server object that users hold.
 struct Core {
@@ -64,6 +56,32 @@ class ServerStream final : public GrpcStream {
     }
   }
   std::string peer() const { return context_.peer(); }
+  // Whether the peer is whom `security` names. Once, when the stream has come in.
+  absl::Status CheckPeer(const LinkSecurity& security) {
+    if (security.tls == nullptr) return absl::OkStatus();
+    TlsPeer who = TlsPeerOf(*context_.auth_context());
+    if (!who.Is(security.peer_name)) {
+      const absl::Status why = absl::PermissionDeniedError(absl::StrCat(
+          "the certificate is of ", who.NamesText(), ", not of '", security.peer_name, "'"));
+      security.tls->Refused(TlsRefusal::kWrongName, peer(), std::string(why.message()));
+      return why;
+    }
+    {
+      absl::MutexLock lock(&chain_mutex_);
+      chain_ = std::move(who.chain);
+    }
+    return CheckTrust(*security.tls, *security.tls->current());
+  }
+  // Whether that still holds.
+  absl::Status CheckTrust(TlsIdentity& tls, const TlsMaterial& now) {
+    absl::MutexLock lock(&chain_mutex_);
+    if (chain_.empty()) return absl::OkStatus();  // still to come
+    const absl::Status trusted = StillTrusted(now, chain_);
+    if (trusted.ok()) return trusted;
+    tls.Refused(TlsRefusal::kRevoked, peer(), std::string(trusted.message()));
+    return absl::PermissionDeniedError(
+        absl::StrCat("the certificate is not trusted any more: ", trusted.message()));
+  }
 
  private:
   void StartRead(grpc::ByteBuffer* into, Tag* tag) override { call_.Read(into, tag); }
@@ -82,6 +100,8 @@ class ServerStream final : public GrpcStream {
   grpc::ServerContext context_;
   grpc::ServerAsyncReaderWriter<grpc::ByteBuffer, grpc::ByteBuffer> call_;
   Tag start_{this, Op::kStart};
+  absl::Mutex chain_mutex_;
+  std::string chain_ ABSL_GUARDED_BY(chain_mutex_);
 };
 
 class Server final : public GrpcLinkServer {
@@ -96,12 +116,17 @@ class Server final : public GrpcLinkServer {
     accepting.on_crowded = [this](const absl::Status& why, uint64_t ended) {
       acceptor_->OnCrowded(why, ended);
     };
+    if (const auto tls = options_.security.tls; tls != nullptr) {
+      accepting.on_plain_text = [tls](const std::string& from) {
+        tls->Refused(TlsRefusal::kPlainText, from, "what came is not TLS");
+      };
+    }
     ROMULUS_ASSIGN_OR_RETURN(connections_, GrpcAcceptor::Listen(address, std::move(accepting)));
     grpc::ServerBuilder builder;
     for (const auto& [name, value] : TransportArguments(options_)) {
       builder.AddChannelArgument(name, value);
     }
-    connections_->AddTo(builder, CredentialsFor(options_.security));
+    connections_->AddTo(builder, TlsServerCredentials(options_.security.tls));
     builder.RegisterService(core_->service());
     core_->queue = builder.AddCompletionQueue();
     core_->server = builder.BuildAndStart();
@@ -115,6 +140,9 @@ class Server final : public GrpcLinkServer {
       return absl::UnavailableError(absl::StrCat("cannot listen on ", address));
     }
     thread_ = std::thread([this] { Run(); });
+    if (options_.security.tls != nullptr) {
+      watch_ = options_.security.tls->Subscribe([this](const TlsMaterial& now) { LookAgain(now); });
+    }
     connections_->Start();
     return absl::OkStatus();
   }
@@ -125,6 +153,7 @@ class Server final : public GrpcLinkServer {
     absl::MutexLock one_at_a_time(&shutdown_mutex_);
     if (stopped_ || core_->server == nullptr) return;  // never started
     stopped_ = true;
+    watch_.reset();
     connections_->Stop();
     std::vector<std::shared_ptr<ServerStream>> standing;
     {
@@ -197,6 +226,7 @@ class Server final : public GrpcLinkServer {
       }
     }
     LinkListener* listener = nullptr;
+    if (refused.ok()) refused = stream->CheckPeer(options_.security);
     if (refused.ok()) {
       listener = acceptor_->Accept(std::make_unique<GrpcStreamLink>(stream), stream->peer());
       refused = absl::PermissionDeniedError("stream refused");
@@ -204,6 +234,21 @@ class Server final : public GrpcLinkServer {
     stream->SetListener(listener);
     if (listener == nullptr) stream->Close(refused);
     stream->Begin();
+  }
+
+  // The CAs have changed.
+  void LookAgain(const TlsMaterial& now) {
+    std::vector<std::shared_ptr<ServerStream>> standing;
+    {
+      absl::MutexLock lock(&mutex_);
+      for (const auto& [key, stream] : streams_) {
+        if (key != requested_) standing.push_back(stream);
+      }
+    }
+    for (const auto& stream : standing) {
+      const absl::Status trusted = stream->CheckTrust(*options_.security.tls, now);
+      if (!trusted.ok()) stream->Close(trusted);
+    }
   }
 
   void Forget(GrpcStream* key) {
@@ -221,6 +266,7 @@ class Server final : public GrpcLinkServer {
   std::unique_ptr<GrpcAcceptor> connections_;
   std::thread::id thread_id_;  // the queue's thread, set and used by it
   std::thread thread_;
+  std::unique_ptr<TlsIdentity::Subscription> watch_;
 
   absl::Mutex shutdown_mutex_;
   bool stopped_ ABSL_GUARDED_BY(shutdown_mutex_) = false;

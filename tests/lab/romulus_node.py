@@ -69,6 +69,7 @@ uuid: "{_UUID}"
   {devices}
 }}
 console {{ {console} }}
+insecure: true
 failover {{ heartbeat_interval_ms: 500 heartbeat_timeout_ms: {HEARTBEAT_TIMEOUT_MS} {failover} }}
 """
 

@@ -19,3 +19,7 @@ romulus_test(daemon_disks_test LABEL unit SOURCES ${CMAKE_CURRENT_LIST_DIR}/daem
 romulus_test(daemon_stamps_test LABEL unit
              SOURCES ${CMAKE_CURRENT_LIST_DIR}/daemon_disk_stamps_test.cc
              DEPS romulus_daemon)
+romulus_test(daemon_tls_config_test LABEL unit
+             SOURCES ${CMAKE_CURRENT_LIST_DIR}/daemon_tls_config_test.cc
+             DEPS romulus_daemon_base romulus_wire)
+target_compile_definitions(daemon_tls_config_test PRIVATE ROMULUS_SOURCE_DIR="${PROJECT_SOURCE_DIR}")

@@ -41,7 +41,7 @@ class ArbiterConfigTest : public ::testing::Test {
     options.check_files = check_files;
     return ParseConfig(
         "name: \"vm1\" uuid: \"8f3c2f4e-7f0b-4d52-9a57-0d5f3a9d4c11\"\n"
-        "guest { kernel: \"kernel\" }\n"
+        "guest { kernel: \"kernel\" } insecure: true\n"
         "nodes { name: \"alpha\" control_address: \"localhost:1\" replication_address: \"h:1\" }\n"
         "nodes { name: \"beta\" control_address: \"localhost:2\" replication_address: \"h:3\" }\n"
         "failover { arbiter {\n" +

@@ -126,7 +126,7 @@ TEST_F(ConfigTest, TheSecondPathHasTwoEndsOfItsOwn) {
         alphas +
         "}\nnodes { name: \"b\" replication_address: \"10.0.0.2:7001\" control_address: "
         "\"unix:///run/b.sock\"\n" +
-        betas + "}\nguest { kernel: \"kernel\" }\n");
+        betas + "}\nguest { kernel: \"kernel\" } insecure: true\n");
   };
   const std::string good_a = "  heartbeat_address: \"192.0.2.1:7001\" ";
   const std::string good_b = "  heartbeat_address: \"192.0.2.2:7001\" ";
@@ -176,7 +176,7 @@ TEST_F(ConfigTest, FilesMustBeThere) {
 
 constexpr char kPairNodes[] =
     "name: \"vm1\" uuid: \"8f3c2f4e-7f0b-4d52-9a57-0d5f3a9d4c11\"\n"
-    "guest { kernel: \"kernel\" }\n"
+    "guest { kernel: \"kernel\" } insecure: true\n"
     "nodes { name: \"alpha\" control_address: \"127.0.0.1:1\" replication_address: \"h:1\" }\n"
     "nodes { name: \"beta\" control_address: \"[::1]:2\" replication_address: \"[::1]:3\" }\n";
 

@@ -9,3 +9,7 @@ romulus_test(wire_test LABEL unit
 romulus_test(wire_beats_test LABEL unit
   SOURCES ${CMAKE_CURRENT_LIST_DIR}/wire_beats_test.cc
   DEPS romulus_wire)
+romulus_test(wire_tls_test LABEL unit
+  SOURCES ${CMAKE_CURRENT_LIST_DIR}/wire_tls_test.cc
+  DEPS romulus_wire)
+target_compile_definitions(wire_tls_test PRIVATE ROMULUS_SOURCE_DIR="${PROJECT_SOURCE_DIR}")

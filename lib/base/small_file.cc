@@ -1,4 +1,4 @@
-#include "arbiter/files.h"
+#include "base/small_file.h"
 
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -10,17 +10,17 @@
 #include "base/status.h"
 #include "base/unique_fd.h"
 
-namespace romulus::arbiter {
+namespace romulus::base {
 namespace {
 constexpr off_t kMaxBytes = 1 << 20;
 }  // namespace
 
 absl::StatusOr<std::string> ReadSmallFile(const std::string& path) {
   // Does not wait for the writer of a FIFO.
-  const base::UniqueFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+  const UniqueFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
   struct stat info {};
   if (!fd.valid() || ::fstat(fd.get(), &info) != 0) {
-    return base::ErrnoStatus(errno, absl::StrCat("cannot read '", path, "'"));
+    return ErrnoStatus(errno, absl::StrCat("cannot read '", path, "'"));
   }
   if (!S_ISREG(info.st_mode) || info.st_size > kMaxBytes) {
     return absl::InvalidArgumentError(
@@ -31,7 +31,7 @@ absl::StatusOr<std::string> ReadSmallFile(const std::string& path) {
   while (done < text.size()) {
     const ssize_t got = ::read(fd.get(), text.data() + done, text.size() - done);
     if (got < 0 && errno == EINTR) continue;
-    if (got < 0) return base::ErrnoStatus(errno, absl::StrCat("cannot read '", path, "'"));
+    if (got < 0) return ErrnoStatus(errno, absl::StrCat("cannot read '", path, "'"));
     if (got == 0) break;  // it became shorter
     done += static_cast<size_t>(got);
   }
@@ -39,4 +39,4 @@ absl::StatusOr<std::string> ReadSmallFile(const std::string& path) {
   return text;
 }
 
-}  // namespace romulus::arbiter
+}  // namespace romulus::base
