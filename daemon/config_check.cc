@@ -55,6 +55,7 @@ constexpr Range kRanges[] = {
     {"failover", "heartbeat_timeout_ms", 3, 600'000},
     {"failover", "stall_timeout_ms", 0, 600'000},
     {"audit", "pass_seconds", 0, 604'800},
+    {"audit", "disk_pass_seconds", 0, 31'536'000},
     {"limits", "replica_staging_mib", 0, 1'048'576},
     {"limits", "reconnect_min_ms", 1, 600'000},
     {"limits", "reconnect_max_ms", 1, 600'000},

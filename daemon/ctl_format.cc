@@ -43,18 +43,54 @@ std::string Counts(const Map& map) {
   return text.empty() ? "none" : text;
 }
 
-std::string AuditText(const v1::GetStatusResponse& status) {
-  const v1::AuditStatus& audit = status.audit();
+// Of passes over memory or disks; `unit`: "pages" or "blocks".
+struct Audited {
+  const char* unit;
+  uint64_t compared, mismatches, passes, last_pass_ns, last_pass_unix_ms, done, total;
+};
+
+std::string AuditText(const Audited& audit, bool is_primary) {
   std::string text =
-      absl::StrCat(audit.pages(), " pages compared, ", audit.mismatches(), " not equal");
-  if (status.role() != v1::ROLE_PRIMARY) return text;
-  absl::StrAppend(&text, "; ", audit.passes(), " passes");
-  if (audit.last_pass_unix_ms() != 0) {
+      absl::StrCat(audit.compared, " ", audit.unit, " compared, ", audit.mismatches, " not equal");
+  if (!is_primary) return text;
+  absl::StrAppend(&text, "; ", audit.passes, " passes");
+  if (audit.last_pass_unix_ms != 0) {
     absl::StrAppendFormat(&text, ", the last in %.1f s until %s",
-                          static_cast<double>(audit.last_pass_ns()) / 1e9,
-                          When(audit.last_pass_unix_ms()));
+                          static_cast<double>(audit.last_pass_ns) / 1e9,
+                          When(audit.last_pass_unix_ms));
+  }
+  if (audit.total != 0) {
+    absl::StrAppendFormat(&text, "; %d %% of the next", audit.done * 100 / audit.total);
   }
   return text;
+}
+
+void AddAuditRows(const v1::GetStatusResponse& status, TableRows& rows) {
+  if (!status.has_audit()) return;
+  const v1::AuditStatus& audit = status.audit();
+  const bool is_primary = status.role() == v1::ROLE_PRIMARY;
+  rows.emplace_back("audit", AuditText({"pages", audit.pages(), audit.mismatches(), audit.passes(),
+                                        audit.last_pass_ns(), audit.last_pass_unix_ms(),
+                                        audit.pass_pages_done(), audit.pass_pages_total()},
+                                       is_primary));
+  if (!audit.last_mismatch().empty()) {
+    rows.emplace_back("last mismatch", absl::StrCat(When(audit.last_mismatch_unix_ms()), " ",
+                                                    audit.last_mismatch()));
+  }
+  if (status.disks().empty()) return;
+  std::string text =
+      AuditText({"blocks", audit.disk_blocks(), audit.disk_mismatches(), audit.disk_passes(),
+                 audit.disk_last_pass_ns(), audit.disk_last_pass_unix_ms(),
+                 audit.pass_blocks_done(), audit.pass_blocks_total()},
+                is_primary);
+  if (audit.blocks_left_out() != 0) {
+    absl::StrAppend(&text, "; ", audit.blocks_left_out(), " left out, always being written");
+  }
+  rows.emplace_back("audit of disks", text);
+  if (!audit.last_disk_mismatch().empty()) {
+    rows.emplace_back("last mismatch", absl::StrCat(When(audit.last_disk_mismatch_unix_ms()), " ",
+                                                    audit.last_disk_mismatch()));
+  }
 }
 
 void AddPrimaryRows(const v1::GetStatusResponse& status, TableRows& rows) {
@@ -149,13 +185,7 @@ std::string FormatStatus(const v1::GetStatusResponse& status) {
     rows.emplace_back("epoch held", absl::StrCat(status.epoch_acked()));
     rows.emplace_back("epochs committed", absl::StrCat(status.counters().epochs_acked()));
   }
-  if (status.has_audit()) {
-    rows.emplace_back("audit", AuditText(status));
-    if (!status.audit().last_mismatch().empty()) {
-      rows.emplace_back("last mismatch", absl::StrCat(When(status.audit().last_mismatch_unix_ms()),
-                                                      " ", status.audit().last_mismatch()));
-    }
-  }
+  AddAuditRows(status, rows);
   if (!status.counters().frame_errors().empty()) {
     rows.emplace_back("frame errors", Counts(status.counters().frame_errors()));
   }

@@ -141,6 +141,16 @@ absl::Status GuestHost::Assemble(uint64_t console_offset) {
         memory_.get(), options_.clock, epoch::AuditOptions{.pass_ns = pass_s * 1'000'000'000});
     parts.auditor = auditor_.get();
   }
+  const uint64_t disk_pass_s = options_.config->audit().disk_pass_seconds();
+  if (disk_pass_s != 0 && devices_->disk_log() != nullptr) {
+    audited_disks_ = std::make_unique<AuditedDisks>(*options_.disks);
+    disk_auditor_ = std::make_unique<epoch::DiskAuditor>(
+        epoch::DiskAuditOptions{.pass_ns = disk_pass_s * 1'000'000'000,
+                                .disk_sizes = audited_disks_->sizes()},
+        audited_disks_.get(), devices_->disk_log(), options_.clock);
+    devices_->disk_log()->SetObserver(disk_auditor_.get());
+    parts.disk_auditor = disk_auditor_.get();
+  }
   epoch::CheckpointLoopOptions loop;
   loop.governor = GovernorFrom(checkpoint);
   loop.max_unacked_epochs = checkpoint.max_unacked_epochs();
@@ -153,6 +163,7 @@ absl::Status GuestHost::Assemble(uint64_t console_offset) {
 
 absl::Status GuestHost::Start() {
   loop_->Start();
+  if (disk_auditor_ != nullptr) disk_auditor_->Start();
   ROMULUS_RETURN_IF_ERROR(guest_->SetDirtyLogging(false));
   devices_->Activate();
   return guest_->Start();

@@ -20,12 +20,14 @@
 #include "absl/time/time.h"
 #include "arch/cpuid.h"
 #include "base/clock.h"
+#include "daemon/audited_disks.h"
 #include "daemon/console.h"
 #include "daemon/guest_devices.h"
 #include "daemon/serial_guest.h"
 #include "devices/sinks.h"
 #include "epoch/auditor.h"
 #include "epoch/checkpoint_loop.h"
+#include "epoch/disk_auditor.h"
 #include "epoch/output_gate.h"
 #include "epoch/staging_pool.h"
 #include "kvm/system.h"
@@ -113,6 +115,8 @@ class GuestHost final : public devices::ConsoleSink,
   const epoch::StagingPool& staging() const { return *staging_; }
   // Null: memory is not audited.
   const epoch::Auditor* auditor() const { return auditor_.get(); }
+  // Null: nor are disks, or there are none.
+  epoch::DiskAuditor* disk_auditor() { return disk_auditor_.get(); }
   const GuestDevices& devices() const { return *devices_; }
   // Null: no disk of the guest is replicated.
   epoch::DiskLog* disk_log() { return devices_->disk_log(); }
@@ -145,6 +149,8 @@ class GuestHost final : public devices::ConsoleSink,
   std::unique_ptr<tracker::Tracker> tracker_;
   std::unique_ptr<epoch::StagingPool> staging_;
   std::unique_ptr<epoch::Auditor> auditor_;
+  std::unique_ptr<AuditedDisks> audited_disks_;
+  std::unique_ptr<epoch::DiskAuditor> disk_auditor_;
   std::unique_ptr<epoch::CheckpointLoop> loop_;
 };
 

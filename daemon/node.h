@@ -171,8 +171,10 @@ class Node final : private GuestHostListener,
   std::string DiskWaitText() const;
   void TellDiskWait();
   void CloseDisks(bool guest_ran_here);
-  // node_audit.cc: what comparing the two memories has found.
+  // node_audit.cc: what comparing the two nodes' memories and disks has found.
   void NoteMismatch(size_t pages, EpochId epoch, Gfn gfn, const std::string& then);
+  void NoteDiskMismatch(size_t blocks, EpochId epoch, const epoch::DiskBlock& block,
+                        const std::string& then);
   void FillAudit(romulus::v1::GetStatusResponse& status) const;
   void UpdateAuditMetrics();
   void UpdateMetrics();
@@ -217,6 +219,7 @@ class Node final : private GuestHostListener,
                const std::string& peer) override;
   void OnReplicaSync(uint64_t pages_done, uint64_t pages_total, bool complete) override;
   void OnReplicaMismatch(const std::vector<replica::AuditMismatch>& pages) override;
+  void OnReplicaDiskMismatch(const std::vector<replica::DiskAuditMismatch>& blocks) override;
   void OnCommitted(Term term, EpochId epoch) override;
   void OnHandOver(Term term, EpochId epoch, uint64_t stood_still_ns) override;
   void OnSecondaryGoodbye(const romulus::v1::Goodbye& goodbye) override;
@@ -324,9 +327,15 @@ class Node final : private GuestHostListener,
   uint64_t stands_still_since_ns_ = 0;  // the guest, for a switchover; here or on the old primary
   std::optional<failover::Event> stopped_meanwhile_;  // the guest, by itself, during one
   uint64_t epochs_aborted_ = 0;
-  romulus::v1::AuditStatus audit_;  // the last mismatch
-  uint64_t mismatch_logged_ns_ = 0;
-  uint64_t mismatches_unlogged_ = 0;
+  struct Unlogged {
+    uint64_t logged_ns = 0;  // the last time; 0: never
+    uint64_t count = 0;      // since then
+    // How many to log now; 0: not yet.
+    uint64_t Take(uint64_t more, uint64_t now_ns);
+  };
+  romulus::v1::AuditStatus audit_;  // the last mismatches
+  Unlogged mismatched_pages_;
+  Unlogged mismatched_blocks_;
 };
 
 }  // namespace romulus::daemon

@@ -1,6 +1,7 @@
 // The audit as this node tells it: log, status and metrics, in either role.
 #include <algorithm>
 #include <chrono>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -21,9 +22,9 @@ uint64_t UnixMs() {
 }
 
 // When the last pass ended, by the wall clock; 0: none has.
-uint64_t EndedUnixMs(const epoch::AuditProgress& progress, uint64_t now_ns) {
-  if (progress.last_pass_end_ns == 0) return 0;
-  return UnixMs() - (now_ns - std::min(now_ns, progress.last_pass_end_ns)) / 1'000'000;
+uint64_t EndedUnixMs(uint64_t ended_ns, uint64_t now_ns) {
+  if (ended_ns == 0) return 0;
+  return UnixMs() - (now_ns - std::min(now_ns, ended_ns)) / 1'000'000;
 }
 
 std::string WhatFollows(v1::Audit::OnMismatch then) {
@@ -39,26 +40,53 @@ std::string WhatFollows(v1::Audit::OnMismatch then) {
 
 }  // namespace
 
+uint64_t Node::Unlogged::Take(uint64_t more, uint64_t now_ns) {
+  count += more;
+  if (logged_ns != 0 && now_ns - logged_ns < kLogEveryNs) return 0;
+  logged_ns = now_ns;
+  return std::exchange(count, 0);
+}
+
 void Node::NoteMismatch(size_t pages, EpochId epoch, Gfn gfn, const std::string& then) {
   audit_.set_last_mismatch(
       absl::StrFormat("page %#x in epoch %d: %s", gfn.value(), epoch.value(), then));
   audit_.set_last_mismatch_unix_ms(UnixMs());
-  mismatches_unlogged_ += pages;
-  const uint64_t now_ns = clock_.NowNs();
-  if (mismatch_logged_ns_ != 0 && now_ns - mismatch_logged_ns_ < kLogEveryNs) return;
-  mismatch_logged_ns_ = now_ns;
-  log_.Error("audit_mismatch", {{"pages", mismatches_unlogged_},
+  const uint64_t logged = mismatched_pages_.Take(pages, clock_.NowNs());
+  if (logged == 0) return;
+  log_.Error("audit_mismatch", {{"pages", logged},
                                 {"gfn", absl::StrFormat("%#x", gfn.value())},
                                 {"epoch", epoch.value()},
                                 {"then", then}});
-  mismatches_unlogged_ = 0;
+}
+
+void Node::NoteDiskMismatch(size_t blocks, EpochId epoch, const epoch::DiskBlock& block,
+                            const std::string& then) {
+  const auto& disks = config_.guest().disks();
+  const int index = static_cast<int>(block.disk);
+  const std::string name = index < disks.size() ? disks.at(index).name() : absl::StrCat(index);
+  audit_.set_last_disk_mismatch(absl::StrFormat("disk %s, %d bytes at %d, in epoch %d: %s", name,
+                                                epoch::kDiskBlockBytes, block.offset_bytes(),
+                                                epoch.value(), then));
+  audit_.set_last_disk_mismatch_unix_ms(UnixMs());
+  const uint64_t logged = mismatched_blocks_.Take(blocks, clock_.NowNs());
+  if (logged == 0) return;
+  log_.Error("disk_audit_mismatch", {{"blocks", logged},
+                                     {"disk", name},
+                                     {"offset_bytes", block.offset_bytes()},
+                                     {"epoch", epoch.value()},
+                                     {"then", then}});
 }
 
 void Node::OnAuditMismatch(const wire::AuditReport& report) {
-  if (report.mismatches.empty()) return;
-  const wire::AuditReport::Mismatch& first = report.mismatches.front();
-  NoteMismatch(report.mismatches.size(), first.epoch, first.gfn,
-               WhatFollows(config_.audit().on_mismatch()));
+  const std::string then = WhatFollows(config_.audit().on_mismatch());
+  if (!report.mismatches.empty()) {
+    const wire::AuditReport::Mismatch& first = report.mismatches.front();
+    NoteMismatch(report.mismatches.size(), first.epoch, first.gfn, then);
+  }
+  if (!report.block_mismatches.empty()) {
+    const wire::AuditReport::BlockMismatch& first = report.block_mismatches.front();
+    NoteDiskMismatch(report.block_mismatches.size(), first.epoch, first.block, then);
+  }
 }
 
 void Node::OnReplicaMismatch(const std::vector<replica::AuditMismatch>& pages) {
@@ -66,28 +94,57 @@ void Node::OnReplicaMismatch(const std::vector<replica::AuditMismatch>& pages) {
   NoteMismatch(pages.size(), pages.front().epoch, pages.front().gfn, "told to the primary");
 }
 
+void Node::OnReplicaDiskMismatch(const std::vector<replica::DiskAuditMismatch>& blocks) {
+  if (blocks.empty()) return;
+  NoteDiskMismatch(blocks.size(), blocks.front().epoch, blocks.front().block,
+                   "told to the primary");
+}
+
 void Node::FillAudit(v1::GetStatusResponse& status) const {
-  if (config_.audit().pass_seconds() == 0 || secondary_ == nullptr) return;
+  const v1::Audit& configured = config_.audit();
+  const bool is_on = configured.pass_seconds() != 0 || configured.disk_pass_seconds() != 0;
+  if (!is_on || secondary_ == nullptr) return;
   v1::AuditStatus& audit = *status.mutable_audit();
   audit = audit_;
   audit.set_pages(secondary_->counters().audited_pages);
   audit.set_mismatches(secondary_->counters().audit_mismatches);
-  if (host_ == nullptr || !host_->assembled() || host_->auditor() == nullptr) return;
-  const epoch::AuditProgress progress = host_->auditor()->progress();
-  audit.set_passes(progress.passes);
-  audit.set_last_pass_ns(progress.last_pass_ns);
-  audit.set_last_pass_unix_ms(EndedUnixMs(progress, clock_.NowNs()));
-  audit.set_pass_pages_done(progress.pages_done);
-  audit.set_pass_pages_total(progress.pages_total);
+  audit.set_disk_blocks(secondary_->counters().audited_blocks);
+  audit.set_disk_mismatches(secondary_->counters().audit_block_mismatches);
+  if (host_ == nullptr || !host_->assembled()) return;
+  if (host_->auditor() != nullptr) {
+    const epoch::AuditProgress progress = host_->auditor()->progress();
+    audit.set_passes(progress.passes);
+    audit.set_last_pass_ns(progress.last_pass_ns);
+    audit.set_last_pass_unix_ms(EndedUnixMs(progress.last_pass_end_ns, clock_.NowNs()));
+    audit.set_pass_pages_done(progress.pages_done);
+    audit.set_pass_pages_total(progress.pages_total);
+  }
+  if (host_->disk_auditor() != nullptr) {
+    const epoch::DiskAuditProgress progress = host_->disk_auditor()->progress();
+    audit.set_disk_passes(progress.passes);
+    audit.set_disk_last_pass_ns(progress.last_pass_ns);
+    audit.set_disk_last_pass_unix_ms(EndedUnixMs(progress.last_pass_end_ns, clock_.NowNs()));
+    audit.set_pass_blocks_done(progress.blocks_done);
+    audit.set_pass_blocks_total(progress.blocks_total);
+    audit.set_blocks_left_out(progress.blocks_left_out);
+  }
 }
 
 void Node::UpdateAuditMetrics() {
   const replica::ReplicaCounters& counters = secondary_->counters();
   metrics_.SetAudit(counters.audited_pages, counters.audit_mismatches);
-  if (host_ == nullptr || !host_->assembled() || host_->auditor() == nullptr) return;
-  const epoch::AuditProgress progress = host_->auditor()->progress();
-  metrics_.SetAuditPasses(progress.passes, progress.last_pass_ns,
-                          EndedUnixMs(progress, clock_.NowNs()));
+  metrics_.SetDiskAudit(counters.audited_blocks, counters.audit_block_mismatches);
+  if (host_ == nullptr || !host_->assembled()) return;
+  if (host_->auditor() != nullptr) {
+    const epoch::AuditProgress progress = host_->auditor()->progress();
+    metrics_.SetAuditPasses(progress.passes, progress.last_pass_ns,
+                            EndedUnixMs(progress.last_pass_end_ns, clock_.NowNs()));
+  }
+  if (host_->disk_auditor() != nullptr) {
+    const epoch::DiskAuditProgress progress = host_->disk_auditor()->progress();
+    metrics_.SetDiskAuditPasses(progress.passes, progress.last_pass_ns,
+                                EndedUnixMs(progress.last_pass_end_ns, clock_.NowNs()));
+  }
 }
 
 }  // namespace romulus::daemon

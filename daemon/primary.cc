@@ -100,8 +100,7 @@ class Primary::Stream final : public wire::PrimarySessionListener,
   bool live_ = true;  // control loop
   std::atomic<uint64_t> newest_acked_{0};
   std::atomic<bool> ack_told_{false};
-  uint64_t audited_ = 0;  // link thread, as the next: what was reported so far
-  uint64_t mismatched_ = 0;
+  wire::AuditReport audited_;        // link thread: what was reported so far
   std::shared_ptr<GuestHost> host_;  // set on the worker before the first epoch
   std::unique_ptr<RecordingSink> sink_;
   mutable std::mutex mutex_;  // for all below
@@ -175,20 +174,26 @@ absl::Status Primary::Stream::Sync(std::shared_ptr<GuestHost> host, Term term) {
 
 absl::Status Primary::Stream::OnAudited(const wire::AuditReport& report) {
   using Audit = romulus::v1::Audit;
-  const uint64_t more =
-      report.mismatched_pages - std::exchange(mismatched_, report.mismatched_pages);
-  parts_.counters->audited_pages.fetch_add(report.audited_pages -
-                                           std::exchange(audited_, report.audited_pages));
-  parts_.counters->audit_mismatches.fetch_add(more);
-  if (more == 0) return absl::OkStatus();
+  const wire::AuditReport before = std::exchange(audited_, report);
+  const uint64_t pages = report.mismatched_pages - before.mismatched_pages;
+  const uint64_t blocks = report.mismatched_blocks - before.mismatched_blocks;
+  parts_.counters->audited_pages.fetch_add(report.audited_pages - before.audited_pages);
+  parts_.counters->audit_mismatches.fetch_add(pages);
+  parts_.counters->audited_blocks.fetch_add(report.audited_blocks - before.audited_blocks);
+  parts_.counters->audit_block_mismatches.fetch_add(blocks);
+  if (pages == 0 && blocks == 0) return absl::OkStatus();
   Tell([report](PrimaryListener& to) { to.OnAuditMismatch(report); });
   const Audit::OnMismatch then = parts_.config->audit().on_mismatch();
   if (then == Audit::ON_MISMATCH_FULL_SYNC) {
-    return absl::DataLossError(
-        absl::StrCat("audit: ", more, " pages of the replica are not the guest's: full sync"));
+    return absl::DataLossError(absl::StrCat("audit: ", pages, " pages and ", blocks,
+                                            " blocks of the replica are not the guest's: "
+                                            "full sync"));
   }
   if (const auto stream = session(); stream != nullptr && then == Audit::ON_MISMATCH_REPAIR) {
     wire::Repair(report, host_->memory(), stream->epochs());
+    std::vector<epoch::DiskBlock> wrong;
+    for (const auto& mismatch : report.block_mismatches) wrong.push_back(mismatch.block);
+    if (host_->disk_auditor() != nullptr) host_->disk_auditor()->Repair(wrong);
   }
   return absl::OkStatus();
 }

@@ -40,7 +40,7 @@ class PrimaryListener {
   virtual void OnSyncDone(Term term) = 0;
   // Told by the newest; several acks may be one call.
   virtual void OnAcked(Term term, EpochId epoch) = 0;
-  // The secondary's pages were not what they should be, and something is done about it
+  // The secondary's pages or disks were not what they should be, and something is done about it
   // (Config.audit).
   virtual void OnAuditMismatch(const wire::AuditReport& report) = 0;
   virtual void OnPrimaryGoodbye(const romulus::v1::Goodbye& goodbye) = 0;

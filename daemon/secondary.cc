@@ -100,6 +100,9 @@ class Secondary::Inbound final : public replica::HelloPolicy,
   void OnAuditMismatch(const std::vector<replica::AuditMismatch>& pages) override {
     Tell([pages](SecondaryListener& to) { to.OnReplicaMismatch(pages); });
   }
+  void OnDiskAuditMismatch(const std::vector<replica::DiskAuditMismatch>& blocks) override {
+    Tell([blocks](SecondaryListener& to) { to.OnReplicaDiskMismatch(blocks); });
+  }
   void OnGoodbye(const v1::Goodbye& goodbye) override {
     Tell([goodbye](SecondaryListener& to) { to.OnSecondaryGoodbye(goodbye); });
   }

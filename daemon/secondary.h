@@ -47,6 +47,7 @@ class SecondaryListener {
   virtual void OnReplicaSync(uint64_t pages_done, uint64_t pages_total, bool complete) = 0;
   // Pages of the replica are not what the primary's were.
   virtual void OnReplicaMismatch(const std::vector<replica::AuditMismatch>& pages) = 0;
+  virtual void OnReplicaDiskMismatch(const std::vector<replica::DiskAuditMismatch>& blocks) = 0;
   // Told by the newest; several commits may be one call.
   virtual void OnCommitted(Term term, EpochId epoch) = 0;
   // The primary's guest stands still, since `stood_still_ns`, and its last epoch is committed here.

@@ -7,71 +7,107 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "base/bytes.h"
+#include "base/status.h"
 #include "memory/page_hash.h"
 
 namespace romulus::codec {
 namespace {
 
 struct Head {
-  uint64_t first_gfn = 0;
+  uint64_t first = 0;
   uint32_t count = 0;
-  uint32_t reserved = 0;
+  uint32_t space = 0;  // 0: memory; else 1 + the disk's index
 };
-static_assert(sizeof(Head) == 16 && sizeof(memory::PageHash128) == 16);
+static_assert(sizeof(Head) == 16 && sizeof(memory::PageHash128) == 16 && sizeof(DiskHash) == 16);
+
+template <typename Hash>
+void AppendRun(uint64_t first, uint32_t space, const std::vector<Hash>& hashes,
+               base::ByteWriter& writer) {
+  Head head;
+  head.first = first;
+  head.count = static_cast<uint32_t>(hashes.size());
+  head.space = space;
+  writer.Write(head);
+  for (const Hash& hash : hashes) writer.Write(hash);
+}
+
+template <typename Hash>
+std::vector<Hash> ReadHashes(std::span<const std::byte> bytes) {
+  base::ByteReader reader(bytes);
+  std::vector<Hash> hashes;
+  while (reader.remaining() > 0) hashes.push_back(reader.Read<Hash>());
+  return hashes;
+}
+
+absl::Status CheckPages(const Head& head, const memory::MemoryLayout& memory) {
+  const Gfn first(head.first);
+  if (memory.Contains(first) &&
+      memory.Find(GpaOf(first), uint64_t{head.count} * kPageSize) != nullptr) {
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(absl::StrFormat(
+      "audit of %d pages from %#x on, which are not in memory", head.count, head.first));
+}
+
+absl::Status CheckBlocks(const Head& head, const DiskLayout& disks) {
+  const DiskSize* const disk = FindDisk(disks, head.space - 1);
+  const uint64_t blocks = disk == nullptr ? 0 : DiskBlockCount(disk->size_bytes);
+  if (head.first < blocks && head.count <= blocks - head.first) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("audit of ", head.count, " blocks from ",
+                                                 head.first, " on of disk ", head.space - 1,
+                                                 ", which has ", blocks));
+}
 
 }  // namespace
 
 void AppendAuditRuns(const std::vector<epoch::AuditRun>& runs, std::string* body) {
   base::ByteWriter writer(body);
-  for (const epoch::AuditRun& run : runs) {
-    Head head;
-    head.first_gfn = run.first.value();
-    head.count = static_cast<uint32_t>(run.hashes.size());
-    writer.Write(head);
-    for (const memory::PageHash128& hash : run.hashes) writer.Write(hash);
+  for (const epoch::AuditRun& run : runs) AppendRun(run.first.value(), 0, run.hashes, writer);
+}
+
+void AppendAuditRuns(const std::vector<epoch::DiskAuditRun>& runs, std::string* body) {
+  base::ByteWriter writer(body);
+  for (const epoch::DiskAuditRun& run : runs) {
+    AppendRun(run.first_block, run.disk + 1, run.hashes, writer);
   }
 }
 
-absl::StatusOr<std::vector<epoch::AuditRun>> ParseAuditRuns(absl::string_view body,
-                                                            const memory::MemoryLayout& layout) {
-  if (body.empty()) return absl::InvalidArgumentError("audit without pages");
+absl::StatusOr<AuditHashes> ParseAudit(absl::string_view body, const memory::MemoryLayout& memory,
+                                       const DiskLayout& disks) {
+  if (body.empty()) return absl::InvalidArgumentError("audit without hashes");
   base::ByteReader reader(base::AsBytes(body));
-  std::vector<epoch::AuditRun> runs;
+  AuditHashes all;
   uint64_t pages = 0;
-  Gfn free_from;  // the lowest page that may come
+  uint64_t blocks = 0;
+  std::pair<uint32_t, uint64_t> free_from;  // space and first of what may come
   while (reader.remaining() > 0) {
     const Head head = reader.Read<Head>();
-    if (!reader.ok() || head.count == 0 || head.reserved != 0 ||
-        head.count > epoch::kMaxAuditPages - pages) {
-      return absl::InvalidArgumentError(absl::StrCat("audit of ", head.count, " pages after ",
-                                                     pages, ", or without a whole head"));
+    uint64_t& named = head.space == 0 ? pages : blocks;
+    const uint64_t cap = head.space == 0 ? epoch::kMaxAuditPages : epoch::kMaxAuditBlocks;
+    if (!reader.ok() || head.count == 0 || head.count > cap - named) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "audit of ", head.count, " pages or blocks after ", named, ", or without a whole head"));
     }
-    const Gfn first(head.first_gfn);
     const std::span<const std::byte> hashes =
         reader.Take(size_t{head.count} * sizeof(memory::PageHash128));
     if (!reader.ok()) {
       return absl::InvalidArgumentError(
-          absl::StrCat("audit of ", head.count, " pages ends before their hashes do"));
+          absl::StrCat("audit of ", head.count, " pages or blocks ends before their hashes do"));
     }
-    if (!layout.Contains(first) ||
-        layout.Find(GpaOf(first), uint64_t{head.count} * kPageSize) == nullptr) {
-      return absl::InvalidArgumentError(absl::StrFormat(
-          "audit of %d pages from %#x on, which are not in memory", head.count, first.value()));
-    }
-    if (first < free_from) {
+    ROMULUS_RETURN_IF_ERROR(head.space == 0 ? CheckPages(head, memory) : CheckBlocks(head, disks));
+    if (std::pair(head.space, head.first) < free_from) {
       return absl::InvalidArgumentError(
-          absl::StrFormat("audit names page %#x twice or out of order", first.value()));
+          absl::StrFormat("audit names %#x of memory or a disk twice or out of order", head.first));
     }
-    free_from = Gfn(first.value() + head.count);
-    pages += head.count;
-    epoch::AuditRun& run = runs.emplace_back();
-    run.first = first;
-    base::ByteReader each(hashes);
-    for (uint32_t i = 0; i < head.count; ++i) {
-      run.hashes.push_back(each.Read<memory::PageHash128>());
+    free_from = {head.space, head.first + head.count};
+    named += head.count;
+    if (head.space == 0) {
+      all.pages.push_back({Gfn(head.first), ReadHashes<memory::PageHash128>(hashes)});
+    } else {
+      all.blocks.push_back({head.space - 1, head.first, ReadHashes<DiskHash>(hashes)});
     }
   }
-  return runs;
+  return all;
 }
 
 }  // namespace romulus::codec

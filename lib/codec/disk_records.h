@@ -97,11 +97,7 @@ class DiskDigest {
   uint64_t value_ = 0;
 };
 
-struct DiskHash {
-  uint64_t low = 0;
-  uint64_t high = 0;
-  friend bool operator==(const DiskHash&, const DiskHash&) = default;
-};
+using epoch::DiskHash;
 // XXH3-128 of a block's bytes.
 DiskHash HashDiskBlock(std::span<const std::byte> block);
 // The same of a block of `size_bytes` zeros, at most kDiskBlockBytes.

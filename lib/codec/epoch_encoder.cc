@@ -288,10 +288,11 @@ absl::Status EpochEncoder::AppendDiskWrites(const std::vector<epoch::DiskWrite>&
   return ClosePageFrame(send);
 }
 
-absl::Status EpochEncoder::AppendAudit(const std::vector<epoch::AuditRun>& runs) {
-  if (runs.empty()) return absl::OkStatus();
+absl::Status EpochEncoder::AppendAudit(const epoch::StagedEpoch& epoch) {
+  if (epoch.audit.empty() && epoch.disk_audit.empty()) return absl::OkStatus();
   const size_t begin = FrameWriter::Begin(FrameKind::kEpochAudit, term_, epoch_, &message_);
-  AppendAuditRuns(runs, &message_);
+  AppendAuditRuns(epoch.audit, &message_);
+  AppendAuditRuns(epoch.disk_audit, &message_);
   ROMULUS_RETURN_IF_ERROR(
       CheckBody(FrameKind::kEpochAudit, message_.size() - begin - kFrameHeaderBytes));
   frames_->End(begin, &message_);
@@ -319,7 +320,7 @@ absl::Status EpochEncoder::Finish(const epoch::StagedEpoch& epoch, uint64_t sent
   }
   ROMULUS_RETURN_IF_ERROR(ClosePageFrame(send));
   ROMULUS_RETURN_IF_ERROR(AppendDiskWrites(epoch.disk_writes, send));
-  ROMULUS_RETURN_IF_ERROR(AppendAudit(epoch.audit));
+  ROMULUS_RETURN_IF_ERROR(AppendAudit(epoch));
   if (epoch.page_count != epoch_gfns_.size()) {
     return Broken(
         absl::InternalError(absl::StrCat("epoch ", epoch.epoch.value(), " announces ",

@@ -102,7 +102,7 @@ class EpochEncoder {
   absl::Status CheckEpoch(Term term, EpochId epoch);
   absl::Status AppendBatch(const epoch::PageBatch& batch, Send send);
   absl::Status AppendDiskWrites(const std::vector<epoch::DiskWrite>& writes, Send send);
-  absl::Status AppendAudit(const std::vector<epoch::AuditRun>& runs);
+  absl::Status AppendAudit(const epoch::StagedEpoch& epoch);
   absl::Status AppendDiskPiece(const epoch::DiskWrite& write, uint64_t at, uint64_t size,
                                Send send);
   // Opens a page (or disk) frame if none is open.

@@ -44,8 +44,8 @@ inline constexpr size_t kDefaultMaxBodyBytes = 4u << 20;
 
 // Numbers are permanent. Bodies: page records (codec/page_encoding.h) for the two *Pages kinds,
 // disk records or hashes (codec/disk_records.h) for EpochDisks, DiskBlocks and DiskHashes, hashes
-// of pages (codec/audit_records.h) for EpochAudit, the romulus.v1 message of the same name for the
-// others.
+// of pages and blocks (codec/audit_records.h) for EpochAudit, the romulus.v1 message of the same
+// name for the others.
 enum class FrameKind : uint8_t {
   kHello = 1,
   kHelloReply = 2,

@@ -114,6 +114,7 @@ absl::StatusOr<StagedEpoch> Checkpoint::Run(Term term, EpochId epoch, CutReason 
       ROMULUS_RETURN_IF_ERROR(parts_.disk_log->status());
       staged.disk_writes = parts_.disk_log->Cut(epoch);
     }
+    if (parts_.disk_auditor != nullptr) parts_.disk_auditor->OnCut();
     staged.console = parts_.gate->Cut(epoch);
     staged.console_released = parts_.gate->released_offset();
     for (HeldOutput* const output : parts_.outputs) output->CutAt(epoch);
@@ -130,6 +131,7 @@ absl::StatusOr<StagedEpoch> Checkpoint::Run(Term term, EpochId epoch, CutReason 
   }
   times.pause_ns = parts_.clock->NowNs() - began_ns;
   if (parts_.auditor != nullptr) staged.audit = parts_.auditor->TakeRuns();
+  if (parts_.disk_auditor != nullptr) staged.disk_audit = parts_.disk_auditor->TakeRuns();
   return staged;
 }
 

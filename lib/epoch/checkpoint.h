@@ -17,6 +17,7 @@
 #include "base/failpoints.h"
 #include "base/types.h"
 #include "epoch/auditor.h"
+#include "epoch/disk_auditor.h"
 #include "epoch/disk_log.h"
 #include "epoch/held_output.h"
 #include "epoch/output_gate.h"
@@ -41,6 +42,7 @@ struct CheckpointParts {
   DiskLog* disk_log = nullptr;             // may be null: no disks
   std::vector<HeldOutput*> outputs = {};   // beside the gate: cut, undone and released with it
   Auditor* auditor = nullptr;              // may be null: memory is not audited
+  DiskAuditor* disk_auditor = nullptr;     // may be null: nor are disks
 };
 
 // For tests: called with the guest still paused, all pages copied.

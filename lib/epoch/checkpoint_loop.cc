@@ -100,6 +100,7 @@ absl::Status CheckpointLoop::BeginCutting(Term term, memory::PageSet remainder, 
   requested_ = true;
   epoch_began_ns_ = parts_.clock->NowNs();
   if (parts_.auditor != nullptr) parts_.auditor->BeginStream();
+  if (parts_.disk_auditor != nullptr) parts_.disk_auditor->BeginStream();
   parts_.gate->BeginStream();
   for (HeldOutput* const output : parts_.outputs) output->BeginStream();
   parts_.staging->Reopen();
@@ -113,6 +114,7 @@ void CheckpointLoop::Halt() {
   absl::MutexLock lock(&mutex_);
   SetModeLocked(Mode::kIdle);
   while (busy_) changed_.Wait(&mutex_);
+  if (parts_.disk_auditor != nullptr) parts_.disk_auditor->EndStream();
   sink_ = nullptr;
   synced_dirty_.reset();
 }

@@ -218,6 +218,9 @@ DiskLog::Ticket DiskLog::Begin(uint32_t disk, const devices::BlockRequest& reque
   {
     absl::MutexLock lock(&mutex_);
     ROMULUS_CHECK(disk < dirty_.size());
+    if (observer_ != nullptr) {
+      observer_->OnWriteBegun(disk, request.offset_bytes, request.size_bytes);
+    }
     if (mode_ != Mode::kLogging) {
       ++unlogged_;
       // Now too, not only when it is done: some of it may be on the disk by the next look.
@@ -249,6 +252,9 @@ void DiskLog::Flush(uint32_t disk) {
 
 void DiskLog::Done(const Ticket& ticket) {
   absl::MutexLock lock(&mutex_);
+  if (observer_ != nullptr) {
+    observer_->OnWriteDone(ticket.disk, ticket.offset_bytes, ticket.size_bytes);
+  }
   if (ticket.recording == recording_) {
     --logged_;
     return;
@@ -274,6 +280,21 @@ void DiskLog::Mend(const Ticket& ticket, std::vector<std::byte> bytes) {
     calls = UpdateFullLocked();
   }
   CallAll(calls);
+}
+
+bool DiskLog::Repair(const DiskBlock& block, std::vector<std::byte> bytes,
+                     const std::function<bool()>& is_current) {
+  std::vector<std::function<void()>> calls;
+  {
+    absl::MutexLock lock(&mutex_);
+    if (mode_ != Mode::kLogging || Full() || !is_current()) return false;
+    const uint64_t size = bytes.size();
+    AppendLocked(
+        {DiskWrite::Kind::kWrite, block.disk, block.offset_bytes(), size, std::move(bytes)});
+    calls = UpdateFullLocked();
+  }
+  CallAll(calls);
+  return true;
 }
 
 void DiskLog::Unequal(const Ticket& ticket, const absl::Status& why) {

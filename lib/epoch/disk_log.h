@@ -47,6 +47,16 @@ struct DiskBlockRange {
   friend bool operator==(const DiskBlockRange&, const DiskBlockRange&) = default;
 };
 
+// Owned by epoch, implemented by the DiskAuditor: hears of every write, discard and write zeroes,
+// in every mode. Under the log's lock: must not call it back.
+class DiskWriteObserver {
+ public:
+  virtual ~DiskWriteObserver() = default;
+  // Before any of it reaches the disk, and once all of it that ever will has.
+  virtual void OnWriteBegun(uint32_t disk, uint64_t offset_bytes, uint64_t size_bytes) = 0;
+  virtual void OnWriteDone(uint32_t disk, uint64_t offset_bytes, uint64_t size_bytes) = 0;
+};
+
 class DiskLog {
  public:
   enum class Mode : uint8_t { kOff, kTracking, kLogging };
@@ -101,6 +111,13 @@ class DiskLog {
   void Open();
   // Told when the cap is reached, for the governor: cut soon. Must not block. Set before use.
   void SetOnFull(std::function<void()> callback);
+  // Before use; outlives it.
+  void SetObserver(DiskWriteObserver* observer) { observer_ = observer; }
+  // Logs what is on the disk already, for a secondary whose disk has something else there, if
+  // `is_current()`, asked while nothing can begin or be logged. Whether it did: not unless logging,
+  // not when full.
+  bool Repair(const DiskBlock& block, std::vector<std::byte> bytes,
+              const std::function<bool()>& is_current);
   // Calls `ready` once, when it is not full: from whatever thread made it so, perhaps from within.
   void WhenRoom(std::function<void()> ready);
 
@@ -143,6 +160,7 @@ class DiskLog {
 
   const Options options_;
   std::function<void()> on_full_;
+  DiskWriteObserver* observer_ = nullptr;
 
   mutable absl::Mutex mutex_;
   base::CondVar changed_;

@@ -3,6 +3,7 @@
 #ifndef ROMULUS_EPOCH_STAGED_EPOCH_H_
 #define ROMULUS_EPOCH_STAGED_EPOCH_H_
 
+#include <compare>
 #include <cstdint>
 #include <span>
 #include <string>
@@ -60,6 +61,31 @@ struct AuditRun {
 // Most pages that one epoch names so, and most that an ack reports of.
 inline constexpr size_t kMaxAuditPages = 1024;
 
+// XXH3-128 of a block's bytes, long enough that equal hashes are taken for equal blocks.
+struct DiskHash {
+  uint64_t low = 0;
+  uint64_t high = 0;
+  friend bool operator==(const DiskHash&, const DiskHash&) = default;
+};
+
+struct DiskBlock {
+  uint32_t disk = 0;   // index in the configuration
+  uint64_t block = 0;  // of kDiskBlockBytes
+
+  uint64_t offset_bytes() const { return block * kDiskBlockBytes; }
+  friend auto operator<=>(const DiskBlock&, const DiskBlock&) = default;
+};
+
+// What blocks of a disk are once the epoch's writes are done: hashes[i] is block `first_block` + i
+// (epoch/disk_auditor.h).
+struct DiskAuditRun {
+  uint32_t disk = 0;
+  uint64_t first_block = 0;
+  std::vector<DiskHash> hashes;
+};
+// Most blocks that one epoch names so, and most that an ack reports of.
+inline constexpr size_t kMaxAuditBlocks = 64;
+
 struct StagedEpoch {
   Term term;
   EpochId epoch;
@@ -68,7 +94,8 @@ struct StagedEpoch {
   uint64_t page_count = 0;         // of the whole epoch
   state::MachineState machine;
   std::vector<DiskWrite> disk_writes;
-  std::vector<AuditRun> audit;  // ascending
+  std::vector<AuditRun> audit;           // ascending
+  std::vector<DiskAuditRun> disk_audit;  // by disk, then block; ascending
   ConsoleCut console;
   uint64_t console_released = 0;  // stream offset released when the epoch was cut
   PhaseTimes phases;

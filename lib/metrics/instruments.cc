@@ -133,6 +133,14 @@ Instruments::Instruments(prometheus::Registry& registry, const prometheus::Label
                                       "Pages among them of which the secondary's was another.");
   audit_passes =
       make.MakeCounter("romulus_audit_passes_total", "Whole passes of memory by this primary.");
+  audit_disk_blocks =
+      make.MakeCounter("romulus_audit_disk_blocks_total",
+                       "64 KiB blocks of the disks of primary and secondary that were compared.");
+  audit_disk_mismatches =
+      make.MakeCounter("romulus_audit_disk_mismatches_total",
+                       "Blocks among them of which the secondary's was another.");
+  audit_disk_passes = make.MakeCounter("romulus_audit_disk_passes_total",
+                                       "Whole passes of the disks by this primary.");
   arbiter_answers =
       make.Counters("romulus_arbiter_answers_total", "What the arbiter said to this node's claims.",
                     "verdict", {"yes", "no", "silent", "error"});
@@ -197,6 +205,12 @@ Instruments::Instruments(prometheus::Registry& registry, const prometheus::Label
                                       "How long the last whole pass of memory took; 0: none yet.");
   audit_last_pass_time_seconds = make.MakeGauge("romulus_audit_last_pass_time_seconds",
                                                 "When it ended, in Unix time; 0: none yet.");
+  audit_disk_pass_seconds =
+      make.MakeGauge("romulus_audit_disk_pass_seconds",
+                     "How long the last whole pass of the disks took; 0: none yet.");
+  audit_last_disk_pass_time_seconds =
+      make.MakeGauge("romulus_audit_last_disk_pass_time_seconds",
+                     "When that one ended, in Unix time; 0: none yet.");
   peer_connected =
       make.MakeGauge("romulus_peer_connected", "1 while the stream to the peer is up.");
   console_released_bytes = make.MakeGauge("romulus_console_released_bytes",

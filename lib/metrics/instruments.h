@@ -79,6 +79,9 @@ struct Instruments {
   prometheus::Counter* audit_pages;
   prometheus::Counter* audit_mismatches;
   prometheus::Counter* audit_passes;
+  prometheus::Counter* audit_disk_blocks;
+  prometheus::Counter* audit_disk_mismatches;
+  prometheus::Counter* audit_disk_passes;
   Labelled<prometheus::Counter> failovers;        // detected, operator
   Labelled<prometheus::Counter> arbiter_answers;  // failover::Verdict
   Labelled<prometheus::Counter> beats_refused;
@@ -113,6 +116,8 @@ struct Instruments {
   prometheus::Gauge* disk_wait_seconds;
   prometheus::Gauge* audit_pass_seconds;
   prometheus::Gauge* audit_last_pass_time_seconds;
+  prometheus::Gauge* audit_disk_pass_seconds;
+  prometheus::Gauge* audit_last_disk_pass_time_seconds;
   prometheus::Gauge* tls_expiry;
   prometheus::Gauge* peer_connected;
   prometheus::Gauge* heartbeat_timeout_seconds;

@@ -143,6 +143,16 @@ void Metrics::SetAuditPasses(uint64_t passes, uint64_t last_pass_ns, uint64_t la
   impl_->instruments.audit_pass_seconds->Set(Seconds(last_pass_ns));
   impl_->instruments.audit_last_pass_time_seconds->Set(Number(last_pass_unix_ms) * 1e-3);
 }
+void Metrics::SetDiskAudit(uint64_t blocks, uint64_t mismatches) {
+  RaiseTo(*impl_->instruments.audit_disk_blocks, blocks);
+  RaiseTo(*impl_->instruments.audit_disk_mismatches, mismatches);
+}
+void Metrics::SetDiskAuditPasses(uint64_t passes, uint64_t last_pass_ns,
+                                 uint64_t last_pass_unix_ms) {
+  RaiseTo(*impl_->instruments.audit_disk_passes, passes);
+  impl_->instruments.audit_disk_pass_seconds->Set(Seconds(last_pass_ns));
+  impl_->instruments.audit_last_disk_pass_time_seconds->Set(Number(last_pass_unix_ms) * 1e-3);
+}
 
 void Metrics::SetDevice(size_t device, bool needs_reset, std::span<const uint64_t> faults) {
   Instruments& to = impl_->instruments;

@@ -149,6 +149,9 @@ class Metrics {
   // Of the audit; the last pass: how long it took and when it ended (0: none yet).
   void SetAudit(uint64_t pages, uint64_t mismatches);
   void SetAuditPasses(uint64_t passes, uint64_t last_pass_ns, uint64_t last_pass_unix_ms);
+  // The same of disks, in blocks.
+  void SetDiskAudit(uint64_t blocks, uint64_t mismatches);
+  void SetDiskAuditPasses(uint64_t passes, uint64_t last_pass_ns, uint64_t last_pass_unix_ms);
   // By index in Labels::devices, disks, nics; faults in the order of Labels::device_faults.
   void SetDevice(size_t device, bool needs_reset, std::span<const uint64_t> faults);
   void SetDisk(size_t disk, const DiskTotals& totals);

@@ -48,7 +48,7 @@ void Assembler::CloseEpoch() {
   disk_bytes_ = 0;
   disk_staged_bytes_ = 0;
   disk_digest_.Reset();
-  audit_.clear();
+  audit_.reset();
   audit_staged_bytes_ = 0;
 }
 
@@ -165,13 +165,13 @@ absl::Status Assembler::AddAudit(const codec::Frame& frame) {
 }
 
 absl::Status Assembler::StageAudit(const codec::Frame& frame) {
-  if (!audit_.empty()) {
+  if (audit_.has_value()) {
     return FaultStatus(Fault::kAudit, absl::StrCat(Name(current_), " has a second audit"));
   }
-  absl::StatusOr<std::vector<epoch::AuditRun>> runs =
-      codec::ParseAuditRuns(frame.body, memory_->layout());
-  if (!runs.ok()) return WithFault(Fault::kAudit, runs.status());
-  audit_ = *std::move(runs);
+  absl::StatusOr<codec::AuditHashes> hashes =
+      codec::ParseAudit(frame.body, memory_->layout(), disks_);
+  if (!hashes.ok()) return WithFault(Fault::kAudit, hashes.status());
+  audit_ = *std::move(hashes);
   audit_staged_bytes_ = frame.body.size();
   return CheckCap();
 }
@@ -239,7 +239,7 @@ absl::StatusOr<AssembledEpoch> Assembler::Complete(const codec::Frame& frame) {
   staged_ = StagedPages();
   epoch.disk_writes = std::exchange(disk_writes_, {});
   epoch.disk_bytes = disk_bytes_;
-  epoch.audit = std::exchange(audit_, {});
+  if (audit_.has_value()) epoch.audit = *std::exchange(audit_, std::nullopt);
   epoch.machine = *std::move(machine);
   epoch.console_offset = commit.console_offset();
   epoch.console_bytes = std::move(*commit.mutable_console_bytes());

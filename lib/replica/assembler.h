@@ -7,12 +7,14 @@
 #define ROMULUS_REPLICA_ASSEMBLER_H_
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "base/types.h"
+#include "codec/audit_records.h"
 #include "codec/disk_records.h"
 #include "codec/frame.h"
 #include "codec/page_digest.h"
@@ -36,7 +38,7 @@ struct AssembledEpoch {
   StagedPages pages;
   std::vector<epoch::DiskWrite> disk_writes;  // in the order in which they were begun
   uint64_t disk_bytes = 0;                    // written by them
-  std::vector<epoch::AuditRun> audit;         // to be compared once the pages are in memory
+  codec::AuditHashes audit;  // to be compared once the epoch is in memory and on the disks
   state::MachineState machine;
   uint64_t console_offset = 0;  // of console_bytes[0] in the guest's console stream
   std::string console_bytes;
@@ -103,7 +105,7 @@ class Assembler {
   uint64_t disk_bytes_ = 0;         // that they write
   uint64_t disk_staged_bytes_ = 0;  // that they cost
   codec::DiskDigest disk_digest_;
-  std::vector<epoch::AuditRun> audit_;
+  std::optional<codec::AuditHashes> audit_;
   uint64_t audit_staged_bytes_ = 0;
 };
 

@@ -4,7 +4,9 @@
 #include <cstddef>
 #include <memory>
 #include <span>
+#include <utility>
 
+#include "base/status.h"
 #include "memory/page_hash.h"
 
 namespace romulus::replica {
@@ -13,15 +15,25 @@ namespace {
 // Read and hashed in one go.
 constexpr size_t kSlicePages = 16;
 
+template <typename Findings>
+void AddTo(Findings& all, const Findings& more, size_t max_named) {
+  all.compared += more.compared;
+  all.mismatched += more.mismatched;
+  const size_t room = max_named - std::min(all.mismatches.size(), max_named);
+  const size_t taken = std::min(room, more.mismatches.size());
+  all.mismatches.insert(all.mismatches.end(), more.mismatches.begin(),
+                        more.mismatches.begin() + static_cast<ptrdiff_t>(taken));
+}
+
 }  // namespace
 
 void AuditFindings::Add(AuditFindings&& more) {
-  compared += more.compared;
-  mismatched += more.mismatched;
-  const size_t room = epoch::kMaxAuditPages - std::min(mismatches.size(), epoch::kMaxAuditPages);
-  const size_t taken = std::min(room, more.mismatches.size());
-  mismatches.insert(mismatches.end(), more.mismatches.begin(),
-                    more.mismatches.begin() + static_cast<ptrdiff_t>(taken));
+  AddTo(*this, more, epoch::kMaxAuditPages);
+  disks.Add(std::move(more.disks));
+}
+
+void DiskAuditFindings::Add(DiskAuditFindings&& more) {
+  AddTo(*this, more, epoch::kMaxAuditBlocks);
 }
 
 AuditFindings CompareMemory(const memory::GuestMemory& guest_memory, EpochId epoch,
@@ -46,6 +58,18 @@ AuditFindings CompareMemory(const memory::GuestMemory& guest_memory, EpochId epo
     }
   }
   return findings;
+}
+
+absl::StatusOr<codec::DiskHash> HashFileBlock(disk::File& file, uint64_t block) {
+  const uint64_t begin = block * codec::kDiskBlockBytes;
+  const uint64_t size = std::min(codec::kDiskBlockBytes, file.size_bytes() - begin);
+  ROMULUS_ASSIGN_OR_RETURN(const disk::Extent data, file.NextData(begin));
+  if (data.size_bytes == 0 || data.offset_bytes >= begin + size) {
+    return codec::ZeroDiskBlockHash(size);
+  }
+  std::vector<std::byte> bytes(size);
+  ROMULUS_RETURN_IF_ERROR(file.Read(begin, bytes));
+  return codec::HashDiskBlock(bytes);
 }
 
 }  // namespace romulus::replica

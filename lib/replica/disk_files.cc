@@ -268,6 +268,7 @@ absl::Status DiskFiles::Journal(const EpochKey& epoch, std::span<const DiskWrite
   }
   state_ = State::kFollowing;
   journaled_ = epoch;
+  ForgetCompares(writes);
   if (journal_->open_bytes() >= options_.apply_bytes && !journal_->has_closed()) {
     journal_->CloseOpen();
   }
@@ -361,6 +362,7 @@ absl::Status DiskFiles::Apply(const EpochKey& epoch) {
     if (MayApply()) changed_.SignalAll();
   } else {
     while (health_.ok() && MayApply()) health_ = ApplyClosed(kEverything);
+    while (health_.ok() && MayCompare()) CompareNext();
   }
   return health_;
 }
@@ -390,8 +392,12 @@ absl::Status DiskFiles::ApplyAll(const EpochKey& last) {
 void DiskFiles::ThreadMain() {
   absl::MutexLock lock(&mutex_);
   for (;;) {
-    while (!stopping_ && !(health_.ok() && MayApply())) changed_.Wait(&mutex_);
+    while (!stopping_ && !(health_.ok() && (MayApply() || MayCompare()))) AwaitWork();
     if (stopping_) return;
+    if (!MayApply()) {
+      CompareNext();
+      continue;
+    }
     busy_ = true;
     mutex_.Unlock();
     const absl::Status applied = ApplyClosed(kEverything);
@@ -489,6 +495,7 @@ absl::Status DiskFiles::GiveUp() {
 absl::Status DiskFiles::GiveUpLocked() {
   if (over_) return absl::OkStatus();
   const bool was_following = std::exchange(state_, State::kIdle) == State::kFollowing;
+  compares_.clear();
   if (!was_following) return absl::OkStatus();
   ROMULUS_RETURN_IF_ERROR(ApplyAll(kEverything));
   return StampAll(disk::Mode::kSecondary, journaled_);

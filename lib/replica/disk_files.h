@@ -11,6 +11,11 @@
 // left. Space for an epoch's writes, in the journal and on the disks, is found before the epoch
 // counts, so that what was acked can be applied (not on file systems that copy on write).
 //
+// Blocks that are to be compared with the primary's (Audit()) wait until all that was journaled by
+// then is on the disks, and are given up when a later epoch writes to them: what the files have is
+// then what the block is in its epoch, whatever else is journaled. The thread reads them, one at a
+// time, between segments; if nothing else makes it apply what they wait for, they do.
+//
 // Epochs without disk writes cost no I/O: content does not change, so the newest record's epoch
 // stands for them. Calls as DiskReplica says; the copies outlive this, and nobody else writes to
 // them meanwhile.
@@ -18,6 +23,7 @@
 #define ROMULUS_REPLICA_DISK_FILES_H_
 
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <memory>
 #include <span>
@@ -29,6 +35,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
 #include "base/cond_var.h"
 #include "base/failpoints.h"
 #include "disk/copy.h"
@@ -51,6 +58,8 @@ struct DiskFilesOptions {
   uint64_t apply_bytes = 16u << 20;
   // False: what the thread would do is done by the calls themselves (tests).
   bool own_thread = true;
+  // How long blocks that are to be compared wait for the segment to be full.
+  absl::Duration audit_patience = absl::Seconds(2);
   base::Failpoints* failpoints = nullptr;  // may be null
   // Open() found something in the journal, at `path`, that it did not take. May be empty.
   std::function<void(const std::string& path, const DroppedTail& tail)> on_dropped = {};
@@ -87,6 +96,8 @@ class DiskFiles final : public DiskReplica {
   absl::Status EndSync(Term term) override;
   absl::Status Journal(const EpochKey& epoch, std::span<const epoch::DiskWrite> writes) override;
   absl::Status Apply(const EpochKey& epoch) override;
+  void Audit(const EpochKey& epoch, std::span<const epoch::DiskAuditRun> runs) override;
+  DiskAuditFindings TakeAudited() override;
   absl::Status Promote(const EpochKey& epoch, Term term) override;
   absl::Status TakeBack(const EpochKey& epoch) override;
   absl::Status GiveUp() override;
@@ -105,6 +116,13 @@ class DiskFiles final : public DiskReplica {
     std::vector<bool> reserved;   // blocks whose space is known to be there; reserved_mutex_
     uint64_t unsynced_bytes = 0;  // of the full sync
     Term covered;                 // by its stamp before Promote()
+  };
+  // A block that is to be compared.
+  struct Compare {
+    EpochKey epoch;
+    EpochKey after;  // the record that has to be on the disks before
+    epoch::DiskBlock block;
+    codec::DiskHash hash;
   };
   class Target;
   static constexpr EpochKey kEverything{Term(UINT64_MAX), EpochId(UINT64_MAX)};
@@ -130,6 +148,17 @@ class DiskFiles final : public DiskReplica {
   absl::Status StampAll(disk::Mode mode, const EpochKey& key, Term promoted = Term());
   absl::Status SyncDisks();
   absl::Status GiveUpLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  // disk_files_audit.cc. Whether the next block may be compared now.
+  bool MayCompare() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // The thread's wait: closes the open segment when blocks have waited for it long enough.
+  void AwaitWork() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Lets go of the mutex while it reads, if it is the thread's.
+  void CompareNext() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool IsEqual(const Compare& compare);
+  // They are written again.
+  void ForgetCompares(std::span<const epoch::DiskWrite> writes)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   // Whether a closed segment may be applied by now.
   bool MayApply() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -158,6 +187,9 @@ class DiskFiles final : public DiskReplica {
   EpochKey journaled_ ABSL_GUARDED_BY(mutex_);
   EpochKey committed_ ABSL_GUARDED_BY(mutex_);  // may be applied
   Term sync_term_ ABSL_GUARDED_BY(mutex_);
+  std::deque<Compare> compares_ ABSL_GUARDED_BY(mutex_);  // `after` never falls
+  base::CondVar::Deadline compare_by_ ABSL_GUARDED_BY(mutex_);
+  DiskAuditFindings audited_ ABSL_GUARDED_BY(mutex_);
   std::thread thread_;
 };
 

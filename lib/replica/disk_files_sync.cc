@@ -31,6 +31,8 @@ absl::Status DiskFiles::BeginSync(Term term) {
   ROMULUS_RETURN_IF_ERROR(journal_->Reset());
   health_ = absl::OkStatus();
   journaled_ = committed_ = {};
+  compares_.clear();
+  audited_ = {};
   sync_term_ = term;
   for (Disk& disk : disks_) {
     ForgetReserved(disk, 0, disk.copy->size_bytes());

@@ -173,6 +173,15 @@ absl::Status DiskJournal::MaybeSync() {
 
 uint64_t DiskJournal::open_bytes() const { return Open() < 0 ? 0 : segments_[Open()].used; }
 
+EpochKey DiskJournal::applied() const {
+  const Segment* oldest = nullptr;
+  for (const Segment& segment : segments_) {
+    if (segment.state == State::kFree || segment.records == 0) continue;
+    if (oldest == nullptr || segment.generation < oldest->generation) oldest = &segment;
+  }
+  return oldest == nullptr ? newest_ : oldest->previous;
+}
+
 bool DiskJournal::has_free_segment() const {
   return std::any_of(segments_.begin(), segments_.end(),
                      [](const Segment& segment) { return segment.state == State::kFree; });

@@ -97,6 +97,8 @@ class DiskJournal {
   std::string id() const;
   // Of the newest record, applied or not; {0, 0}: there was none since Reset().
   EpochKey newest() const { return newest_; }
+  // Of the newest record that is on the disks, as are all before it: FreeClosed() has been told.
+  EpochKey applied() const;
   const std::string& path() const { return file_->path(); }
 
   // What a record of these writes occupies; 0 if there is nothing to record (flushes are not).

@@ -18,6 +18,7 @@
 #include "base/types.h"
 #include "codec/disk_records.h"
 #include "epoch/staged_epoch.h"
+#include "replica/audit.h"
 #include "replica/epoch_key.h"
 
 namespace romulus::replica {
@@ -75,6 +76,11 @@ class DiskReplica {
   virtual absl::Status Journal(const EpochKey& epoch, std::span<const epoch::DiskWrite> writes) = 0;
   // Applies what is journaled up to and including `epoch` to the disks, and stamps them.
   virtual absl::Status Apply(const EpochKey& epoch) = 0;
+  // Compares blocks with what they are to be in `epoch`, the newest that was applied; some time
+  // later, and those not at all that are written again before. TakeAudited(): what was found since
+  // its last call, and since BeginSync().
+  virtual void Audit(const EpochKey& epoch, std::span<const epoch::DiskAuditRun> runs) = 0;
+  virtual DiskAuditFindings TakeAudited() = 0;
   // The guest will run here, in `term`, from `epoch`: applies what is journaled up to it, forgets
   // the rest, stamps the disks as a primary's, durably. Only facts() and TakeBack() may be called;
   // the guest's disks share the files, whose locks nobody lets go in between.

@@ -27,7 +27,7 @@ enum class Fault : uint8_t {
   kCap,         // a configured cap would be exceeded
   kSuperseded,  // another stream took over, or the replica was promoted
   kDisks,       // a bad disk record, or one that leaves its disk
-  kAudit,       // hashes of pages that are out of range, too many, or twice in an epoch
+  kAudit,       // hashes of pages or blocks out of range, too many, or twice in an epoch
   kDiskIo,      // no fault of the primary's: this node's disks cannot take what came
 };
 inline constexpr size_t kFaultCount = 16;

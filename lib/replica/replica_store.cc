@@ -366,6 +366,7 @@ absl::StatusOr<CommitResult> ReplicaStore::Commit(StreamId stream, const codec::
   result.disk_records = epoch->disk_writes.size();
   result.disk_bytes = epoch->disk_bytes;
   result.audit = std::exchange(findings_, {});
+  if (disks_ != nullptr) result.audit.disks = disks_->TakeAudited();
   epoch->disk_writes = {};  // the journal has them
   pending_ = *std::move(epoch);
   PublishLocked();
@@ -391,15 +392,17 @@ absl::Status ReplicaStore::ApplyCommitted(StreamId stream) {
 absl::Status ReplicaStore::ApplyPendingLocked() {
   if (!pending_.has_value()) return absl::OkStatus();
   const EpochKey key = pending_->key;
-  const std::vector<epoch::AuditRun> audit = std::move(pending_->audit);
+  const codec::AuditHashes audit = std::move(pending_->audit);
   ApplyMemoryLocked();
-  AuditFindings found = CompareMemory(*memory_, key.epoch, audit);
+  AuditFindings found = CompareMemory(*memory_, key.epoch, audit.pages);
   // What it holds is not what was written here: it may be anything.
   for (const AuditMismatch& page : found.mismatches) touched_.Set(page.gfn);
   findings_.Add(std::move(found));
   if (disks_ == nullptr) return absl::OkStatus();
   absl::Status applied = disks_->Apply(key);
-  return applied.ok() ? applied : DiskFailedLocked(applied);
+  if (!applied.ok()) return DiskFailedLocked(applied);
+  if (!audit.blocks.empty()) disks_->Audit(key, audit.blocks);
+  return absl::OkStatus();
 }
 
 // Disks that cannot be written hold an epoch that memory has left behind, and the journal grows: no

@@ -297,12 +297,17 @@ void Session::RefuseHandOver(absl::string_view detail) {
 }
 
 void Session::NoteAudit(AuditFindings&& found) {
-  if (found.compared == 0) return;
+  if (found.compared == 0 && found.disks.compared == 0) return;
   audited_pages_ += found.compared;
   mismatched_pages_ += found.mismatched;
   counters_->audited_pages.fetch_add(found.compared);
   counters_->audit_mismatches.fetch_add(found.mismatched);
+  audited_blocks_ += found.disks.compared;
+  mismatched_blocks_ += found.disks.mismatched;
+  counters_->audited_blocks.fetch_add(found.disks.compared);
+  counters_->audit_block_mismatches.fetch_add(found.disks.mismatched);
   if (!found.mismatches.empty()) listener_->OnAuditMismatch(found.mismatches);
+  if (!found.disks.mismatches.empty()) listener_->OnDiskAuditMismatch(found.disks.mismatches);
   ack_->audit.Add(std::move(found));
 }
 
@@ -347,6 +352,14 @@ absl::Status Session::AckAndApply() {
     v1::AuditMismatch& told = *body.add_mismatches();
     told.set_gfn(page.gfn.value());
     told.set_epoch(page.epoch.value());
+  }
+  body.set_audited_blocks(audited_blocks_);
+  body.set_mismatched_blocks(mismatched_blocks_);
+  for (const DiskAuditMismatch& mismatch : ack.audit.disks.mismatches) {
+    v1::DiskAuditMismatch& told = *body.add_disk_mismatches();
+    told.set_disk(mismatch.block.disk);
+    told.set_block(mismatch.block.block);
+    told.set_epoch(mismatch.epoch.value());
   }
   // Acked first, applied second: the primary need not wait for the copying, and a promotion in
   // between completes it. After a promotion the ack could only make the old primary release what

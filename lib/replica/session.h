@@ -110,6 +110,8 @@ class Session final : public wire::LinkListener {
   std::optional<PendingAck> ack_;
   uint64_t audited_pages_ = 0;  // on this stream
   uint64_t mismatched_pages_ = 0;
+  uint64_t audited_blocks_ = 0;
+  uint64_t mismatched_blocks_ = 0;
 
   std::atomic<uint64_t> term_{0};  // of the stream
   std::atomic<uint64_t> echo_monotonic_ns_{0};

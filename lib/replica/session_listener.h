@@ -31,6 +31,8 @@ class SessionListener {
   // Pages of this replica are not what the primary's were in the epochs that are named. Never
   // empty.
   virtual void OnAuditMismatch(const std::vector<AuditMismatch>& pages) { (void)pages; }
+  // The same of its disks.
+  virtual void OnDiskAuditMismatch(const std::vector<DiskAuditMismatch>& blocks) { (void)blocks; }
   // The primary says why it ends the stream; REASON_GUEST_FINISHED: nothing to promote any more.
   virtual void OnGoodbye(const v1::Goodbye& goodbye) = 0;
   // The last call.

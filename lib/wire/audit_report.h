@@ -10,17 +10,26 @@
 #include "memory/memory_layout.h"
 #include "romulus/v1/replication.pb.h"
 #include "wire/epoch_sender.h"
+#include "wire/handshake.h"
 
 namespace romulus::wire {
 
-// `before`: what was reported last. Errors: InvalidArgument for counts that fall, that exceed
-// `pages_sent` (whose hashes were sent) or each other, for more pages than may be named or than are
-// counted, and for pages outside of `memory`.
-absl::StatusOr<AuditReport> ReadAuditReport(const romulus::v1::Ack& ack, const AuditReport& before,
-                                            uint64_t pages_sent,
-                                            const std::vector<memory::Region>& memory);
+// What a report can be about.
+struct AuditScope {
+  uint64_t pages_sent = 0;  // whose hashes were sent on the stream
+  uint64_t blocks_sent = 0;
+  std::vector<memory::Region> memory;
+  std::vector<DiskCopy> disks;
+};
 
-// Puts what the report names right: the pages are dirty in the next epoch, and travel whole.
+// `before`: what was reported last. Errors: InvalidArgument for counts that fall, that exceed what
+// was sent or each other, for more pages or blocks than may be named or than are counted, and for
+// those outside of memory and disks.
+absl::StatusOr<AuditReport> ReadAuditReport(const romulus::v1::Ack& ack, const AuditReport& before,
+                                            const AuditScope& scope);
+
+// Puts the pages that the report names right: they are dirty in the next epoch, and travel whole.
+// (Blocks: epoch::DiskAuditor.)
 void Repair(const AuditReport& report, memory::GuestMemory& guest_memory, EpochSender& sender);
 
 }  // namespace romulus::wire

@@ -102,6 +102,7 @@ class EpochSender::Impl {
     forget_.insert(forget_.end(), gfns.begin(), gfns.end());
   }
   uint64_t audit_pages_sent() const { return audit_pages_sent_.load(); }
+  uint64_t audit_blocks_sent() const { return audit_blocks_sent_.load(); }
 
   absl::Status Await(absl::Duration timeout, size_t below) {
     absl::MutexLock lock(&mutex_);
@@ -260,6 +261,9 @@ class EpochSender::Impl {
               for (const epoch::AuditRun& run : whole->epoch.audit) {
                 audit_pages_sent_ += run.hashes.size();
               }
+              for (const epoch::DiskAuditRun& run : whole->epoch.disk_audit) {
+                audit_blocks_sent_ += run.hashes.size();
+              }
               ROMULUS_RETURN_IF_ERROR(encoder.Finish(
                   whole->epoch, begin_ns, console_released_.load(std::memory_order_relaxed), send));
               EpochSent& one = told.emplace_back();
@@ -320,6 +324,7 @@ class EpochSender::Impl {
   std::atomic<uint64_t> echo_ns_{0};
   std::atomic<uint64_t> console_released_{0};
   std::atomic<uint64_t> audit_pages_sent_{0};
+  std::atomic<uint64_t> audit_blocks_sent_{0};
   // The sender's thread only.
   uint64_t open_encode_ns_ = 0;
   uint64_t heartbeat_sequence_ = 0;
@@ -356,6 +361,7 @@ void EpochSender::Abort(Term term, EpochId epoch) { impl_->Abort(term, epoch); }
 absl::Status EpochSender::OnAudited(const AuditReport& report) { return impl_->OnAudited(report); }
 void EpochSender::ForgetPrevious(std::vector<Gfn> gfns) { impl_->ForgetPrevious(std::move(gfns)); }
 uint64_t EpochSender::audit_pages_sent() const { return impl_->audit_pages_sent(); }
+uint64_t EpochSender::audit_blocks_sent() const { return impl_->audit_blocks_sent(); }
 absl::Status EpochSender::AwaitRoom(absl::Duration timeout) { return impl_->AwaitRoom(timeout); }
 absl::Status EpochSender::AwaitAllAcked(absl::Duration timeout) { return impl_->Await(timeout, 1); }
 uint64_t EpochSender::unacked_epochs() const { return impl_->unacked_epochs(); }

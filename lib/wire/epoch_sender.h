@@ -43,15 +43,24 @@ struct EpochSent {
   uint64_t send_ns = 0;        // inside Link::Send
 };
 
-// What the secondary has found in comparing its pages with their hashes (romulus.v1.Ack).
+// What the secondary has found in comparing its pages and blocks of disks with their hashes
+// (romulus.v1.Ack).
 struct AuditReport {
   struct Mismatch {
     EpochId epoch;
     Gfn gfn;  // in the guest's memory
   };
+  struct BlockMismatch {
+    EpochId epoch;
+    epoch::DiskBlock block;  // of a replicated disk
+  };
   uint64_t audited_pages = 0;        // on this stream, so far
   uint64_t mismatched_pages = 0;     // of them
   std::vector<Mismatch> mismatches;  // of those, what is new; at most epoch::kMaxAuditPages
+  // The same of blocks; at most epoch::kMaxAuditBlocks.
+  uint64_t audited_blocks = 0;
+  uint64_t mismatched_blocks = 0;
+  std::vector<BlockMismatch> block_mismatches;
 };
 
 // Owned by wire. Must not block; may not destroy the sender.
@@ -96,8 +105,9 @@ class EpochSender final : public epoch::EpochSink {
   // The secondary's copies of these pages are not what they should be: in every epoch that is
   // submitted after this call they travel whole.
   void ForgetPrevious(std::vector<Gfn> gfns);
-  // Pages whose hashes have been sent.
+  // Pages and blocks whose hashes have been sent.
   uint64_t audit_pages_sent() const;
+  uint64_t audit_blocks_sent() const;
 
   // Waits until fewer than max_unacked_epochs are on their way. Errors: DeadlineExceeded; why it
   // closed.

@@ -222,8 +222,13 @@ class Session final : public PrimarySession, public LinkListener {
   absl::Status HandleAudit(const v1::Ack& ack) {
     ROMULUS_ASSIGN_OR_RETURN(
         AuditReport report,
-        ReadAuditReport(ack, audited_, sender_.audit_pages_sent(), options_.hello.machine.memory));
-    if (report.audited_pages == audited_.audited_pages) return absl::OkStatus();
+        ReadAuditReport(ack, audited_,
+                        {sender_.audit_pages_sent(), sender_.audit_blocks_sent(),
+                         options_.hello.machine.memory, options_.hello.disks}));
+    if (report.audited_pages == audited_.audited_pages &&
+        report.audited_blocks == audited_.audited_blocks) {
+      return absl::OkStatus();
+    }
     audited_ = std::move(report);
     return sender_.OnAudited(audited_);
   }

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""The audit between two daemons: a bit that flips in the replica's memory is found within one pass, told by
-metric, log and status of both nodes, and put right as configured; a busy guest raises no false alarm.
+"""The audit between two daemons: a bit that flips in the replica's memory or on its disk is found within one pass,
+told by metric, log and status of both nodes, and put right as configured; a busy guest raises no false alarm.
 
-The bit is flipped from outside, through the replica's memfd in /proc. Needs /dev/kvm.
+The bit is flipped from outside, through the replica's memfd in /proc, or in the image. Needs /dev/kvm.
 """
 
 import argparse
@@ -21,6 +21,10 @@ MEMORY_MIB = 32
 PASS_S = 2
 # The ledger guest's memory ends far before it: nothing but the audit ever looks there.
 QUIET_PAGE = (MEMORY_MIB - 2) * 256
+# The disk guest writes to the first half of its disk.
+DISK_MIB = 16
+QUIET_BLOCK = (DISK_MIB - 4) << 20
+DISK_GUEST = "blocks=2048 block=4096 flush=8 sweep=16 zeroes=7 discard=11"
 
 
 def replica_memory(daemon):
@@ -51,13 +55,29 @@ class Audit(unittest.TestCase):
     def start(self, on_mismatch, **options):
         self.pair = pairlib.Pair(
             BUILD, memory_mib=MEMORY_MIB,
-            audit=f"pass_seconds: {PASS_S} on_mismatch: ON_MISMATCH_{on_mismatch}", **options)
+            audit=f"pass_seconds: {PASS_S} disk_pass_seconds: {PASS_S} on_mismatch: ON_MISMATCH_{on_mismatch}",
+            **options)
         self.enterContext(self.pair)
         return self.pair.start_protected()
 
-    def await_passes(self, primary, more):
-        goal = audit(primary.status(), "passes") + more
-        return primary.await_status(f"{more} passes", lambda s: audit(s, "passes") >= goal)
+    def start_with_disk(self, on_mismatch, rate):
+        return self.start(on_mismatch, kernel=BUILD / "guests/disk.elf", disks={"root": DISK_MIB},
+                          command_line=f"{DISK_GUEST} rate={rate}", limits="reconnect_max_ms: 300")
+
+    def await_passes(self, primary, more, of="passes"):
+        goal = audit(primary.status(), of) + more
+        return primary.await_status(f"{more} {of}", lambda s: audit(s, of) >= goal)
+
+    def flip_disk(self, node, offset):
+        """Returns what was there."""
+        with open(self.pair.image(node, "root"), "r+b", buffering=0) as image:
+            was = os.pread(image.fileno(), 1, offset)
+            os.pwrite(image.fileno(), bytes([was[0] ^ 0x10]), offset)
+            return was
+
+    def disk_byte(self, node, offset):
+        with open(self.pair.image(node, "root"), "rb") as image:
+            return os.pread(image.fileno(), 1, offset)
 
     def metric(self, node, name):
         port = self.pair.ports[2 + pairlib.NODES.index(node)]
@@ -117,6 +137,49 @@ class Audit(unittest.TestCase):
         self.assertEqual(audit(secondary.status(), "mismatches"), 0)
         said = primary.ctl("status", json_output=False)
         self.assertIn("not equal; ", said)
+
+    def test_a_flipped_bit_on_the_disk_is_found_and_repaired(self):
+        primary, secondary = self.start_with_disk("REPAIR", rate=500)
+        self.await_passes(primary, 1, of="disk_passes")
+        offset = QUIET_BLOCK + 100
+        wanted = self.flip_disk("beta", offset)
+        before = audit(primary.status(), "disk_passes")
+        found = primary.await_status("the mismatch", lambda s: audit(s, "disk_mismatches") == 1)
+        # In the pass under way or in the next one; comparing lags behind it.
+        self.assertLessEqual(audit(found, "disk_passes") - before, 3)
+        self.assertIn(f"disk root, 65536 bytes at {QUIET_BLOCK}, in epoch",
+                      found["audit"]["last_disk_mismatch"])
+        secondary.await_status("the mismatch", lambda s: audit(s, "disk_mismatches") == 1)
+        for daemon in (primary, secondary):
+            self.assertRegex(daemon.log_path.read_text(),
+                             rf"disk_audit_mismatch .*blocks=1 disk=root offset_bytes={QUIET_BLOCK}")
+        secondary.await_status("the repair", lambda s: self.disk_byte("beta", offset) == wanted)
+        after = self.await_passes(primary, 2, of="disk_passes")
+        self.assertEqual(audit(after, "disk_mismatches"), 1, after["audit"])
+        self.assertEqual(after["mode"], "MODE_PROTECTED")
+        for node in pairlib.NODES:
+            self.assertEqual(self.metric(node, "romulus_audit_disk_mismatches_total"), 1)
+            self.assertGreater(self.metric(node, "romulus_audit_disk_blocks_total"), DISK_MIB * 16)
+        self.assertGreaterEqual(self.metric("alpha", "romulus_audit_disk_passes_total"), 3)
+        self.assertIn("audit of disks", primary.ctl("status", json_output=False))
+
+    def test_a_flipped_bit_on_the_disk_brings_a_full_sync_if_so_configured(self):
+        primary, _ = self.start_with_disk("FULL_SYNC", rate=500)
+        wanted = self.flip_disk("beta", QUIET_BLOCK)
+        primary.await_status("a second full sync",
+                             lambda s: int(s.get("sync", {}).get("completed", 0)) == 2)
+        after = primary.await_mode("protected")
+        self.assertEqual(audit(after, "disk_mismatches"), 1)
+        self.assertEqual(self.disk_byte("beta", QUIET_BLOCK), wanted)
+
+    def test_a_guest_that_writes_its_disk_all_the_time_raises_no_false_alarm(self):
+        primary, secondary = self.start_with_disk("REPORT", rate=2000)
+        self.await_passes(primary, ROUNDS, of="disk_passes")
+        compared = primary.await_status("blocks", lambda s: audit(s, "disk_blocks") > 2 * DISK_MIB * 16)
+        self.assertEqual(audit(compared, "disk_mismatches"), 0, compared["audit"])
+        self.assertEqual(audit(compared, "mismatches"), 0, compared["audit"])
+        self.assertEqual(audit(secondary.status(), "disk_mismatches"), 0)
+        self.assertNotIn(b"DISK CORRUPT", primary.console())
 
     def test_what_the_bitmap_log_loses_here(self):
         """By hand: whether it loses anything is the host's kernel's business (kvm-pvm's does at times)."""

@@ -10,18 +10,29 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace romulus;
   const absl::string_view body(reinterpret_cast<const char*>(data), size);
   const memory::MemoryLayout layout = *memory::MemoryLayout::ForMib(4096);  // with a hole
-  const auto runs = codec::ParseAuditRuns(body, layout);
-  if (!runs.ok()) return 0;
+  const codec::DiskLayout disks = {{0, 3 * codec::kDiskBlockBytes + 512}, {2, 1u << 30}};
+  const auto hashes = codec::ParseAudit(body, layout, disks);
+  if (!hashes.ok()) return 0;
   uint64_t pages = 0;
-  for (const epoch::AuditRun& run : *runs) {
+  uint64_t blocks = 0;
+  for (const epoch::AuditRun& run : hashes->pages) {
     pages += run.hashes.size();
     for (uint64_t i = 0; i < run.hashes.size(); ++i) {
       if (!layout.Contains(Gfn(run.first.value() + i))) std::abort();
     }
   }
-  if (pages == 0 || pages > epoch::kMaxAuditPages) std::abort();
+  for (const epoch::DiskAuditRun& run : hashes->blocks) {
+    const codec::DiskSize* const disk = codec::FindDisk(disks, run.disk);
+    if (disk == nullptr) std::abort();
+    blocks += run.hashes.size();
+    if (run.first_block + run.hashes.size() > codec::DiskBlockCount(disk->size_bytes)) std::abort();
+  }
+  if (pages + blocks == 0 || pages > epoch::kMaxAuditPages || blocks > epoch::kMaxAuditBlocks) {
+    std::abort();
+  }
   std::string again;
-  codec::AppendAuditRuns(*runs, &again);
+  codec::AppendAuditRuns(hashes->pages, &again);
+  codec::AppendAuditRuns(hashes->blocks, &again);
   if (again != body) std::abort();
   return 0;
 }

@@ -74,8 +74,12 @@ int Main(const std::string& fuzzer, const std::string& folder) {
   }
   if (fuzzer == "codec_audit_fuzzer") {
     std::string body;
-    codec::AppendAuditRuns({primary.Run(Gfn(0), 3), primary.Run(Gfn(1000), 24)}, &body);
+    const std::vector<epoch::AuditRun> runs = {primary.Run(Gfn(0), 3), primary.Run(Gfn(1000), 24)};
+    codec::AppendAuditRuns(runs, &body);
     Write(folder, "audit", body);
+    const std::vector<epoch::DiskAuditRun> blocks = {{0, 1, {{1, 2}, {3, 4}}}, {2, 7, {{5, 6}}}};
+    codec::AppendAuditRuns(blocks, &body);
+    Write(folder, "audit_disks", body);
   }
   if (fuzzer == "codec_page_fuzzer") {
     std::string body(1, '\0');

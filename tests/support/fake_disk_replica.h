@@ -118,6 +118,22 @@ class FakeDiskReplica final : public DiskReplica {
     Stamp(CopyRole::kSecondary, epoch);
     return absl::OkStatus();
   }
+  void Audit(const EpochKey& epoch, std::span<const epoch::DiskAuditRun> runs) override {
+    ROMULUS_CHECK(synced && !promoted && journal.empty());
+    for (const epoch::DiskAuditRun& run : runs) {
+      for (uint64_t i = 0; i < run.hashes.size(); ++i) {
+        const DiskBytes& bytes = Find(run.disk).bytes;
+        const epoch::DiskBlock block{run.disk, run.first_block + i};
+        const uint64_t size = std::min(kDiskBlockBytes, bytes.size() - block.offset_bytes());
+        const auto at = std::span(bytes).subspan(block.offset_bytes(), size);
+        ++audited.compared;
+        if (codec::HashDiskBlock(at) == run.hashes[i]) continue;
+        ++audited.mismatched;
+        audited.mismatches.push_back({epoch.epoch, block});
+      }
+    }
+  }
+  DiskAuditFindings TakeAudited() override { return std::exchange(audited, {}); }
   absl::Status Promote(const EpochKey& epoch, Term term) override {
     ROMULUS_CHECK(synced && !promoted);
     if (!fail_promote.ok()) return fail_promote;
@@ -153,6 +169,7 @@ class FakeDiskReplica final : public DiskReplica {
   std::vector<Disk> disks;
   std::vector<Journaled> journal;  // not applied
   uint64_t journaled = 0;
+  DiskAuditFindings audited;
   uint64_t journal_room = UINT64_MAX;  // epochs
   uint64_t hashed_blocks = 0;
   uint64_t written_bytes = 0;  // by syncs

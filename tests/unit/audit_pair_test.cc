@@ -255,7 +255,8 @@ TEST(AuditReportTest, WhatCannotBeIsRefused) {
   AuditReport before;
   before.audited_pages = 100;
   before.mismatched_pages = 2;
-  const auto read = [&](const v1::Ack& ack) { return ReadAuditReport(ack, before, 5000, regions); };
+  const AuditScope scope = {.pages_sent = 5000, .blocks_sent = 50, .memory = regions, .disks = {}};
+  const auto read = [&](const v1::Ack& ack) { return ReadAuditReport(ack, before, scope); };
   const uint64_t high = GfnOf(regions[1].gpa).value();
   auto good = read(AckOf(150, 4, {7, high}));
   ASSERT_TRUE(good.ok()) << good.status();
@@ -274,6 +275,51 @@ TEST(AuditReportTest, WhatCannotBeIsRefused) {
       {"beyond memory", AckOf(150, 3, {high + (uint64_t{1} << 20)})},
       {"absurd", AckOf(150, 3, {UINT64_MAX})},
       {"absurd counts", AckOf(UINT64_MAX, UINT64_MAX, {})}};
+  for (const auto& [what, ack] : bad) {
+    EXPECT_TRUE(absl::IsInvalidArgument(read(ack).status())) << what;
+  }
+}
+
+v1::Ack BlocksAck(uint64_t audited, uint64_t mismatched,
+                  const std::vector<epoch::DiskBlock>& blocks) {
+  v1::Ack ack;
+  ack.set_audited_blocks(audited);
+  ack.set_mismatched_blocks(mismatched);
+  for (const epoch::DiskBlock& block : blocks) {
+    v1::DiskAuditMismatch& told = *ack.add_disk_mismatches();
+    told.set_disk(block.disk);
+    told.set_block(block.block);
+    told.set_epoch(9);
+  }
+  return ack;
+}
+
+TEST(AuditReportTest, SoItIsOfBlocks) {
+  AuditReport before;
+  before.audited_blocks = 10;
+  before.mismatched_blocks = 1;
+  AuditScope scope;
+  scope.blocks_sent = 500;
+  scope.disks.resize(1);
+  scope.disks[0].disk = 2;
+  scope.disks[0].size_bytes = 3 * epoch::kDiskBlockBytes + 512;
+  const auto read = [&](const v1::Ack& ack) { return ReadAuditReport(ack, before, scope); };
+  const auto good = read(BlocksAck(20, 3, {{2, 0}, {2, 3}}));
+  ASSERT_TRUE(good.ok()) << good.status();
+  ASSERT_EQ(good->block_mismatches.size(), 2u);
+  EXPECT_EQ(good->block_mismatches[1].block, (epoch::DiskBlock{2, 3}));
+  EXPECT_EQ(good->block_mismatches[1].epoch, EpochId(9));
+  const std::vector<epoch::DiskBlock> many(epoch::kMaxAuditBlocks + 1, {2, 0});
+  const std::pair<std::string, v1::Ack> bad[] = {
+      {"falls", BlocksAck(9, 1, {})},
+      {"mismatches fall", BlocksAck(10, 0, {})},
+      {"more than was sent", BlocksAck(501, 1, {})},
+      {"more mismatches than blocks", BlocksAck(11, 3, {})},
+      {"named without being counted", BlocksAck(20, 1, {{2, 0}})},
+      {"too many named", BlocksAck(500, 400, many)},
+      {"another disk", BlocksAck(20, 2, {{0, 0}})},
+      {"beyond the disk", BlocksAck(20, 2, {{2, 4}})},
+      {"absurd", BlocksAck(20, 2, {{2, UINT64_MAX}})}};
   for (const auto& [what, ack] : bad) {
     EXPECT_TRUE(absl::IsInvalidArgument(read(ack).status())) << what;
   }

@@ -160,7 +160,7 @@ TEST(AuditHostileTest, WhateverHasNoPlaceIsRefusedAndCounted) {
       {"half a hash", {one.substr(0, one.size() - 1)}},
       {"more behind", {one + "x"}},
       {"count of 2^31", {with(one, 11, '\x80')}},
-      {"reserved", {with(one, 12, 1)}},
+      {"of a disk that is not there", {with(one, 12, 1)}},
       {"beyond memory", {runs({Hashes(1023, 2)})}},
       {"far beyond memory", {with(one, 7, '\xff')}},
       {"page twice", {runs({Hashes(5, 2), Hashes(6, 1)})}},

@@ -96,7 +96,10 @@ TEST_F(ConfigTest, ARingIsAPowerOfTwoInRange) {
 TEST_F(ConfigTest, TheAuditIsOnUnlessItIsToldOtherwise) {
   EXPECT_EQ(romulus::v1::Config().audit().pass_seconds(), 300u);
   EXPECT_EQ(romulus::v1::Config().audit().on_mismatch(), romulus::v1::Audit::ON_MISMATCH_REPAIR);
-  EXPECT_THAT(Errors(Solo("audit { pass_seconds: 0 }\n")), IsEmpty());
+  EXPECT_EQ(romulus::v1::Config().audit().disk_pass_seconds(), 86'400u);
+  EXPECT_THAT(Errors(Solo("audit { pass_seconds: 0 disk_pass_seconds: 0 }\n")), IsEmpty());
+  EXPECT_THAT(Errors(Solo("audit { disk_pass_seconds: 40000000 }\n")),
+              ElementsAre("6:9: audit.disk_pass_seconds: 40000000 is out of range: 0 to 31536000"));
   EXPECT_THAT(Errors(Solo("audit { pass_seconds: 700000 }\n")),
               ElementsAre("6:9: audit.pass_seconds: 700000 is out of range: 0 to 604800"));
   EXPECT_THAT(Errors(Solo("audit { on_mismatch: ON_MISMATCH_UNSPECIFIED }\n")),

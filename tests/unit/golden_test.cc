@@ -240,6 +240,8 @@ std::vector<Golden> ThisBuild(Model* model) {
   epoch::AuditRun run{Gfn(0), {memory::HashPage128(model->bytes(0))}};
   std::string audit_body;
   AppendAuditRuns({run, {Gfn(5), {memory::HashPage128(model->bytes(5))}}}, &audit_body);
+  const DiskHash first = HashDiskBlock(std::span(model->disk).first(kDiskBlockBytes));
+  AppendAuditRuns({epoch::DiskAuditRun{2, 0, {first}}}, &audit_body);
   add(&down, FrameKind::kEpochAudit, EpochId(1), absl::string_view(audit_body));
   DiskDigest disk_digest;
   const DiskLayout layout = {{2, kDiskBytes}};
@@ -265,6 +267,11 @@ std::vector<Golden> ThisBuild(Model* model) {
   ack.set_mismatched_pages(2);
   ack.add_mismatches()->set_gfn(5);
   ack.mutable_mismatches(0)->set_epoch(1);
+  ack.set_audited_blocks(70);
+  ack.set_mismatched_blocks(1);
+  ack.add_disk_mismatches()->set_disk(2);
+  ack.mutable_disk_mismatches(0)->set_block(1);
+  ack.mutable_disk_mismatches(0)->set_epoch(1);
   add(&up, FrameKind::kAck, EpochId(1), ack);
   v1::EpochAbort abort;
   abort.set_reason("checkpoint failed");

@@ -76,6 +76,13 @@ TEST(Metrics, TheAuditTellsWhatItComparedAndWhenItWasRound) {
   EXPECT_EQ(ValueOf(metrics, "romulus_audit_passes_total", ""), "3");
   EXPECT_EQ(ValueOf(metrics, "romulus_audit_pass_seconds", ""), "2.5");
   EXPECT_EQ(ValueOf(metrics, "romulus_audit_last_pass_time_seconds", ""), "1700000000.5");
+  metrics.SetDiskAudit(500, 1);
+  metrics.SetDiskAuditPasses(2, 1'500'000'000, 1'700'000'001'000);
+  EXPECT_EQ(ValueOf(metrics, "romulus_audit_disk_blocks_total", ""), "500");
+  EXPECT_EQ(ValueOf(metrics, "romulus_audit_disk_mismatches_total", ""), "1");
+  EXPECT_EQ(ValueOf(metrics, "romulus_audit_disk_passes_total", ""), "2");
+  EXPECT_EQ(ValueOf(metrics, "romulus_audit_disk_pass_seconds", ""), "1.5");
+  EXPECT_EQ(ValueOf(metrics, "romulus_audit_last_disk_pass_time_seconds", ""), "1700000001");
 }
 
 TEST(Metrics, EverySeriesCarriesVmAndNode) {

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "base/bytes.h"
+#include "codec/audit_records.h"
 #include "codec/page_digest.h"
 #include "replica/fault.h"
 #include "replica/replica_store.h"
@@ -450,6 +451,68 @@ TEST_F(ReplicaDisksTest, ARetiredStoreLeavesTheDisksAlone) {
   next.Feed(primary.RandomEpoch(kTerm, EpochId(7), 5));
   EXPECT_EQ(next.LastAck(), EpochId(7)) << next.listener.why;
   EXPECT_EQ(WrongDisk(), "");
+}
+
+// Several epochs in one message, each with an audit of what the next one writes.
+TEST_F(ReplicaDisksTest, DisksAreAuditedAtTheirEpoch) {
+  Sync();
+  std::string all;
+  for (uint64_t epoch = 1; epoch < 40; ++epoch) {
+    primary.MutateDisks(20);
+    primary.disk_audit = {primary.DiskRun(0, 0, 5), primary.DiskRun(1, 2, 14)};
+    all += Join(primary.RandomEpoch(kTerm, EpochId(epoch), 10));
+  }
+  rig->Feed({all});
+  Epoch(40, 1);
+  EXPECT_EQ(rig->counters.audited_blocks, 39u * 19) << rig->listener.why;
+  EXPECT_TRUE(rig->listener.block_mismatches.empty());
+  disks.disks[1].bytes[200'000] ^= std::byte{1};
+  primary.disk_audit = {primary.DiskRun(1, 0, 16)};
+  rig->Feed(primary.Epoch(kTerm, EpochId(41), {}));
+  rig->Feed(primary.Epoch(kTerm, EpochId(42), {}));
+  ASSERT_EQ(rig->listener.block_mismatches.size(), 1u);
+  EXPECT_EQ(rig->listener.block_mismatches[0].epoch, EpochId(41));
+  EXPECT_EQ(rig->listener.block_mismatches[0].block, (epoch::DiskBlock{1, 3}));
+  EXPECT_EQ(rig->counters.audit_block_mismatches, 1u);
+  v1::Ack ack;
+  for (const Reply& reply : rig->Replies()) {
+    if (reply.kind == FrameKind::kAck) ack.ParseFromString(reply.body);
+  }
+  EXPECT_EQ(ack.audited_blocks(), 39u * 19 + 16);
+  EXPECT_EQ(ack.mismatched_blocks(), 1u);
+  ASSERT_EQ(ack.disk_mismatches_size(), 1);
+  EXPECT_EQ(ack.disk_mismatches(0).disk(), 1u);
+  EXPECT_EQ(ack.disk_mismatches(0).block(), 3u);
+  EXPECT_EQ(ack.disk_mismatches(0).epoch(), 41u);
+}
+
+TEST_F(ReplicaDisksTest, AnAuditOfNoDiskIsRefused) {
+  const auto blocks = [](const std::vector<epoch::DiskAuditRun>& runs) {
+    std::string body;
+    codec::AppendAuditRuns(runs, &body);
+    return body;
+  };
+  const auto some = [](uint32_t disk, uint64_t first, size_t count) {
+    return epoch::DiskAuditRun{disk, first, std::vector<DiskHash>(count)};
+  };
+  std::string memory_behind = blocks({some(0, 0, 1)});
+  codec::AppendAuditRuns({epoch::AuditRun{Gfn(1), {{1, 2}}}}, &memory_behind);
+  const std::pair<std::string, std::string> bad[] = {
+      {"another disk", blocks({some(2, 0, 1)})},
+      {"the last of all", blocks({some(UINT32_MAX - 1, 0, 1)})},
+      {"beyond it", blocks({some(0, 4, 2)})},
+      {"far beyond it", blocks({some(0, UINT64_MAX, 1)})},
+      {"too many", blocks({some(1, 0, 65)})},
+      {"none", blocks({some(1, 0, 0)})},
+      {"twice", blocks({some(0, 1, 2), some(0, 2, 1)})},
+      {"disks descend", blocks({some(1, 0, 1), some(0, 0, 1)})},
+      {"memory behind", memory_behind}};
+  for (const auto& [what, body] : bad) {
+    rig = std::make_unique<SessionRig>(4, options);
+    Sync();
+    rig->Feed({Raw(FrameKind::kEpochAudit, EpochId(1), body)});
+    EXPECT_EQ(rig->FaultCount(Fault::kAudit), 1u) << what;
+  }
 }
 
 }  // namespace

@@ -111,6 +111,18 @@ class ModelPrimary {
     return run;
   }
   std::vector<epoch::AuditRun> audit;  // of the next epoch
+  // The hashes of blocks of a disk as they are now.
+  epoch::DiskAuditRun DiskRun(uint32_t disk, uint64_t first, uint64_t count) {
+    epoch::DiskAuditRun run{disk, first, {}};
+    const DiskBytes& bytes = disks_[disk];
+    for (uint64_t at = first * codec::kDiskBlockBytes; count > 0; --count) {
+      const uint64_t size = std::min(codec::kDiskBlockBytes, bytes.size() - at);
+      run.hashes.push_back(codec::HashDiskBlock(std::span(bytes).subspan(at, size)));
+      at += size;
+    }
+    return run;
+  }
+  std::vector<epoch::DiskAuditRun> disk_audit;  // of the next epoch
 
   // Changes the page in one of the ways that guests do; may also leave it as it is.
   void Mutate(Gfn gfn) {
@@ -259,6 +271,7 @@ class ModelPrimary {
     console_end_ += console.size();
     staged.disk_writes = std::exchange(disk_writes_, {});
     staged.audit = std::exchange(audit, {});
+    staged.disk_audit = std::exchange(disk_audit, {});
     return staged;
   }
 

@@ -92,6 +92,9 @@ class RecordingListener final : public SessionListener {
   void OnAuditMismatch(const std::vector<AuditMismatch>& pages) override {
     mismatches.insert(mismatches.end(), pages.begin(), pages.end());
   }
+  void OnDiskAuditMismatch(const std::vector<DiskAuditMismatch>& blocks) override {
+    block_mismatches.insert(block_mismatches.end(), blocks.begin(), blocks.end());
+  }
   void OnGoodbye(const v1::Goodbye& g) override { goodbye = g; }
   void OnClosed(const absl::Status& status) override {
     ++closed;
@@ -106,6 +109,7 @@ class RecordingListener final : public SessionListener {
   std::vector<EpochKey> handed_over;
   v1::HandOver hand_over;
   std::vector<AuditMismatch> mismatches;
+  std::vector<DiskAuditMismatch> block_mismatches;
   v1::Goodbye goodbye;
   int closed = 0;
   absl::Status why;
