@@ -87,17 +87,19 @@ absl::StatusOr<StagedEpoch> Checkpoint::Run(Term term, EpochId epoch, CutReason 
 
   // 3, 4. Harvest all rings, then reset them, before any page is read.
   ROMULUS_RETURN_IF_ERROR(HarvestAndReset(times));
+  const memory::PageSet* dirty = nullptr;
   {
-    // 5. With the pages that the VMM wrote.
+    // 5. With the pages that the VMM wrote. Once: what the audit has sent again, which needs no
+    // quiet, may be marked at any time, and is the next epoch's then.
     PhaseTimer timer(parts_.clock, times, Phase::kUnion);
-    const memory::PageSet& dirty = parts_.tracker->Union();
-    staged.page_count = dirty.size();
-    if (parts_.auditor != nullptr) parts_.auditor->OnHarvest(dirty);
+    dirty = &parts_.tracker->Union();
+    staged.page_count = dirty->size();
+    if (parts_.auditor != nullptr) parts_.auditor->OnHarvest(*dirty);
   }
   {
     // 6. Copy pages ...
     PhaseTimer timer(parts_.clock, times, Phase::kCopy);
-    ROMULUS_RETURN_IF_ERROR(CopyPages(staged, sink, rollback));
+    ROMULUS_RETURN_IF_ERROR(CopyPages(*dirty, staged, sink, rollback));
   }
   {
     // ... and take the state that the vCPU threads have been reading meanwhile.
@@ -154,8 +156,9 @@ absl::Status Checkpoint::HarvestAndReset(PhaseTimes& times) {
   return parts_.tracker->Reset();
 }
 
-absl::Status Checkpoint::CopyPages(StagedEpoch& staged, EpochSink* sink, Rollback& rollback) {
-  std::span<const Gfn> pages = parts_.tracker->Union().pages();
+absl::Status Checkpoint::CopyPages(const memory::PageSet& dirty, StagedEpoch& staged,
+                                   EpochSink* sink, Rollback& rollback) {
+  std::span<const Gfn> pages = dirty.pages();
   while (!pages.empty()) {
     if (base::Fires(parts_.failpoints, "checkpoint.copy")) return absl::InternalError("failpoint");
     ROMULUS_ASSIGN_OR_RETURN(StagingChunk chunk, NextChunk(staged, sink, rollback));

@@ -67,7 +67,8 @@ class Checkpoint {
   class Rollback;
 
   absl::Status HarvestAndReset(PhaseTimes& times);
-  absl::Status CopyPages(StagedEpoch& staged, EpochSink* sink, Rollback& rollback);
+  absl::Status CopyPages(const memory::PageSet& dirty, StagedEpoch& staged, EpochSink* sink,
+                         Rollback& rollback);
   absl::StatusOr<StagingChunk> NextChunk(StagedEpoch& staged, EpochSink* sink, Rollback& rollback);
 
   CheckpointParts parts_;

@@ -36,6 +36,40 @@ TEST(CheckpointTest, StagesWhatGuestAndVmmWrote) {
   EXPECT_EQ(staged->batches[0].Page(0)[0], std::byte{2});
 }
 
+// A clock that marks pages between all steps, as another thread may (the audit's repairs).
+class MarkingClock final : public base::Clock {
+ public:
+  explicit MarkingClock(memory::GuestMemory* memory) : memory_(memory) {}
+  uint64_t NowNs() const override {
+    EXPECT_TRUE(memory_->MarkWritten(Gpa(next_++ * kPageSize), kPageSize).ok());
+    return next_;
+  }
+  uint64_t marked() const { return next_; }
+
+ private:
+  memory::GuestMemory* memory_;
+  mutable uint64_t next_ = 0;
+};
+
+TEST(CheckpointTest, P5_APageThatIsMarkedMeanwhileIsInThisEpochOrTheNext) {
+  EpochRig rig;
+  RecordingSink sink;
+  MarkingClock clock(rig.memory.get());
+  CheckpointParts parts = rig.Parts();
+  parts.clock = &clock;
+  Checkpoint checkpoint(parts);
+  std::vector<uint64_t> seen;
+  for (uint64_t epoch = 1; epoch <= 3; ++epoch) {
+    auto staged = checkpoint.Run(Term(1), EpochId(epoch), CutReason::kRequest, &sink, Always);
+    ASSERT_TRUE(staged.ok());
+    const std::vector<uint64_t> pages = Pages(*staged);
+    EXPECT_EQ(staged->page_count, pages.size());
+    seen.insert(seen.end(), pages.begin(), pages.end());
+  }
+  ASSERT_GT(seen.size(), 5u);
+  for (uint64_t k = 0; k < seen.size(); ++k) EXPECT_EQ(seen[k], k);
+}
+
 class CheckpointAbortTest : public ::testing::TestWithParam<std::string> {};
 
 TEST_P(CheckpointAbortTest, P5_AnAbortedCheckpointLosesNoPageAndNoOutput) {
