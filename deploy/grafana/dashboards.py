@@ -178,8 +178,9 @@ def one_vm():
          row("Audit"),
          graph("Pages compared", "Between primary and secondary.", "ops", (rate("romulus_audit_pages_total"), "{{node}}"),
                w=12, minimum=0),
-         graph("Pages that differed", "There should be none.", "none",
-               (f"romulus_audit_mismatches_total{{{HERE}}}", "{{node}}"), w=12, minimum=0)],
+         graph("Pages and blocks that differed", "There should be none.", "none",
+               (f"romulus_audit_mismatches_total{{{HERE}}}", "{{node}} memory"),
+               (f"romulus_audit_disk_mismatches_total{{{HERE}}}", "{{node}} disks"), w=12, minimum=0)],
         many_vms=False)
 
 
