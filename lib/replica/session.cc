@@ -264,7 +264,7 @@ absl::Status Session::HandleEpoch(const codec::Frame& frame) {
   counters_->pages_committed.fetch_add(commit.page_count);
   counters_->disk_records_committed.fetch_add(commit.disk_records);
   counters_->disk_bytes_committed.fetch_add(commit.disk_bytes);
-  if (!ack_) ack_.emplace();  // acks are cumulative
+  if (!ack_) ack_ = PendingAck{};  // acks are cumulative
   ack_->key = commit.key;
   ack_->echo_monotonic_ns = commit.sent_monotonic_ns;
   NoteAudit(std::move(commit.audit));
