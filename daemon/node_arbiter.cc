@@ -81,9 +81,7 @@ absl::Status Node::ConsultArbiter() {
         log_.Warning("arbiter_silent", {{"detail", answer->detail}});
       }
     } while (answer->verdict == Verdict::kSilent && absl::Now() < until);
-    if (answer->verdict == Verdict::kYes || answer->verdict == Verdict::kNo) {
-      return absl::OkStatus();
-    }
+    if (IsWord(*answer)) return absl::OkStatus();
     return absl::UnavailableError(
         absl::StrCat("the arbiter must be asked before this node starts, and ",
                      answer->verdict == Verdict::kSilent ? "does not answer: " : "cannot answer: ",

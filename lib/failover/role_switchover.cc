@@ -11,8 +11,9 @@
 // With a record the promoter moves it as in a failover, so an old primary that hears nothing asks:
 // its claim is answered with yes only if nobody was promoted. A no does not say that the guest ever
 // ran there: the promoter may have died with the record in hand. So the old primary keeps what it
-// has, standing still, until it meets the promoted guest, the record is given back, or an operator
-// decides. A fence command is not asked, by neither: it knows nothing of what ran meanwhile.
+// has, standing still, until it meets the other with a guest, the record is given back, or an
+// operator decides. A fence command is not asked, by neither: it knows nothing of what ran
+// meanwhile.
 #include "failover/role_step.h"
 
 namespace romulus::failover {
