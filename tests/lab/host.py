@@ -166,7 +166,7 @@ class Host:
 
     def _command(self, fds):
         command = [
-            "qemu-system-x86_64", "-name", self.name, "-nodefaults", "-display", "none",
+            *images.qemu(), "-name", self.name, "-nodefaults", "-display", "none",
             "-no-reboot", "-accel", "tcg,thread=multi", "-cpu", "max,+svm,+npt",
             "-smp", self._cpus, "-m", self._memory_mib,
             "-kernel", images.kernel("host"), "-initrd", self._initramfs, "-append",

@@ -1,4 +1,4 @@
-"""Kernels in the cache folder, and the initramfs images made from them and from busybox."""
+"""Kernels and QEMU in the cache folder, and the initramfs images made from them and from busybox."""
 
 import os
 import pathlib
@@ -29,6 +29,15 @@ def kernel(role):
     if not path.exists():
         raise ImageError(f"no {role} kernel at {path}: run scripts/lab-setup")
     return path.resolve()
+
+
+def qemu():
+    """The words that call what emulates a host, as scripts/lab-setup left it (and says why not Debian 12's)."""
+    tree = (cache_folder() / "kernels/qemu").resolve()
+    program = tree / "usr/bin/qemu-system-x86_64"
+    if not program.exists():
+        raise ImageError(f"no QEMU at {program}: run scripts/lab-setup")
+    return [program, "-L", tree / "usr/share/qemu", "-L", tree / "usr/share/seabios"]
 
 
 def modules_in_order(role, names):
