@@ -93,6 +93,7 @@ absl::StatusOr<std::unique_ptr<Node>> Node::Create(NodeOptions options,
 
 Node::~Node() {
   // Whoever may call us from a thread of its own goes first; the guest after those who use it.
+  watched_.clear();
   CloseTls();
   const bool guest_ran_here = host_ != nullptr;
   if (server_ != nullptr) server_->Shutdown();
@@ -218,9 +219,12 @@ absl::Status Node::Run() {
   ExportMetrics();
   WatchRecord();
   RepeatInsecure();
+  WatchLoops();
+  control_.Post([this] { TellManager(); });
   while (!exit_) {
     if (control_.io().run_one() == 0) break;
   }
+  watched_.clear();
   if (begins_anew_) control_.io().poll();  // a signal to stop that has come meanwhile
   log_.Info("ended", {{"status", exit_status_}});
   return exit_status_;
@@ -293,8 +297,10 @@ void Node::StateChanged(const failover::RoleState& before, const std::string& ev
     if (now.held_since_start) log_.Warning("output_held", {{"why", now.reason}});
     UpdateMetrics();
     server_->NotifyChanged();
+    TellManager();
   } else if (before.peer_connected != now.peer_connected || before.reason != now.reason) {
     server_->NotifyChanged();
+    TellManager();
   }
 }
 

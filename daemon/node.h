@@ -31,7 +31,9 @@
 #include "daemon/primary.h"
 #include "daemon/second_path.h"
 #include "daemon/secondary.h"
+#include "daemon/service_manager.h"
 #include "daemon/signs_of_life.h"
+#include "daemon/watchdog.h"
 #include "disk/watched_files.h"
 #include "failover/arbiter.h"
 #include "failover/failure_detector.h"
@@ -66,7 +68,9 @@ struct NodeOptions {
   bool take_over = false;   // as primary: although the arbiter's record is the other node's
   // The secondary's disks are overwritten even if they may be newer than this node's: once.
   bool overwrite_peer = false;
-  SwitchoverRecord switchovers{};  // of the node that this one goes on from
+  SwitchoverRecord switchovers{};     // of the node that this one goes on from
+  ServiceManager* manager = nullptr;  // outlives the node, as the watchdog does
+  Watchdog* watchdog = nullptr;
 };
 
 class Node final : private GuestHostListener,
@@ -128,6 +132,12 @@ class Node final : private GuestHostListener,
   void RepeatInsecure();
   void CloseTls();  // nobody but who holds it uses it any more
   void UpdateTlsMetrics();
+  // node_service.cc: what the service manager is told, and what its watchdog looks at.
+  void TellManager();
+  void WatchLoops();
+  void WatchGuest();
+  // A disk does not answer: who waits for it is waited for (disk/watched_files.h).
+  bool DiskHangs() const;
   // node_second_path.cc: the other network on which the two nodes hear each other.
   absl::Status OpenSecondPath();
   void WatchSecondPath(uint64_t now_ns);
@@ -298,6 +308,7 @@ class Node final : private GuestHostListener,
   std::unique_ptr<SecondPath> second_path_;  // null: none is configured
   std::unique_ptr<AsioExecutor> helper_;     // blocking work for the guest: flush, pause, stop
   std::unique_ptr<ControlServer> server_;
+  std::vector<std::unique_ptr<Watchdog::Loop>> watched_;  // gone before what they look at
   boost::asio::signal_set signals_;
 
   bool connecting_ = false;

@@ -13,11 +13,17 @@
 #include "daemon/exit_codes.h"
 #include "daemon/node.h"
 #include "daemon/probe_command.h"
+#include "daemon/service_manager.h"
 #include "daemon/version.h"
+#include "daemon/watchdog.h"
 #include "kvm/system.h"
 
 namespace romulus::daemon {
 namespace {
+
+// A node's making and its end, which an arbiter, a slow disk or a large guest makes long.
+constexpr uint64_t kStartNs = 180'000'000'000;
+constexpr uint64_t kEndNs = 60'000'000'000;
 
 struct Arguments {
   std::string config;
@@ -135,11 +141,22 @@ int Run(const Arguments& arguments) {
   node_options.start_as_primary = alone || arguments.role == "primary";
   node_options.role_given = alone || !arguments.role.empty();
   node_options.take_over = arguments.take_over;
+  const base::MonotonicClock clock;
+  ServiceManager manager;
+  Watchdog watchdog(manager, clock,
+                    Log(node_options.config.config.log_level(), node_options.config.config.name(),
+                        node_options.config.config.node_name()));
+  node_options.manager = &manager;
+  node_options.watchdog = &watchdog;
+  manager.Extend(kStartNs);
   for (;;) {
+    watchdog.Expect("start", kStartNs);
     absl::StatusOr<std::unique_ptr<Node>> node = Node::Create(node_options, *std::move(system));
     if (!node.ok()) return Fail(node.status());
     HoldSignals(false);  // the node has its handlers; what waited is told to it first
     const absl::Status ended = (*node)->Run();
+    watchdog.Expect("end", kEndNs);
+    if (!(*node)->begins_anew()) manager.Stopping();
     if (!(*node)->begins_anew()) return ended.ok() ? kExitOk : Fail(ended);
     HoldSignals(true);
     node_options.switchovers = (*node)->switchovers();

@@ -250,6 +250,13 @@ std::shared_ptr<Secondary::Inbound> Secondary::current() const {
   return current_;
 }
 
+base::WorkMark::Look Secondary::stream_work() const {
+  // Not to be waited for: what holds it may wait for a disk, and the control loop owes that.
+  std::unique_lock lock(mutex_, std::try_to_lock);
+  if (!lock.owns_lock() || current_ == nullptr) return base::WorkMark::Look{};
+  return current_->session().work();
+}
+
 replica::ReplicaStatus Secondary::replica_status() const { return store()->status(); }
 std::vector<replica::DiskFacts> Secondary::disk_facts() const { return store()->disk_facts(); }
 
