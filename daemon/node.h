@@ -88,7 +88,7 @@ class Node final : private GuestHostListener,
   // Until the role machine says exit. The status is what the process should end with.
   absl::Status Run();
   // After Run(): this node lost the term, and is to be made anew, as a secondary.
-  bool begins_anew() const { return begins_anew_ && !shutting_down_; }
+  bool begins_anew() const { return begins_anew_ && stop_ == Stop::kNo; }
   const SwitchoverRecord& switchovers() const { return switchovers_; }
 
  private:
@@ -190,7 +190,12 @@ class Node final : private GuestHostListener,
   void UpdateMetrics();
   void UpdateDeviceMetrics();
   void ExportMetrics();
-  void BeginShutdown();
+  // node_stop.cc: told to stop. The guest is handed over, or asked to power off, or just ended.
+  void BeginStop();
+  void StopByHandOver();
+  void OnStopHandedOver(const absl::Status& status);
+  void StopByPowerButton();
+  void StopInPlace();
   // The guest stands still (or is made to): its last epoch is cut and acked, then `then` follows.
   void AfterLastEpoch(bool make_stand_still, std::function<void()> then);
   void FinishShutdown();
@@ -314,7 +319,9 @@ class Node final : private GuestHostListener,
   bool connecting_ = false;
   uint64_t connect_generation_ = 0;
   uint64_t backoff_ms_ = 0;
-  bool shutting_down_ = false;
+  // Told to stop, and what is done about it.
+  enum class Stop : uint8_t { kNo, kHandsOver, kAsksGuest, kEnds };
+  Stop stop_ = Stop::kNo;
   bool exit_ = false;
   bool begins_anew_ = false;
   absl::Status exit_status_;
