@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/status.h"
+#include "memory/lock.h"
 #include "memory/memory_layout.h"
 #include "replica/session.h"
 
@@ -216,6 +217,7 @@ absl::Status Secondary::NewReplica() {
                            memory::MemoryLayout::ForMib(config.guest().memory_mib()));
   ROMULUS_ASSIGN_OR_RETURN(std::shared_ptr<memory::GuestMemory> memory,
                            memory::GuestMemory::Create(layout));
+  if (config.lock_memory()) ROMULUS_RETURN_IF_ERROR(memory::LockInRam(*memory));
   replica::StoreOptions options;
   options.staging_cap_bytes = uint64_t{config.limits().replica_staging_mib()} << 20;
   options.disks = parts_.disks;
