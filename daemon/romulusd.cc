@@ -7,6 +7,7 @@
 #include <cstdio>
 #include <optional>
 #include <string>
+#include <utility>
 
 #include "daemon/config.h"
 #include "daemon/disks_command.h"
@@ -14,6 +15,7 @@
 #include "daemon/node.h"
 #include "daemon/probe_command.h"
 #include "daemon/service_manager.h"
+#include "daemon/syscall_filter.h"
 #include "daemon/version.h"
 #include "daemon/watchdog.h"
 #include "kvm/system.h"
@@ -97,6 +99,19 @@ void RaiseDescriptorLimit() {
   ::setrlimit(RLIMIT_NOFILE, &limit);
 }
 
+absl::Status Narrow(const romulus::v1::Config& config, Log& log) {
+  if (!config.syscall_filter() || !SyscallFilterIsBuiltIn()) {
+    log.Warning("syscall_filter",
+                {{"is", "off"}, {"by", config.syscall_filter() ? "build" : "configuration"}});
+    return absl::OkStatus();
+  }
+  const SyscallFilter filter =
+      config.failover().arbiter().has_command() ? SyscallFilter::kWide : SyscallFilter::kStrict;
+  const absl::Status done = NarrowSyscalls(filter);
+  if (done.ok()) log.Info("syscall_filter", {{"is", SyscallFilterName(filter)}});
+  return done;
+}
+
 int Run(const Arguments& arguments) {
   RaiseDescriptorLimit();
   ConfigOptions options = OptionsFrom(arguments);
@@ -143,16 +158,22 @@ int Run(const Arguments& arguments) {
   node_options.take_over = arguments.take_over;
   const base::MonotonicClock clock;
   ServiceManager manager;
-  Watchdog watchdog(manager, clock,
-                    Log(node_options.config.config.log_level(), node_options.config.config.name(),
-                        node_options.config.config.node_name()));
+  Log log(node_options.config.config.log_level(), node_options.config.config.name(),
+          node_options.config.config.node_name());
+  Watchdog watchdog(manager, clock, log);
   node_options.manager = &manager;
   node_options.watchdog = &watchdog;
   manager.Extend(kStartNs);
+  bool narrowed = false;
   for (;;) {
     watchdog.Expect("start", kStartNs);
     absl::StatusOr<std::unique_ptr<Node>> node = Node::Create(node_options, *std::move(system));
     if (!node.ok()) return Fail(node.status());
+    // Once all is set up. A node that begins anew sets all up again, with the filter.
+    if (!std::exchange(narrowed, true)) {
+      if (absl::Status done = Narrow(node_options.config.config, log); !done.ok())
+        return Fail(done);
+    }
     HoldSignals(false);  // the node has its handlers; what waited is told to it first
     const absl::Status ended = (*node)->Run();
     watchdog.Expect("end", kEndNs);

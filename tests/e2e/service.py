@@ -136,6 +136,18 @@ class Service(unittest.TestCase):
         manager.await_said("STOPPING=1")
         self.assertEqual(alpha.process.wait(timeout=pairlib.PATIENCE_S), 0, alpha.log_tail())
 
+    def test_a_daemon_that_serves_has_a_system_call_filter(self):
+        """All of its threads; the rest of these tests, and all others, run with it."""
+        alpha = self.pair.start_node("alpha", "primary")
+        alpha.await_mode("solo")
+        if pairlib.sanitizer(BUILD):
+            self.assertIn("event=syscall_filter vm=ledger node=alpha is=off by=build", alpha.log_path.read_text())
+            return
+        self.assertIn("event=syscall_filter vm=ledger node=alpha is=strict", alpha.log_path.read_text())
+        for task in pathlib.Path(f"/proc/{alpha.pid}/task").iterdir():
+            self.assertRegex((task / "status").read_text(), r"(?m)^Seccomp:\t2$")
+        self.assertRegex(pathlib.Path(f"/proc/{alpha.pid}/status").read_text(), r"(?m)^NoNewPrivs:\t1$")
+
     def test_what_cannot_start_is_never_ready(self):
         manager = self.manager("alpha")
         self.pair.write_config(kernel=__file__)
