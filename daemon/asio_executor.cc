@@ -1,5 +1,7 @@
 #include "daemon/asio_executor.h"
 
+#include <pthread.h>
+
 #include <boost/asio/post.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <chrono>
@@ -8,8 +10,12 @@
 
 namespace romulus::daemon {
 
-AsioExecutor::AsioExecutor(bool own_thread) : io_(1), guard_(io_.get_executor()) {
-  if (own_thread) thread_ = std::thread([this] { io_.run(); });
+AsioExecutor::AsioExecutor(bool own_thread, const char* name) : io_(1), guard_(io_.get_executor()) {
+  if (!own_thread) return;
+  thread_ = std::thread([this, name] {
+    if (name != nullptr) ::pthread_setname_np(::pthread_self(), name);
+    io_.run();
+  });
 }
 
 AsioExecutor::~AsioExecutor() { Stop(); }

@@ -14,8 +14,9 @@ namespace romulus::daemon {
 
 class AsioExecutor final : public base::Executor {
  public:
-  // With `own_thread` false somebody calls io().run().
-  explicit AsioExecutor(bool own_thread);
+  // With `own_thread` false somebody calls io().run(). `name` is its thread's, for whoever looks at
+  // the process: at most 15 bytes, a literal.
+  explicit AsioExecutor(bool own_thread, const char* name = nullptr);
   ~AsioExecutor() override;
 
   void Post(std::function<void()> work) override;

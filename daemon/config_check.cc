@@ -56,6 +56,8 @@ constexpr Range kRanges[] = {
     {"failover", "stall_timeout_ms", 0, 600'000},
     {"audit", "pass_seconds", 0, 604'800},
     {"audit", "disk_pass_seconds", 0, 31'536'000},
+    {"stop", "hand_over_ms", 1'000, 25'000},
+    {"stop", "shut_down_seconds", 0, 3'600},
     {"limits", "replica_staging_mib", 0, 1'048'576},
     {"limits", "reconnect_min_ms", 1, 600'000},
     {"limits", "reconnect_max_ms", 1, 600'000},
@@ -386,6 +388,9 @@ void CheckConfig(const Config& config, const ConfigOptions& options, const Confi
   }
   if (config.audit().on_mismatch() == romulus::v1::Audit::ON_MISMATCH_UNSPECIFIED) {
     root.Sub("audit").Error("on_mismatch", "must be one of the others");
+  }
+  if (config.stop().on_stop() == romulus::v1::Stop::ON_STOP_UNSPECIFIED) {
+    root.Sub("stop").Error("on_stop", "must be one of the others");
   }
   CheckNodes(config, options, root);
   CheckTls(config, options, root);

@@ -63,6 +63,8 @@ class GuestDevices {
 
   // The guest is about to run here.
   void Activate();
+  // That all devices work on.
+  base::Executor& loop() { return loop_; }
   // Nothing runs on the loop any more. The machine has been stopped.
   void StopLoop() { loop_.Stop(); }
   // After a promotion: tells the network where the cards are now.
@@ -100,7 +102,7 @@ class GuestDevices {
   devices::HostEntropy entropy_;
   devices::VirtioConsole* console_ = nullptr;  // the machine's
   // Stopped before the rest goes, so that nothing runs on it meanwhile, and destroyed after it.
-  AsioExecutor loop_{/*own_thread=*/true};
+  AsioExecutor loop_{/*own_thread=*/true, "devices"};
   std::unique_ptr<epoch::DiskLog> disk_log_;
   std::vector<Disk> disks_;
   std::vector<std::unique_ptr<Nic>> nics_;

@@ -5,6 +5,7 @@
 #include "base/bytes.h"
 #include "base/cond_var.h"
 #include "base/status.h"
+#include "memory/lock.h"
 #include "memory/memory_layout.h"
 #include "tracker/bitmap_source.h"
 #include "tracker/ring_source.h"
@@ -77,6 +78,7 @@ absl::StatusOr<std::unique_ptr<GuestHost>> GuestHost::Boot(const GuestHostOption
   ROMULUS_ASSIGN_OR_RETURN(const memory::MemoryLayout layout,
                            memory::MemoryLayout::ForMib(guest.memory_mib()));
   ROMULUS_ASSIGN_OR_RETURN(host->memory_, memory::GuestMemory::Create(layout));
+  if (options.config->lock_memory()) ROMULUS_RETURN_IF_ERROR(memory::LockInRam(*host->memory_));
   ROMULUS_ASSIGN_OR_RETURN(vmm::MachineSpec spec, host->Spec());
   spec.boot.kernel_path = guest.kernel();
   spec.boot.initrd_path = guest.initrd();

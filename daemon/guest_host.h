@@ -118,6 +118,7 @@ class GuestHost final : public devices::ConsoleSink,
   // Null: nor are disks, or there are none.
   epoch::DiskAuditor* disk_auditor() { return disk_auditor_.get(); }
   const GuestDevices& devices() const { return *devices_; }
+  base::Executor& device_loop() { return devices_->loop(); }
   // Null: no disk of the guest is replicated.
   epoch::DiskLog* disk_log() { return devices_->disk_log(); }
   bool assembled() const { return loop_ != nullptr; }

@@ -14,7 +14,6 @@ namespace {
 
 constexpr uint64_t kMillisecond = 1'000'000;  // in nanoseconds
 constexpr uint64_t kMetricsPeriodNs = 500 * kMillisecond;
-constexpr absl::Duration kFlushTimeout = absl::Seconds(5);
 constexpr uint64_t kMaxProtectBackoffMs = 300'000;
 
 uint64_t UnixMs() {
@@ -93,6 +92,7 @@ absl::StatusOr<std::unique_ptr<Node>> Node::Create(NodeOptions options,
 
 Node::~Node() {
   // Whoever may call us from a thread of its own goes first; the guest after those who use it.
+  watched_.clear();
   CloseTls();
   const bool guest_ran_here = host_ != nullptr;
   if (server_ != nullptr) server_->Shutdown();
@@ -190,7 +190,7 @@ absl::Status Node::Run() {
   signals_.async_wait([this](const boost::system::error_code& error, int number) {
     if (error) return;
     log_.Info("signal", {{"number", number}});
-    BeginShutdown();
+    BeginStop();
   });
   log_.Info("started", {{"build", BuildName()},
                         {"control", options_.config.self().control_address()},
@@ -218,9 +218,12 @@ absl::Status Node::Run() {
   ExportMetrics();
   WatchRecord();
   RepeatInsecure();
+  WatchLoops();
+  control_.Post([this] { TellManager(); });
   while (!exit_) {
     if (control_.io().run_one() == 0) break;
   }
+  watched_.clear();
   if (begins_anew_) control_.io().poll();  // a signal to stop that has come meanwhile
   log_.Info("ended", {{"status", exit_status_}});
   return exit_status_;
@@ -247,6 +250,7 @@ absl::Status Node::Handle(failover::Event event) {
     }
   }
   if (before.unprotecting && !role_.state().unprotecting) AnswerUnprotects();
+  if (stop_ == Stop::kAsksGuest && !role_.state().guest_running && !exit_) StopInPlace();
   // What was done, not what is about to be.
   const failover::RoleState& now = role_.state();
   if (before.mode != now.mode || before.releasing != now.releasing ||
@@ -293,8 +297,10 @@ void Node::StateChanged(const failover::RoleState& before, const std::string& ev
     if (now.held_since_start) log_.Warning("output_held", {{"why", now.reason}});
     UpdateMetrics();
     server_->NotifyChanged();
+    TellManager();
   } else if (before.peer_connected != now.peer_connected || before.reason != now.reason) {
     server_->NotifyChanged();
+    TellManager();
   }
 }
 
@@ -505,71 +511,6 @@ void Node::Promote(Term term) {
   last_sign_at_decision_ns_ = signs_.last_ns();
   log_.Info("promoting", {{"term", term.value()}, {"by_operator", promotion_by_operator_}});
   secondary_->Promote(term, decided_ns_);
-}
-
-void Node::BeginShutdown() {
-  if (shutting_down_) {
-    log_.Warning("shutdown_forced");
-    exit_ = true;
-    return;
-  }
-  shutting_down_ = true;
-  // A second signal ends the daemon at once.
-  signals_.async_wait([this](const boost::system::error_code& error, int) {
-    if (!error) BeginShutdown();
-  });
-  const failover::RoleState& state = role_.state();
-  if (state.hand_over == failover::HandOver::kDraining) return;  // OnLastEpoch goes on
-  if (state.role != failover::Role::kPrimary || state.mode != failover::Mode::kProtected ||
-      state.hand_over != failover::HandOver::kNone || host_ == nullptr) {
-    return FinishShutdown();
-  }
-  // The guest stands still before the last epoch is cut, so that the secondary holds all it ever
-  // did.
-  AfterLastEpoch(/*make_stand_still=*/true, [this] { FinishShutdown(); });
-}
-
-void Node::AfterLastEpoch(bool make_stand_still, std::function<void()> then) {
-  helper_->Post([this, make_stand_still, then = std::move(then), host = host_] {
-    absl::Status last;
-    if (make_stand_still) last = host->SetPausedByOperator(true);
-    if (last.ok()) last = host->loop().FlushLast(kFlushTimeout).status();
-    control_.Post([this, last, then] {
-      if (!last.ok()) log_.Warning("last_epoch_failed", {{"why", last}});
-      then();
-    });
-  });
-}
-
-std::string Node::LeftBehind() const {
-  const failover::RoleState& state = role_.state();
-  if (state.role == failover::Role::kSecondary) {
-    if (!state.committed) return "held no epoch";
-    return absl::StrCat("held epoch ", state.committed_epoch.value(), " of term ",
-                        state.term.value(),
-                        " in memory: it is gone with this process; the primary needs a full sync");
-  }
-  if (host_ == nullptr || !state.guest_running) return "no guest was running";
-  if (state.mode == failover::Mode::kProtected) {
-    const uint64_t cut = host_->loop().last_cut().value();
-    const uint64_t acked = host_->loop().last_acked().value();
-    return absl::StrCat("guest stopped at epoch ", cut, " of term ", state.term.value(),
-                        "; the secondary holds epoch ", acked,
-                        ": `romulusctl failover` there goes on from it");
-  }
-  return absl::StrCat("guest stopped in mode ", std::string(failover::ModeName(state.mode)),
-                      ": its memory is gone");
-}
-
-void Node::FinishShutdown() {
-  LeaveArbiter([this] { End(); });
-}
-
-void Node::End() {
-  const std::string left = LeftBehind();
-  log_.Info("left", {{"what", left}});
-  Handle(EventOf(failover::EventKind::kShutdown, left)).IgnoreError();
-  exit_ = true;
 }
 
 }  // namespace romulus::daemon

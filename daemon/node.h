@@ -31,7 +31,9 @@
 #include "daemon/primary.h"
 #include "daemon/second_path.h"
 #include "daemon/secondary.h"
+#include "daemon/service_manager.h"
 #include "daemon/signs_of_life.h"
+#include "daemon/watchdog.h"
 #include "disk/watched_files.h"
 #include "failover/arbiter.h"
 #include "failover/failure_detector.h"
@@ -66,7 +68,9 @@ struct NodeOptions {
   bool take_over = false;   // as primary: although the arbiter's record is the other node's
   // The secondary's disks are overwritten even if they may be newer than this node's: once.
   bool overwrite_peer = false;
-  SwitchoverRecord switchovers{};  // of the node that this one goes on from
+  SwitchoverRecord switchovers{};     // of the node that this one goes on from
+  ServiceManager* manager = nullptr;  // outlives the node, as the watchdog does
+  Watchdog* watchdog = nullptr;
 };
 
 class Node final : private GuestHostListener,
@@ -84,7 +88,7 @@ class Node final : private GuestHostListener,
   // Until the role machine says exit. The status is what the process should end with.
   absl::Status Run();
   // After Run(): this node lost the term, and is to be made anew, as a secondary.
-  bool begins_anew() const { return begins_anew_ && !shutting_down_; }
+  bool begins_anew() const { return begins_anew_ && stop_ == Stop::kNo; }
   const SwitchoverRecord& switchovers() const { return switchovers_; }
 
  private:
@@ -128,6 +132,12 @@ class Node final : private GuestHostListener,
   void RepeatInsecure();
   void CloseTls();  // nobody but who holds it uses it any more
   void UpdateTlsMetrics();
+  // node_service.cc: what the service manager is told, and what its watchdog looks at.
+  void TellManager();
+  void WatchLoops();
+  void WatchGuest();
+  // A disk does not answer: who waits for it is waited for (disk/watched_files.h).
+  bool DiskHangs() const;
   // node_second_path.cc: the other network on which the two nodes hear each other.
   absl::Status OpenSecondPath();
   void WatchSecondPath(uint64_t now_ns);
@@ -180,7 +190,12 @@ class Node final : private GuestHostListener,
   void UpdateMetrics();
   void UpdateDeviceMetrics();
   void ExportMetrics();
-  void BeginShutdown();
+  // node_stop.cc: told to stop. The guest is handed over, or asked to power off, or just ended.
+  void BeginStop();
+  void StopByHandOver();
+  void OnStopHandedOver(const absl::Status& status);
+  void StopByPowerButton();
+  void StopInPlace();
   // The guest stands still (or is made to): its last epoch is cut and acked, then `then` follows.
   void AfterLastEpoch(bool make_stand_still, std::function<void()> then);
   void FinishShutdown();
@@ -298,12 +313,15 @@ class Node final : private GuestHostListener,
   std::unique_ptr<SecondPath> second_path_;  // null: none is configured
   std::unique_ptr<AsioExecutor> helper_;     // blocking work for the guest: flush, pause, stop
   std::unique_ptr<ControlServer> server_;
+  std::vector<std::unique_ptr<Watchdog::Loop>> watched_;  // gone before what they look at
   boost::asio::signal_set signals_;
 
   bool connecting_ = false;
   uint64_t connect_generation_ = 0;
   uint64_t backoff_ms_ = 0;
-  bool shutting_down_ = false;
+  // Told to stop, and what is done about it.
+  enum class Stop : uint8_t { kNo, kHandsOver, kAsksGuest, kEnds };
+  Stop stop_ = Stop::kNo;
   bool exit_ = false;
   bool begins_anew_ = false;
   absl::Status exit_status_;

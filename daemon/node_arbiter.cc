@@ -142,7 +142,8 @@ void Node::AskSoon(const ArbiterClaim& claim) {
 
 void Node::Ask(const ArbiterClaim& claim) {
   const failover::RoleState& state = role_.state();
-  if (arbiter_ == nullptr || state.claim != claim || state.withdrawing || shutting_down_) return;
+  if (arbiter_ == nullptr || state.claim != claim || state.withdrawing || stop_ == Stop::kEnds)
+    return;
   log_.Info("arbiter_asked", {{"action", failover::ClaimActionName(claim.action)},
                               {"expected", claim.expected.value()},
                               {"wanted", claim.wanted.value()}});
@@ -155,7 +156,8 @@ void Node::Ask(const ArbiterClaim& claim) {
 
 void Node::Withdraw(const ArbiterClaim& claim) {
   const failover::RoleState& state = role_.state();
-  if (arbiter_ == nullptr || state.claim != claim || !state.withdrawing || shutting_down_) return;
+  if (arbiter_ == nullptr || state.claim != claim || !state.withdrawing || stop_ == Stop::kEnds)
+    return;
   log_.Info("claim_taken_back", {{"expected", claim.expected.value()},
                                  {"wanted", claim.wanted.value()},
                                  {"why", state.reason}});
@@ -266,10 +268,10 @@ void Node::GiveBack(Term held, std::function<void()> then) {
     const bool done = answer.verdict == Verdict::kYes || answer.verdict == Verdict::kNo;
     if (done) giving_back_.reset();
     if (then != nullptr) return then();
-    if (done || shutting_down_) return;
+    if (done || stop_ == Stop::kEnds) return;
     ask_backoff_ms_ = std::clamp(2 * ask_backoff_ms_, kMinBackoffMs, kMaxBackoffMs);
     control_.PostAfter(ask_backoff_ms_ * kMillisecond, [this, held] {
-      if (giving_back_ == held && !shutting_down_) GiveBack(held);
+      if (giving_back_ == held && stop_ != Stop::kEnds) GiveBack(held);
     });
   });
 }
@@ -279,7 +281,7 @@ void Node::WatchRecord() {
   // One look at a time: an arbiter that hangs has room for claims.
   const auto again = [this] { control_.PostAfter(kWatchPeriodNs, [this] { WatchRecord(); }); };
   const failover::RoleState& state = role_.state();
-  if (state.claim || shutting_down_) return again();
+  if (state.claim || stop_ == Stop::kEnds) return again();
   // Whoever has no guest has nothing to restore, but its operator wants to know of an arbiter that
   // will be missed.
   arbiter_->Read(
@@ -293,7 +295,7 @@ void Node::WatchRecord() {
 
 void Node::OnRecord(Term confirmed, const ArbiterAnswer& answer) {
   const failover::RoleState& state = role_.state();
-  if (state.claim || shutting_down_ || state.confirmed != confirmed ||
+  if (state.claim || stop_ == Stop::kEnds || state.confirmed != confirmed ||
       !MayRestoreRecord(role_.policy(), state)) {
     return;
   }

@@ -213,7 +213,7 @@ HelloFacts Node::Facts() const {
   facts.plays_secondary =
       state.role == failover::Role::kSecondary && state.mode != failover::Mode::kPromoting &&
       state.mode != failover::Mode::kFenced && state.mode != failover::Mode::kFinished &&
-      !state.claim && !shutting_down_;
+      !state.claim && stop_ == Stop::kNo;
   if (!facts.plays_secondary) {
     facts.role_detail =
         absl::StrCat("this node is ", std::string(failover::RoleName(state.role)), ", ",

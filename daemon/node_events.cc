@@ -311,6 +311,7 @@ void Node::OnPromotion(absl::StatusOr<PromotedGuest> promoted, bool replica_inta
     return;
   }
   host_ = promoted->host;
+  WatchGuest();
   const failover::Promotion& promotion = promoted->promotion;
   const uint64_t detect_ns = promotion_by_operator_ || decided_ns_ < last_sign_at_decision_ns_
                                  ? 0

@@ -80,8 +80,8 @@ v1::Beat Node::BuildBeat() const {
   beat.set_epoch(state.committed_epoch.value());
   beat.set_holds(facts.holds);
   *beat.mutable_lineage() = wire::LineageToProto(facts.lineage);
-  if (primary && state.mode == failover::Mode::kProtected && !state.paused && !shutting_down_ &&
-      host_ != nullptr && host_->assembled()) {
+  if (primary && state.mode == failover::Mode::kProtected && !state.paused &&
+      stop_ != Stop::kEnds && host_ != nullptr && host_->assembled()) {
     beat.set_must_progress(true);
     beat.set_progress(host_->loop().Progress());
   }
@@ -103,7 +103,7 @@ void Node::WatchSecondPath(uint64_t now_ns) {
 
 void Node::TellSecondPath(PathLife now) {
   const PathLife was = std::exchange(second_told_, now);
-  if (now == was || shutting_down_) return;
+  if (now == was || stop_ == Stop::kEnds) return;
   const bool on_stream = detector_.life() != failover::PeerLife::kLost;
   const bool was_stalled = was == PathLife::kStalled;
   switch (now) {
@@ -137,7 +137,7 @@ void Node::OnBeat(const v1::Beat& beat, uint64_t heard_ns) {
                                      .must_progress = beat.must_progress(),
                                      .progress = beat.progress()});
   TellSecondPath(second_detector_.state());
-  if (shutting_down_) return;
+  if (stop_ == Stop::kEnds) return;
   const failover::RoleState& state = role_.state();
   const Term asked(beat.asks_release_term());
   if (asked != Term() && state.role == failover::Role::kSecondary && state.released_for != asked) {

@@ -51,7 +51,7 @@ void Node::Switchover(uint32_t timeout_ms, Answer<v1::SwitchoverResponse> answer
         absl::StrCat("timeout_ms: ", timeout_ms, " is more than ", kMaxTimeoutNs / kMillisecond)));
   }
   control_.Post([this, timeout_ns, answer = std::move(answer)] {
-    if (shutting_down_) return answer(absl::FailedPreconditionError("this daemon is stopping"));
+    if (stop_ != Stop::kNo) return answer(absl::FailedPreconditionError("this daemon is stopping"));
     StartSwitchover(timeout_ns, answer);
   });
 }
@@ -102,7 +102,7 @@ void Node::CutLast() {
 
 void Node::OnLastEpoch(uint64_t generation, Term term, EpochId epoch, const absl::Status& last) {
   if (generation != switchover_generation_) return;
-  if (shutting_down_) return FinishShutdown();
+  if (stop_ == Stop::kEnds) return FinishShutdown();
   Event event = EventOf(last.ok() ? EventKind::kFinalEpoch : EventKind::kFinalEpochFailed,
                         std::string(last.message()));
   event.term = term;

@@ -7,17 +7,25 @@
 #include <cstdio>
 #include <optional>
 #include <string>
+#include <utility>
 
 #include "daemon/config.h"
 #include "daemon/disks_command.h"
 #include "daemon/exit_codes.h"
 #include "daemon/node.h"
 #include "daemon/probe_command.h"
+#include "daemon/service_manager.h"
+#include "daemon/syscall_filter.h"
 #include "daemon/version.h"
+#include "daemon/watchdog.h"
 #include "kvm/system.h"
 
 namespace romulus::daemon {
 namespace {
+
+// A node's making and its end, which an arbiter, a slow disk or a large guest makes long.
+constexpr uint64_t kStartNs = 180'000'000'000;
+constexpr uint64_t kEndNs = 60'000'000'000;
 
 struct Arguments {
   std::string config;
@@ -91,6 +99,19 @@ void RaiseDescriptorLimit() {
   ::setrlimit(RLIMIT_NOFILE, &limit);
 }
 
+absl::Status Narrow(const romulus::v1::Config& config, Log& log) {
+  if (!config.syscall_filter() || !SyscallFilterIsBuiltIn()) {
+    log.Warning("syscall_filter",
+                {{"is", "off"}, {"by", config.syscall_filter() ? "build" : "configuration"}});
+    return absl::OkStatus();
+  }
+  const SyscallFilter filter =
+      config.failover().arbiter().has_command() ? SyscallFilter::kWide : SyscallFilter::kStrict;
+  const absl::Status done = NarrowSyscalls(filter);
+  if (done.ok()) log.Info("syscall_filter", {{"is", SyscallFilterName(filter)}});
+  return done;
+}
+
 int Run(const Arguments& arguments) {
   RaiseDescriptorLimit();
   ConfigOptions options = OptionsFrom(arguments);
@@ -135,11 +156,28 @@ int Run(const Arguments& arguments) {
   node_options.start_as_primary = alone || arguments.role == "primary";
   node_options.role_given = alone || !arguments.role.empty();
   node_options.take_over = arguments.take_over;
+  const base::MonotonicClock clock;
+  ServiceManager manager;
+  Log log(node_options.config.config.log_level(), node_options.config.config.name(),
+          node_options.config.config.node_name());
+  Watchdog watchdog(manager, clock, log);
+  node_options.manager = &manager;
+  node_options.watchdog = &watchdog;
+  manager.Extend(kStartNs);
+  bool narrowed = false;
   for (;;) {
+    watchdog.Expect("start", kStartNs);
     absl::StatusOr<std::unique_ptr<Node>> node = Node::Create(node_options, *std::move(system));
     if (!node.ok()) return Fail(node.status());
+    // Once all is set up. A node that begins anew sets all up again, with the filter.
+    if (!std::exchange(narrowed, true)) {
+      if (absl::Status done = Narrow(node_options.config.config, log); !done.ok())
+        return Fail(done);
+    }
     HoldSignals(false);  // the node has its handlers; what waited is told to it first
     const absl::Status ended = (*node)->Run();
+    watchdog.Expect("end", kEndNs);
+    if (!(*node)->begins_anew()) manager.Stopping();
     if (!(*node)->begins_anew()) return ended.ok() ? kExitOk : Fail(ended);
     HoldSignals(true);
     node_options.switchovers = (*node)->switchovers();

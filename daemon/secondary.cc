@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/status.h"
+#include "memory/lock.h"
 #include "memory/memory_layout.h"
 #include "replica/session.h"
 
@@ -216,6 +217,7 @@ absl::Status Secondary::NewReplica() {
                            memory::MemoryLayout::ForMib(config.guest().memory_mib()));
   ROMULUS_ASSIGN_OR_RETURN(std::shared_ptr<memory::GuestMemory> memory,
                            memory::GuestMemory::Create(layout));
+  if (config.lock_memory()) ROMULUS_RETURN_IF_ERROR(memory::LockInRam(*memory));
   replica::StoreOptions options;
   options.staging_cap_bytes = uint64_t{config.limits().replica_staging_mib()} << 20;
   options.disks = parts_.disks;
@@ -248,6 +250,13 @@ std::shared_ptr<replica::ReplicaStore> Secondary::store() const {
 std::shared_ptr<Secondary::Inbound> Secondary::current() const {
   std::lock_guard lock(mutex_);
   return current_;
+}
+
+base::WorkMark::Look Secondary::stream_work() const {
+  // Not to be waited for: what holds it may wait for a disk, and the control loop owes that.
+  std::unique_lock lock(mutex_, std::try_to_lock);
+  if (!lock.owns_lock() || current_ == nullptr) return base::WorkMark::Look{};
+  return current_->session().work();
 }
 
 replica::ReplicaStatus Secondary::replica_status() const { return store()->status(); }

@@ -97,6 +97,11 @@ class Secondary final : private wire::LinkAcceptor {
   // Accepts nothing more and ends all streams. Blocks; idempotent.
   void Shutdown();
 
+  // Of the thread that takes the accepted stream; at rest if there is none. Any thread.
+  base::WorkMark::Look stream_work() const;
+  // Where machines are prepared and promoted.
+  base::Executor& promoter() { return worker_; }
+
   replica::ReplicaStatus replica_status() const;
   std::vector<replica::DiskFacts> disk_facts() const;
   const replica::ReplicaCounters& counters() const { return counters_; }
@@ -149,8 +154,8 @@ class Secondary final : private wire::LinkAcceptor {
   std::shared_ptr<GuestHost> prepared_;
   std::vector<arch::CpuidEntry> prepared_cpuid_;  // of the machine made, or wanted, last
 
-  AsioExecutor worker_{/*own_thread=*/true};
-  AsioExecutor heartbeats_{/*own_thread=*/true};
+  AsioExecutor worker_{/*own_thread=*/true, "promoter"};
+  AsioExecutor heartbeats_{/*own_thread=*/true, "heartbeats"};
   std::unique_ptr<wire::GrpcLinkServer> server_;
 };
 

@@ -39,6 +39,11 @@ void PowerManagement::PressPowerButton() {
   UpdateSci();
 }
 
+bool PowerManagement::power_button_enabled() const {
+  absl::MutexLock lock(&mutex_);
+  return (enable_ & kPowerButton) != 0;
+}
+
 void PowerManagement::Read(uint64_t offset, std::span<std::byte> data) {
   absl::MutexLock lock(&mutex_);
   for (std::byte& byte : data) {

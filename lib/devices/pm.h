@@ -25,6 +25,8 @@ class PowerManagement final : public Device, public IoHandler {
 
   // Asks the guest's operating system to shut down.
   void PressPowerButton();
+  // Whether it listens, as far as it has said.
+  bool power_button_enabled() const;
 
   absl::string_view name() const override { return "pm"; }
   absl::Status Save(state::MachineState& out) const override;

@@ -1,5 +1,7 @@
 #include "epoch/checkpoint_loop.h"
 
+#include <pthread.h>
+
 #include <numeric>
 #include <utility>
 
@@ -267,6 +269,7 @@ std::optional<CutReason> CheckpointLoop::WaitForWork() {
 }
 
 void CheckpointLoop::ThreadMain() {
+  ::pthread_setname_np(::pthread_self(), "checkpoint");
   // Here and not when the pool is made: at a promotion the guest would wait for it.
   parts_.staging->Populate();
   absl::MutexLock lock(&mutex_);

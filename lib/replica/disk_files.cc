@@ -1,5 +1,7 @@
 #include "replica/disk_files.h"
 
+#include <pthread.h>
+
 #include <algorithm>
 #include <utility>
 
@@ -49,10 +51,12 @@ class DiskFiles::Target final : public JournalTarget {
   explicit Target(DiskFiles& files) : files_(files) {}
   absl::Status WriteTo(uint32_t disk, uint64_t offset_bytes,
                        std::span<const std::byte> data) override {
+    files_.work_.Step();
     ROMULUS_ASSIGN_OR_RETURN(Disk * found, files_.Find(disk, offset_bytes, data.size()));
     return found->copy->file()->Write(offset_bytes, data);
   }
   absl::Status ZeroOn(uint32_t disk, uint64_t offset_bytes, uint64_t size_bytes) override {
+    files_.work_.Step();
     ROMULUS_ASSIGN_OR_RETURN(Disk * found, files_.Find(disk, offset_bytes, size_bytes));
     // A hole needs no space, whatever the guest wanted of the primary's disk.
     ROMULUS_RETURN_IF_ERROR(found->copy->file()->Zero(offset_bytes, size_bytes, /*unmap=*/true));
@@ -390,6 +394,7 @@ absl::Status DiskFiles::ApplyAll(const EpochKey& last) {
 }
 
 void DiskFiles::ThreadMain() {
+  ::pthread_setname_np(::pthread_self(), "journal");
   absl::MutexLock lock(&mutex_);
   for (;;) {
     while (!stopping_ && !(health_.ok() && (MayApply() || MayCompare()))) AwaitWork();
@@ -400,7 +405,10 @@ void DiskFiles::ThreadMain() {
     }
     busy_ = true;
     mutex_.Unlock();
-    const absl::Status applied = ApplyClosed(kEverything);
+    const absl::Status applied = [&] {
+      base::WorkMark::Scope at_work(work_);
+      return ApplyClosed(kEverything);
+    }();
     mutex_.Lock();
     busy_ = false;
     if (!applied.ok()) health_ = applied;

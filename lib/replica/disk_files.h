@@ -38,6 +38,7 @@
 #include "absl/time/time.h"
 #include "base/cond_var.h"
 #include "base/failpoints.h"
+#include "base/work_mark.h"
 #include "disk/copy.h"
 #include "replica/disk_journal.h"
 #include "replica/disk_replica.h"
@@ -85,6 +86,8 @@ class DiskFiles final : public DiskReplica {
   EpochKey newest() const;
   // Something went wrong outside a call; the next Journal() returns it.
   absl::Status health() const;
+  // Of the thread that brings what is journaled to the disks. Any thread.
+  base::WorkMark::Look work() const { return work_.look(); }
 
   std::vector<DiskFacts> facts() const override;
   absl::Status BeginSync(Term term) override;
@@ -174,6 +177,7 @@ class DiskFiles final : public DiskReplica {
   std::vector<Disk> disks_;
   std::unique_ptr<DiskJournal> journal_;
 
+  base::WorkMark work_;
   absl::Mutex reserved_mutex_;  // after mutex_
   mutable absl::Mutex mutex_;
   base::CondVar changed_;

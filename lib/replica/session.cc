@@ -4,6 +4,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
 #include "base/status.h"
@@ -65,7 +66,14 @@ std::shared_ptr<wire::Link> Session::link() const {
   return link_;
 }
 
+base::WorkMark::Look Session::work() const {
+  base::WorkMark::Look look = work_.look();
+  if (sends_.load() != 0) look.at_work = false;
+  return look;
+}
+
 void Session::OnMessage(absl::string_view frames) {
+  base::WorkMark::Scope at_work(work_);
   counters_->messages.fetch_add(1);
   counters_->message_bytes.fetch_add(frames.size());
   if (stage_ == Stage::kOver) {
@@ -86,6 +94,7 @@ void Session::OnMessage(absl::string_view frames) {
     }
     counters_->frames[static_cast<size_t>(frame->kind)].fetch_add(1);
     status = HandleFrame(*frame);
+    work_.Step();
   }
   // What was committed before a bad frame is committed; not so if the replica was given up.
   if (FaultOf(status) == Fault::kDiskIo) ack_.reset();
@@ -429,6 +438,8 @@ absl::Status Session::SendBody(codec::FrameKind kind, Term term, EpochId epoch,
                                absl::string_view body, absl::Duration timeout) {
   const std::shared_ptr<wire::Link> open = link();
   if (open == nullptr) return absl::UnavailableError("the link is closed");
+  sends_.fetch_add(1);
+  const absl::Cleanup done = [this] { sends_.fetch_sub(1); };
   {
     std::unique_lock<std::mutex> lock(send_mutex_);
     const auto free = [this] { return !sending_; };

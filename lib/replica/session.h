@@ -27,6 +27,7 @@
 #include "absl/time/time.h"
 #include "base/clock.h"
 #include "base/types.h"
+#include "base/work_mark.h"
 #include "codec/frame.h"
 #include "replica/counters.h"
 #include "replica/hello_policy.h"
@@ -55,6 +56,9 @@ class Session final : public wire::LinkListener {
   // A frame is waiting for this node's disks: what the primary says meanwhile lies unread, so its
   // silence means nothing. Any thread.
   bool working_on_disk() const { return working_on_disk_.load(); }
+  // Of the reader thread: at work while it handles a message and does not wait for the primary to
+  // take an answer. Any thread.
+  base::WorkMark::Look work() const;
 
   // Errors: Unavailable if the link is gone or the stream has not begun.
   absl::Status SendHeartbeat();
@@ -119,6 +123,8 @@ class Session final : public wire::LinkListener {
   std::atomic<bool> goodbye_said_{false};
   std::atomic<bool> handed_over_{false};  // and not refused: no frame touches the store any more
   std::atomic<bool> working_on_disk_{false};
+  base::WorkMark work_;
+  std::atomic<int> sends_{0};  // under way
 
   mutable std::mutex link_mutex_;  // guards the pointer only
   std::shared_ptr<wire::Link> link_;

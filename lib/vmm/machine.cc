@@ -142,6 +142,10 @@ devices::Serial& Machine::serial() { return core_->platform().serial(); }
 devices::PowerManagement& Machine::pm() { return core_->platform().pm(); }
 
 void Machine::WakeThrottled() { core_->WakeThrottled(); }
+Machine::Pulse Machine::TakePulse(int index) {
+  const VcpuThread::Pulse pulse = core_->TakePulse(index);
+  return {pulse.answers, pulse.owes};
+}
 std::array<uint64_t, ExitCounters::kKinds> Machine::exit_counts() const {
   return core_->exits().Read();
 }

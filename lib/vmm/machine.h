@@ -147,6 +147,13 @@ class Machine final : public Guest {
   devices::Serial& serial();
   devices::PowerManagement& pm();
 
+  // A sign of life of vCPU `index`'s thread: VcpuThread::TakePulse(). Any thread, once made.
+  struct Pulse {
+    uint64_t answers = 0;
+    bool owes = false;
+  };
+  Pulse TakePulse(int index);
+
   // The throttle gate has opened.
   void WakeThrottled();
   // Index is kvm::Exit::index(), names are kvm::kExitNames.

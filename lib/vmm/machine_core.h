@@ -58,6 +58,9 @@ class MachineCore final : private VcpuHost, private devices::PlatformEvents {
   void EndPause();
 
   void WakeThrottled();
+  VcpuThread::Pulse TakePulse(int index) {
+    return threads_[static_cast<size_t>(index)]->TakePulse();
+  }
 
   const MachineSpec& spec() const { return spec_; }
   kvm::Vm& vm() { return *vm_; }

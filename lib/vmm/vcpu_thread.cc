@@ -84,6 +84,25 @@ void VcpuThread::Interrupt() {
   }
 }
 
+// The question after immediate_exit: the thread, which sees them in the other order, would else
+// clear an immediate_exit that is set later, or never clear this one, and enter no guest any more.
+VcpuThread::Pulse VcpuThread::TakePulse() {
+  const bool ends = (command_.load(std::memory_order_seq_cst) & kEndBit) != 0;
+  if (ends || phase() != VcpuPhase::kRunning) return {pulse_answers_.load(), false};
+  vcpu_.SetImmediateExit(true);
+  pulse_asked_.store(true, std::memory_order_seq_cst);
+  Wake();
+  Kick(static_cast<pid_t>(tid_.load(std::memory_order_relaxed)));
+  return {pulse_answers_.load(), true};
+}
+
+// Before the thread looks at what it has to obey, as it may clear what was set for that.
+void VcpuThread::AnswerPulse() {
+  if (!pulse_asked_.exchange(false, std::memory_order_seq_cst)) return;
+  vcpu_.SetImmediateExit(false);
+  pulse_answers_.fetch_add(1);
+}
+
 void VcpuThread::Main() {
   UnblockKickSignal();
   ::pthread_setname_np(::pthread_self(), absl::StrCat("vcpu", vcpu_.id()).c_str());
@@ -121,7 +140,10 @@ void VcpuThread::Main() {
 void VcpuThread::RunGuest(uint32_t command_word) {
   phase_.store(VcpuPhase::kRunning, std::memory_order_seq_cst);
   vcpu_.SetImmediateExit(false);
-  while (!Superseded(command_word)) {
+  pulse_answers_.fetch_add(1);  // a guest that stands still again and again lives, too
+  for (;;) {
+    AnswerPulse();
+    if (Superseded(command_word)) return;
     if (host_.GuestStopped()) {
       phase_.store(VcpuPhase::kFinished, std::memory_order_seq_cst);
       return StayOut(command_word, [] { return false; });
@@ -153,6 +175,7 @@ template <typename Until>
 void VcpuThread::StayOut(uint32_t command_word, Until until) {
   for (;;) {
     const uint32_t seen = wakeups_.load(std::memory_order_seq_cst);
+    AnswerPulse();
     if (Superseded(command_word) || until()) return;
     WaitFor(wakeups_, std::chrono::nanoseconds(0), [seen](uint32_t now) { return now != seen; });
   }

@@ -71,6 +71,15 @@ class VcpuThread final : private VcpuCaptureHooks {
   // Makes it leave the guest and look again whether the guest has stopped.
   void Interrupt();
 
+  // Asks the thread for a sign of life, which costs the guest one exit, and says what came of such
+  // questions before: `answers` rises as long as the thread gets around. It owes none while it is
+  // told to stand still, or has ended.
+  struct Pulse {
+    uint64_t answers = 0;
+    bool owes = false;
+  };
+  Pulse TakePulse();
+
   VcpuPhase phase() const { return phase_.load(std::memory_order_acquire); }
   // Of the last capture; valid after the host's OnCaptured().
   const absl::Status& capture_status() const { return capture_status_; }
@@ -80,6 +89,7 @@ class VcpuThread final : private VcpuCaptureHooks {
  private:
   void Main();
   void RunGuest(uint32_t command_word);
+  void AnswerPulse();
   void Park(VcpuCommand command);
   absl::Status CompleteIo();
   void NoteExit(const kvm::Exit& exit);
@@ -103,6 +113,8 @@ class VcpuThread final : private VcpuCaptureHooks {
   std::atomic<uint32_t> tid_{0};
   std::atomic<VcpuPhase> phase_{VcpuPhase::kPaused};
   std::atomic<uint32_t> wakeups_{0};  // changes with each command and each Wake()
+  std::atomic<bool> pulse_asked_{false};
+  std::atomic<uint64_t> pulse_answers_{0};
 
   // The thread's own:
   bool io_pending_ = false;

@@ -50,16 +50,27 @@ class Units(unittest.TestCase):
             units = pathlib.Path(root, "etc/systemd/system")
             units.mkdir(parents=True)
             shutil.copytree("/lib/systemd/system", f"{root}/usr/lib/systemd/system", symlinks=True)
-            program = pathlib.Path(root, "usr/bin/romulusd")
-            program.parent.mkdir(parents=True)
-            program.write_text("#!/bin/sh\n")
-            program.chmod(0o755)
+            pathlib.Path(root, "usr/bin").mkdir(parents=True)
+            for name in "romulusd", "rm":
+                program = pathlib.Path(root, "usr/bin", name)
+                program.write_text("#!/bin/sh\n")
+                program.chmod(0o755)
             for unit in SYSTEMD.glob("romulus*.*"):
                 if unit.suffix in (".service", ".slice", ".target"):
                     shutil.copy(unit, units)
             for name in "romulus@web1.service", "romulus.slice", "romulus.target":
                 done = run("systemd-analyze", "verify", "--man=no", "--recursive-errors=no", f"--root={root}", name)
                 self.assertEqual((done.returncode, done.stdout + done.stderr), (0, ""), name)
+
+    def test_no_restart_can_bring_a_role_with_it(self):
+        """A role comes from a file in /run, which the unit removes as soon as the daemon is ready."""
+        settings = re.findall(r"^(\w+)=(.*)", SERVICE.read_text(), re.M)
+        files = [value.lstrip("-") for name, value in settings if name == "EnvironmentFile"]
+        (once,) = [file for file in files if file.startswith("/run/")]
+        (start,) = [value for name, value in settings if name == "ExecStart"]
+        self.assertNotIn("--role", start)
+        self.assertIn(("ExecStartPost", f"/usr/bin/rm -f {once}"), settings)
+        self.assertIn(("Type", "notify"), settings)  # else "started" would mean nothing
 
     @unittest.skipUnless(os.geteuid() == 0, "owners can be given by root alone")
     def test_the_user_and_the_folders_are_made(self):

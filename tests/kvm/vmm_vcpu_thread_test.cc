@@ -157,5 +157,39 @@ TEST_F(VcpuThreadTest, TheEndAnswersAPauseThatIsUnderWay) {
   }
 }
 
+// In a guest that never exits by itself: it halts with interrupts off.
+TEST_F(VcpuThreadTest, HasAPulseWhileItRuns) {
+  Create({0xe4, 0x60,    // in al, 0x60
+          0xf4,          // hlt
+          0xeb, 0xfb});  // again
+  EXPECT_FALSE(thread_->TakePulse().owes) << "it stands still";
+  for (int round = 0; round < 3; ++round) {
+    EXPECT_TRUE(thread_->Post(VcpuCommand::kRun));
+    while (!thread_->TakePulse().owes) std::this_thread::yield();
+    const uint64_t before = thread_->TakePulse().answers;
+    while (thread_->TakePulse().answers < before + 10) std::this_thread::yield();
+    Expect();
+    EXPECT_TRUE(thread_->Post(VcpuCommand::kParkAndCapture));
+    Captured();
+    EXPECT_FALSE(thread_->TakePulse().owes);
+  }
+  thread_->End();
+  EXPECT_FALSE(thread_->TakePulse().owes);
+}
+
+TEST_F(VcpuThreadTest, APulseNeitherDelaysNorHidesACommand) {
+  Create({0xe4, 0x60, 0xeb, 0xfc});  // in al, 0x60; again
+  std::atomic<bool> done{false};
+  std::thread asker([&] {
+    while (!done) thread_->TakePulse();
+  });
+  for (int i = 0; i < 200; ++i) {
+    const kvm_regs regs = RunAndParkAt(IsIo);
+    EXPECT_EQ(regs.rax & 0xff, 0x77u);
+  }
+  done = true;
+  asker.join();
+}
+
 }  // namespace
 }  // namespace romulus::testing

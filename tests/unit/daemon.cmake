@@ -23,3 +23,8 @@ romulus_test(daemon_tls_config_test LABEL unit
              SOURCES ${CMAKE_CURRENT_LIST_DIR}/daemon_tls_config_test.cc
              DEPS romulus_daemon_base romulus_wire)
 target_compile_definitions(daemon_tls_config_test PRIVATE ROMULUS_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
+romulus_test(daemon_service_test LABEL unit
+             SOURCES ${CMAKE_CURRENT_LIST_DIR}/daemon_progress_test.cc
+                     ${CMAKE_CURRENT_LIST_DIR}/daemon_service_manager_test.cc
+                     ${CMAKE_CURRENT_LIST_DIR}/daemon_syscall_filter_test.cc
+             DEPS romulus_daemon_base)

@@ -102,6 +102,12 @@ TEST_F(ConfigTest, TheAuditIsOnUnlessItIsToldOtherwise) {
               ElementsAre("6:9: audit.disk_pass_seconds: 40000000 is out of range: 0 to 31536000"));
   EXPECT_THAT(Errors(Solo("audit { pass_seconds: 700000 }\n")),
               ElementsAre("6:9: audit.pass_seconds: 700000 is out of range: 0 to 604800"));
+  EXPECT_THAT(Errors(Solo("stop { hand_over_ms: 30000 }\n")),
+              ElementsAre("6:8: stop.hand_over_ms: 30000 is out of range: 1000 to 25000"));
+  EXPECT_THAT(Errors(Solo("stop { shut_down_seconds: 3601 }\n")),
+              ElementsAre("6:8: stop.shut_down_seconds: 3601 is out of range: 0 to 3600"));
+  EXPECT_THAT(Errors(Solo("stop { on_stop: ON_STOP_UNSPECIFIED }\n")),
+              ElementsAre("6:8: stop.on_stop: must be one of the others"));
   EXPECT_THAT(Errors(Solo("audit { on_mismatch: ON_MISMATCH_UNSPECIFIED }\n")),
               ElementsAre("6:9: audit.on_mismatch: must be one of the others"));
 }

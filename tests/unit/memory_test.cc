@@ -1,12 +1,14 @@
 #include <gtest/gtest.h>
 
 #include <cstring>
+#include <fstream>
 #include <random>
 #include <set>
 #include <thread>
 #include <vector>
 
 #include "memory/guest_memory.h"
+#include "memory/lock.h"
 #include "memory/memory_layout.h"
 #include "memory/page_set.h"
 
@@ -110,6 +112,34 @@ TEST(PageSetTest, KeepsMembersOnceAndForgetsThem) {
   set.Clear();
   EXPECT_TRUE(set.empty());
   EXPECT_TRUE(set.Insert(Gfn(199)));
+}
+
+TEST(GuestMemoryTest, IsLockedInRamOrSaysWhatForbidsIt) {
+  const auto locked_kib = [] {
+    std::ifstream status("/proc/self/status");
+    std::string word;
+    uint64_t kib = 0;
+    while (status >> word) {
+      if (word == "VmLck:") status >> kib;
+    }
+    return kib;
+  };
+  const auto layout = MemoryLayout::ForMib(16);
+  ASSERT_TRUE(layout.ok());
+  auto memory = GuestMemory::Create(*layout);
+  ASSERT_TRUE(memory.ok());
+  const uint64_t before = locked_kib();
+  const absl::Status locked = LockInRam(**memory);
+  if (!locked.ok()) {  // neither CAP_IPC_LOCK nor a limit
+    EXPECT_EQ(locked.code(), absl::StatusCode::kResourceExhausted) << locked;
+    EXPECT_NE(locked.message().find("16 MiB are to be locked"), std::string::npos) << locked;
+    return;
+  }
+  EXPECT_EQ(locked_kib(), before + (16u << 10));
+  // A page that was touched can still be made zero.
+  ASSERT_TRUE((*memory)->Fill(Gpa(0x1000), std::byte{7}, 4096).ok());
+  ASSERT_TRUE((*memory)->ApplyZeroPage(Gfn(1)).ok());
+  EXPECT_EQ((*memory)->Page(Gfn(1))[5], std::byte{0});
 }
 
 }  // namespace

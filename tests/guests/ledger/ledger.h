@@ -4,6 +4,7 @@
 
 #include "guest.h"
 
+#define LEDGER_PM1A_STATUS 0x600  // ACPI's PM1a event block; the machine's FADT says the same
 #define LEDGER_GEN_OFFSET 256  // within a CpuPage
 #define LEDGER_GEN_INLINE 256  // generation counters that fit into a CpuPage
 
@@ -23,6 +24,7 @@ struct Options {
   uint64_t seed;
   uint64_t fill;          // write every page once before the first step
   uint64_t clock;         // steps tell the time
+  uint64_t power_button;  // end when it is pressed
   uint64_t corrupt_at;    // test aid: at this step
   uint64_t corrupt_vcpu;  //   this vCPU damages a page of its own
   uint64_t workload;      // enum Workload

@@ -68,6 +68,7 @@ static void BootFirstCpu(const struct StartInfo* info) {
   ParseLedgerOptions(info);
   RequireRam(info, GUEST_CPU_PA, GensEnd(g_options.vcpus - 1));
   if (g_guest_options.tsc_khz == 0) g_guest_options.tsc_khz = FindTscKhz();
+  if (g_options.power_button) Out8(LEDGER_PM1A_STATUS + 3, 1);  // enable: its second byte
   PrintBanner();
 }
 

@@ -22,6 +22,7 @@ static const struct NumberOption kNumbers[] = {
     {"seed", &g_options.seed, 0, UINT64_MAX},
     {"fill", &g_options.fill, 0, 1},
     {"clock", &g_options.clock, 0, 1},
+    {"power_button", &g_options.power_button, 0, 1},
     {"corrupt_at", &g_options.corrupt_at, 0, UINT64_MAX},
     {"corrupt_vcpu", &g_options.corrupt_vcpu, 0, GUEST_MAX_VCPUS - 1},
 };

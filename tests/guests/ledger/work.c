@@ -122,6 +122,14 @@ static void EnterStep(volatile struct CpuPage* cpu, uint64_t step) {
   if (g_options.verify != 0 && step % g_options.verify == 0 && !VerifySlice(cpu)) Corrupt(cpu);
 }
 
+// ACPI 6.4, 4.8.3.1: the status block, two bytes; writing a one clears it. The second byte has the
+// button.
+static bool PowerButtonPressed(void) {
+  if (!g_options.power_button || (In8(LEDGER_PM1A_STATUS + 1) & 1) == 0) return false;
+  Out8(LEDGER_PM1A_STATUS + 1, 1);
+  return true;
+}
+
 static void ReportStep(volatile struct CpuPage* cpu) {
   struct Line line = {0};
   const uint64_t step = cpu->steps + 1;
@@ -136,7 +144,7 @@ static void ReportStep(volatile struct CpuPage* cpu) {
   }
   PrintTotals(&line);
   Send(&line);
-  if (step == g_options.steps) Finish(cpu);
+  if (step == g_options.steps || PowerButtonPressed()) Finish(cpu);
 }
 
 // `last` is in no page that could have gone back with the clock, but in a register or on the stack
