@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <poll.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -133,6 +134,23 @@ class FdConsole final : public Console {
   std::thread thread_;
 };
 
+// Two daemons of one node, each with addresses of its own, would write over each other. The lock is
+// of the open file description (fcntl(2)): gone with the process, whatever it dies of. Without
+// locks (some network file systems have none) there is no telling.
+absl::Status LockFile(int fd, const std::string& path) {
+  struct stat info {};
+  if (::fstat(fd, &info) != 0 || !S_ISREG(info.st_mode)) return absl::OkStatus();
+  struct flock lock {};
+  lock.l_type = F_WRLCK;
+  lock.l_whence = SEEK_SET;
+  if (::fcntl(fd, F_OFD_SETLK, &lock) == 0 || (errno != EAGAIN && errno != EACCES)) {
+    return absl::OkStatus();
+  }
+  return absl::FailedPreconditionError(
+      absl::StrCat("console file '", path, "' is another process's; stop that one (`fuser -v ",
+                   path, "` names it), or give each guest a file of its own"));
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Console>> Console::Open(const romulus::v1::Console& config,
@@ -149,6 +167,7 @@ absl::StatusOr<std::unique_ptr<Console>> Console::Open(const romulus::v1::Consol
   if (!fd.valid()) {
     return base::ErrnoStatus(errno, absl::StrCat("console file '", config.file(), "'"));
   }
+  ROMULUS_RETURN_IF_ERROR(LockFile(fd.get(), config.file()));
   const int raw = fd.get();
   return std::make_unique<FdConsole>(std::move(fd), raw, /*by_position=*/true, options,
                                      std::move(events));

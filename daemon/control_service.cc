@@ -2,6 +2,7 @@
 
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
 #include <grpcpp/grpcpp.h>
+#include <grpcpp/resource_quota.h>
 #include <sys/stat.h>
 
 #include <algorithm>
@@ -30,8 +31,14 @@ using std::chrono::steady_clock;
 constexpr std::chrono::seconds kAnswerTimeout{30};
 constexpr std::chrono::milliseconds kCancelPoll{100};
 constexpr std::chrono::milliseconds kShutdownGrace{500};
+constexpr int kMaxCallsPerConnection = 8;
+constexpr int kMaxThreads = 128;  // of one address
 
 grpc::Status ToGrpc(const absl::Status& status) {
+  // What a caller makes itself of a daemon that does not answer; this one does.
+  if (absl::IsUnavailable(status)) {
+    return grpc::Status(grpc::StatusCode::ABORTED, std::string(status.message()));
+  }
   // The codes are the same numbers (absl/status/status.h, grpc/impl/codegen/status.h).
   return grpc::Status(static_cast<grpc::StatusCode>(status.code()), std::string(status.message()));
 }
@@ -270,6 +277,9 @@ absl::Status Door::Open(const std::string& address) {
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   grpc::ServerBuilder builder;
   builder.SetMaxReceiveMessageSize(64 << 10);
+  // Each call has a thread while it lasts, and one that watches lasts as long as its caller likes.
+  builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, kMaxCallsPerConnection);
+  builder.SetResourceQuota(grpc::ResourceQuota("control").SetMaxThreads(kMaxThreads));
   connections_->AddTo(builder, wire::TlsServerCredentials(tls_));
   builder.RegisterService(&service_);
   server_ = builder.BuildAndStart();

@@ -161,6 +161,8 @@ romulus::v1::HelloReply JudgeHello(const romulus::v1::Hello& hello,
   judge.max_frame_bytes = kMaxFrameBytes;
   judge.plays_secondary = facts.plays_secondary;
   judge.role_detail = facts.role_detail;
+  judge.heard_instance = facts.heard_instance;
+  judge.heard_from = facts.heard_from;
   judge.newest_term = facts.newest_term;
   judge.holds = facts.holds;
   judge.lineage = facts.lineage;

@@ -39,6 +39,9 @@ struct HelloFacts {
   romulus::v1::Holds holds = romulus::v1::HOLDS_NOTHING;
   Lineage lineage;
   uint64_t instance = 0;
+  // Of the primary whose stream stands and is heard: wire::HelloJudge.
+  uint64_t heard_instance = 0;
+  std::string heard_from;
   std::vector<wire::DiskCopy> disks;  // that are replicated to this node
 };
 

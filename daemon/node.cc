@@ -426,6 +426,7 @@ void Node::Connect() {
   if (!hello.ok()) return log_.Error("hello_failed", {{"why", hello.status()}});
   if (!stamp_status_.ok()) RecordStamps();
   if (!stamp_status_.ok()) return OnConnectFailed(stamp_status_);
+  hello->instance = instance_;
   hello->disks = stamps_->ForHello();
   hello->overwrite_disks = overwrite_peer_;
   hello->current_term = role_.state().term;

@@ -65,7 +65,9 @@ struct NodeOptions {
   LoadedConfig config;  // ok()
   bool start_as_primary = false;
   bool role_given = false;  // else an arbiter with a record decides
-  bool take_over = false;   // as primary: although the arbiter's record is the other node's
+  // This process was that node before, so no claim of a dead one can be on its way.
+  bool begins_anew = false;
+  bool take_over = false;  // as primary: although the arbiter's record is the other node's
   // The secondary's disks are overwritten even if they may be newer than this node's: once.
   bool overwrite_peer = false;
   SwitchoverRecord switchovers{};     // of the node that this one goes on from

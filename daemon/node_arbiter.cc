@@ -60,7 +60,7 @@ absl::Status Node::OpenArbiter() {
 }
 
 absl::Status Node::ConsultArbiter() {
-  if (options_.role_given && !options_.start_as_primary) return absl::OkStatus();  // it will follow
+  if (options_.begins_anew) return absl::OkStatus();  // it will follow
   std::optional<ArbiterAnswer> answer;
   const auto take = [&answer](ArbiterAnswer got) { answer = std::move(got); };
   const absl::Time until = absl::Now() + kStartPatience;
@@ -82,14 +82,17 @@ absl::Status Node::ConsultArbiter() {
       }
     } while (answer->verdict == Verdict::kSilent && absl::Now() < until);
     if (IsWord(*answer)) return absl::OkStatus();
-    return absl::UnavailableError(
-        absl::StrCat("the arbiter must be asked before this node starts, and ",
-                     answer->verdict == Verdict::kSilent ? "does not answer: " : "cannot answer: ",
-                     answer->detail));
+    return absl::UnavailableError(absl::StrCat(
+        "the arbiter must be asked before this node starts, and ",
+        answer->verdict == Verdict::kSilent
+            ? "does not answer (does it run, and are failover.arbiter.etcd.endpoints its "
+              "addresses?): "
+            : "cannot answer: ",
+        answer->detail));
   };
   const auto read = [&] { arbiter_->Read(ArbiterTimeout(config_), take); };
   ROMULUS_RETURN_IF_ERROR(ask(read));
-  if (!options_.role_given && answer->record.term != Term() &&
+  if (!options_.start_as_primary && answer->record.term != Term() &&
       !failover::IsOurs(arbiter_identity_, answer->record)) {
     // A daemon of this node's that died may have claimed, and its swap be on its way: while this
     // one waits for a primary it would fence that primary, for nobody. As in a withdrawal, it has
@@ -117,6 +120,11 @@ absl::Status Node::ConsultArbiter() {
           "the arbiter has no record of this VM yet: at the first start of all, one node must be "
           "started with `--role primary`, once";
     }
+  } else if (!start_as_primary_ && ours) {
+    waits_because_ = absl::StrCat(
+        "the arbiter's record of term ", record_at_start_.term.value(),
+        " is this node's, which was told to be the secondary: if no guest runs on the other, start "
+        "this node without --role, and it boots the guest");
   } else if (start_as_primary_ && !ours && !none && !options_.take_over) {
     return absl::FailedPreconditionError(absl::StrCat(
         "node '", record_at_start_.holder, "' holds term ", record_at_start_.term.value(),

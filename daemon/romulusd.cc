@@ -183,7 +183,7 @@ int Run(const Arguments& arguments) {
     node_options.switchovers = (*node)->switchovers();
     node->reset();  // its guest, addresses and disks, before there are new ones
     node_options.start_as_primary = node_options.overwrite_peer = node_options.take_over = false;
-    node_options.role_given = true;
+    node_options.role_given = node_options.begins_anew = true;
     system = kvm::System::Open(arguments.device);
     if (!system.ok()) return Fail(system.status());
   }

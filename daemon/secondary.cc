@@ -15,6 +15,7 @@
 namespace romulus::daemon {
 namespace {
 
+constexpr uint64_t kMillisecond = 1'000'000;  // in nanoseconds
 constexpr std::chrono::milliseconds kGoodbyeTime{500};
 constexpr size_t kMaxStreams = 16;  // a primary has one; more are leftovers or strangers
 // Whoever connects says Hello at once; the places above are not for those who do not.
@@ -33,6 +34,7 @@ class Secondary::Inbound final : public replica::HelloPolicy,
       : owner_(owner),
         store_(std::move(store)),
         peer_(std::move(peer)),
+        heard_(owner->parts_.guest.clock),
         session_(store_.get(), this, this, &owner->counters_, owner->parts_.guest.clock,
                  replica::SessionOptions{}) {}
 
@@ -56,9 +58,13 @@ class Secondary::Inbound final : public replica::HelloPolicy,
   }
 
   bool said_hello() const { return said_hello_; }
+  uint64_t instance() const { return instance_; }
+  const std::string& peer() const { return peer_; }
+  uint64_t heard_ns() const { return heard_.last_ns(); }
 
   v1::HelloReply OnHello(const v1::Hello& hello) override {
     said_hello_ = true;
+    instance_ = hello.instance();
     v1::HelloReply reply = owner_->Judge(hello);
     welcome_ = reply.accepted();
     return reply;
@@ -72,7 +78,10 @@ class Secondary::Inbound final : public replica::HelloPolicy,
       self.owner_->parts_.listener->OnHello(hello, reply, self.peer_);
     });
   }
-  void OnTraffic() override { owner_->parts_.signs->Heard(); }
+  void OnTraffic() override {
+    heard_.Heard();
+    owner_->parts_.signs->Heard();
+  }
   void OnSyncProgress(uint64_t done, uint64_t total, bool complete) override {
     Tell([=](SecondaryListener& to) { to.OnReplicaSync(done, total, complete); });
   }
@@ -130,8 +139,10 @@ class Secondary::Inbound final : public replica::HelloPolicy,
   Secondary* const owner_;
   const std::shared_ptr<replica::ReplicaStore> store_;
   const std::string peer_;
+  SignsOfLife heard_;
   std::atomic<bool> said_hello_{false};
-  bool welcome_ = false;  // by the facts; set before the answer is told
+  std::atomic<uint64_t> instance_{0};  // of the daemon, as its Hello says
+  bool welcome_ = false;               // by the facts; set before the answer is told
   std::atomic<bool> accepted_{false};
   std::atomic<bool> commit_told_{false};
   std::mutex newest_mutex_;
@@ -311,17 +322,25 @@ romulus::v1::HelloReply Secondary::Judge(const romulus::v1::Hello& hello) {
 
 romulus::v1::HelloReply Secondary::JudgeNow(const romulus::v1::Hello& hello,
                                             uint64_t* generation) const {
+  const v1::Config& config = *parts_.guest.config;
   HelloFacts facts;
   absl::Status prepared;
+  std::shared_ptr<Inbound> standing;
   {
     std::lock_guard lock(mutex_);
     facts = facts_;
+    standing = current_;
     *generation = facts_generation_;
     const uint64_t since_ns = parts_.guest.clock->NowNs() - prepare_failed_at_ns_;
     if (since_ns < kPrepareAgainNs) prepared = prepare_status_;
   }
+  const uint64_t silent_ns = kMillisecond * config.failover().heartbeat_timeout_ms();
+  if (standing != nullptr && parts_.guest.clock->NowNs() - standing->heard_ns() < silent_ns) {
+    facts.heard_instance = standing->instance();
+    facts.heard_from = standing->peer();
+  }
   for (const replica::DiskFacts& disk : disk_facts()) facts.disks.push_back(ToWire(disk));
-  v1::HelloReply reply = JudgeHello(hello, *parts_.guest.config, facts, host_);
+  v1::HelloReply reply = JudgeHello(hello, config, facts, host_);
   if (reply.accepted() && !prepared.ok()) {
     reply.set_accepted(false);
     reply.set_reason(v1::REFUSAL_REASON_CAPABILITY);

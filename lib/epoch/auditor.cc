@@ -44,12 +44,22 @@ bool Auditor::HashSome() {
   const Gfn first = memory_->layout().GfnAt(next);
   uint64_t count = std::min({kSlicePages, room, due - next});
   while (memory_->layout().Find(GpaOf(first), count * kPageSize) == nullptr) --count;
-  const std::span<std::byte> bytes(buffer_.get(), count * kPageSize);
-  if (!memory::ReadPages(*memory_, first, bytes).ok()) return false;
+  const auto read = [&] {
+    return memory::ReadPages(*memory_, first, std::span(buffer_.get(), count * kPageSize)).ok();
+  };
+  if (!read()) {
+    // A page that the kernel has given up (poisoned, or swapped out to a bad disk) is passed over,
+    // alone: the pass must go on behind it.
+    count = 1;
+    if (!read()) {
+      ++done_;
+      return true;
+    }
+  }
   for (uint64_t i = 0; i < count; ++i) {
     window_.push_back(
         {Gfn(first.value() + i),
-         memory::HashPage128(memory::PageBytes(bytes.data() + i * kPageSize, kPageSize)),
+         memory::HashPage128(memory::PageBytes(buffer_.get() + i * kPageSize, kPageSize)),
          /*valid=*/false});
   }
   return true;

@@ -1,4 +1,5 @@
 // What the arbiter is asked, and what follows from its answers.
+#include "absl/strings/match.h"
 #include "failover/role_step.h"
 
 namespace romulus::failover {
@@ -46,7 +47,8 @@ void Step::Answered() {
     state_.reason = absl::StrCat(
         reason,
         state_.withdrawing ? "; withdraws its claim from the arbiter" : "; asks the arbiter",
-        ", which does not answer", event_.detail.empty() ? "" : ": ", event_.detail);
+        ", which does not answer", event_.detail.empty() ? "" : ": ", event_.detail,
+        WithoutArbiter(claim));
     return;
   }
   if (event_.kind == EventKind::kClaimVoid) return VoidClaim();
@@ -61,6 +63,23 @@ void Step::Answered() {
     default:
       return;
   }
+}
+
+// What is left to an operator; unless the arbiter says so itself.
+absl::string_view Step::WithoutArbiter(const ArbiterClaim& claim) const {
+  const bool waits = !state_.withdrawing && !state_.output_open;
+  if (!waits || absl::StrContains(event_.detail, "--force")) return "";
+  switch (claim.action) {
+    case ClaimAction::kPromote:
+      return "; `romulusctl failover --force` promotes without its word: make sure first that the "
+             "guest runs nowhere else";
+    case ClaimAction::kSolo:
+      return "; `romulusctl unprotect --force` lets the output out without its word: make sure "
+             "first that the guest runs nowhere else";
+    case ClaimAction::kProtect:
+      return "";
+  }
+  return "";
 }
 
 // Nobody was asked for the term, and the primary that was accepted meanwhile need not be beyond it.

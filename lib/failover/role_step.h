@@ -72,6 +72,7 @@ class Step {
 
   void Ask(ClaimAction action, Term expected, Term wanted, absl::string_view reason);
   void Answered();
+  absl::string_view WithoutArbiter(const ArbiterClaim& claim) const;
   void VoidClaim();
   // The open claim is not wanted any more.
   void Withdraw(absl::string_view reason);

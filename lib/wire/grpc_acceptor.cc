@@ -107,6 +107,22 @@ std::string PeerOf(int fd) {
                                     : absl::StrCat("ipv4:", host, ":", port);
 }
 
+// Whom a peer belongs to, as far as its address tells: of IPv6 a host has 64 bits of its own (RFC
+// 4291, section 2.5.4). Empty for a Unix socket, whose folder says who may use it.
+std::string HostOf(const sockaddr_storage& peer) {
+  if (peer.ss_family == AF_INET) {
+    // SAFETY: the family was just looked at.
+    const in_addr& address = reinterpret_cast<const sockaddr_in*>(&peer)->sin_addr;
+    return {reinterpret_cast<const char*>(&address), sizeof(address)};
+  }
+  if (peer.ss_family != AF_INET6) return "";
+  // SAFETY: the family was just looked at.
+  const in6_addr& address = reinterpret_cast<const sockaddr_in6*>(&peer)->sin6_addr;
+  const bool has_v4 = IN6_IS_ADDR_V4MAPPED(&address);
+  // SAFETY: bytes of the address, which has sixteen.
+  return {reinterpret_cast<const char*>(&address) + (has_v4 ? 12 : 0), has_v4 ? 4u : 8u};
+}
+
 // Another's socket, or whatever else lies there, is not taken away; one that nobody listens on is.
 absl::StatusOr<base::UniqueFd> BindUnix(absl::string_view address, const std::string& path,
                                         const GrpcAcceptorOptions& options) {
@@ -232,11 +248,13 @@ class Acceptor final : public GrpcAcceptor {
   struct Silent {
     base::UniqueFd fd;
     steady_clock::time_point end_at;
+    std::string host;
   };
   // gRPC owns and closes these; whether one is still open is told by its socket's inode.
   struct Handed {
     int fd;
     ino_t inode;
+    std::string host;
     bool IsStillOpen() const {
       struct stat now {};
       return ::fstat(fd, &now) == 0 && S_ISSOCK(now.st_mode) && now.st_ino == inode;
@@ -299,7 +317,7 @@ class Acceptor final : public GrpcAcceptor {
         options_.on_plain_text(PeerOf(one.fd.get()));
         continue;
       }
-      handed_.push_back({.fd = one.fd.get(), .inode = socket.st_ino});
+      handed_.push_back({.fd = one.fd.get(), .inode = socket.st_ino, .host = std::move(one.host)});
       grpc::experimental::ExternalConnectionAcceptor::NewConnectionParameters parameters;
       parameters.fd = one.fd.Release();
       to_grpc_->HandleNewConnection(&parameters);
@@ -308,7 +326,11 @@ class Acceptor final : public GrpcAcceptor {
   }
 
   void Accept(int listener) {
-    base::UniqueFd fd(::accept4(listener, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+    sockaddr_storage peer{};
+    socklen_t size = sizeof(peer);
+    // SAFETY: sockaddr_storage holds every family's sockaddr.
+    base::UniqueFd fd(::accept4(listener, reinterpret_cast<sockaddr*>(&peer), &size,
+                                SOCK_CLOEXEC | SOCK_NONBLOCK));
     if (!fd.valid()) {
       const int error = errno;
       if (error == EAGAIN || error == EINTR || error == ECONNABORTED) return;
@@ -320,6 +342,14 @@ class Acceptor final : public GrpcAcceptor {
       return;
     }
     std::erase_if(handed_, [](const Handed& one) { return !one.IsStillOpen(); });
+    const std::string host = HostOf(peer);
+    if (!host.empty() && IsFull(host)) {
+      // In the middle of a handshake it is gRPC's, which alone may end it.
+      ++ended_;
+      Crowded(absl::ResourceExhaustedError(
+          absl::StrCat("more than ", options_.max_connections / 2, " connections of one host")));
+      if (!EndSilentOf(host)) return;
+    }
     if (silent_.size() + handed_.size() >= options_.max_connections) {
       const absl::Status why = absl::ResourceExhaustedError(
           absl::StrCat("more than ", options_.max_connections, " connections"));
@@ -329,7 +359,22 @@ class Acceptor final : public GrpcAcceptor {
         return;
       }
     }
-    silent_.push_back({.fd = std::move(fd), .end_at = steady_clock::now() + options_.patience});
+    silent_.push_back(
+        {.fd = std::move(fd), .end_at = steady_clock::now() + options_.patience, .host = host});
+  }
+
+  bool IsFull(const std::string& host) const {
+    const auto is_its = [&](const auto& one) { return one.host == host; };
+    return static_cast<size_t>(std::count_if(silent_.begin(), silent_.end(), is_its) +
+                               std::count_if(handed_.begin(), handed_.end(), is_its)) >=
+           options_.max_connections / 2;
+  }
+  bool EndSilentOf(const std::string& host) {
+    const auto oldest = std::find_if(silent_.begin(), silent_.end(),
+                                     [&](const Silent& one) { return one.host == host; });
+    if (oldest == silent_.end()) return false;
+    silent_.erase(oldest);
+    return true;
   }
 
   bool EndOldestSilent(const absl::Status& why) {

@@ -24,7 +24,10 @@ class ServerCredentials;
 namespace romulus::wire {
 
 struct GrpcAcceptorOptions {
-  // Open at once. One that comes on top ends the oldest silent one, or is closed if there is none.
+  // Open at once, and half as many of one host (by its address, unless it is this very one by a
+  // Unix socket): whoever begins handshakes and does not end them leaves room for others. One that
+  // comes on top ends the oldest silent one, of its host if that has too many, or is closed if
+  // there is none.
   size_t max_connections = 64;
   // How long a peer may say nothing, not shake hands, or have no call open.
   std::chrono::milliseconds patience{5000};

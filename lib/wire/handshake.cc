@@ -249,8 +249,15 @@ Refusal Judge(const Hello& hello, const HelloJudge& judge) {
             absl::StrCat("role: this node is not a secondary",
                          judge.role_detail.empty() ? "" : ": ", judge.role_detail)};
   }
-  if (judge.busy) {
-    return {romulus::v1::REFUSAL_REASON_BUSY, "another primary is connected"};
+  // Two daemons that took the stream from each other would both hold their output for ever. One
+  // that was started again need not wait for long: the one before it is not heard any more.
+  if (judge.heard_instance != 0 && hello.instance() != judge.heard_instance) {
+    return {romulus::v1::REFUSAL_REASON_BUSY,
+            absl::StrCat("another daemon, at ", judge.heard_from,
+                         ", is the primary here, and is heard. If two hosts are called node ",
+                         Quoted(hello.node_name()),
+                         ", or two daemons were started: stop the one that is not wanted, or give "
+                         "it a node of its own (--node)")};
   }
   if (Term(hello.term()) < judge.newest_term || Term(hello.term()) < Term(1)) {
     return {romulus::v1::REFUSAL_REASON_TERM,
@@ -309,6 +316,7 @@ romulus::v1::Hello BuildHello(const HelloInput& input) {
   for (const std::string& device : input.machine.devices) hello.add_devices(device);
   for (const DiskCopy& disk : input.disks) PutDisk(disk, hello.add_disks());
   hello.set_overwrite_disks(input.overwrite_disks);
+  hello.set_instance(input.instance);
   return hello;
 }
 

@@ -74,6 +74,7 @@ struct HelloInput {
   uint32_t tsc_khz = 0;
   std::vector<std::string> required_capabilities;
   uint64_t max_frame_bytes = 0;
+  uint64_t instance = 0;  // drawn by each start of the node
   std::vector<DiskCopy> disks{};
   bool overwrite_disks = false;  // by an operator's word: even if the secondary's may be newer
 };
@@ -91,8 +92,10 @@ struct HelloJudge {
   uint64_t max_frame_bytes = 0;
   bool plays_secondary = true;
   std::string role_detail;  // why not, for the reply: "this node runs the guest in term 5"
-  bool busy = false;        // another primary is connected
-  Term newest_term;         // that this node took part in or heard of
+  // Of the daemon whose stream stands and is heard, if it said; and where it is, for the reply.
+  uint64_t heard_instance = 0;
+  std::string heard_from;
+  Term newest_term;  // that this node took part in or heard of
   // What this node could go on from, and where that comes from. If a guest runs here lineage alone
   // decides which of the two is over.
   romulus::v1::Holds holds = romulus::v1::HOLDS_NOTHING;

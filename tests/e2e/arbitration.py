@@ -6,6 +6,7 @@ Needs /dev/kvm and Debian's etcd-server.
 
 import argparse
 import ctypes
+import json
 import os
 import pathlib
 import shutil
@@ -273,6 +274,23 @@ class Arbitration(unittest.TestCase):
         alpha.signal(signal.SIGCONT)
         alpha.await_mode("solo")
         self.await_steps(alpha)
+
+    def test_a_secondary_touches_the_record_before_it_waits_for_a_primary(self):
+        alpha = self.pair.start_node("alpha", "primary")
+        alpha.await_mode("solo")
+        alpha.signal(signal.SIGSTOP)  # what is written now is not its
+        key = self.etcd.ctl("get", "--prefix", "/romulus/", "--keys-only").strip().decode()
+
+        def entry():
+            (found,) = json.loads(self.etcd.ctl("get", key, "-w", "json"))["kvs"]
+            return found["mod_revision"], found["value"]
+
+        for role in None, "secondary":
+            revision, value = entry()
+            beta = self.pair.start_node("beta", role)
+            beta.await_mode("standby")
+            self.assertEqual(entry(), (revision + 1, value), role)
+            beta.kill()
 
     def test_a_record_that_is_deleted_is_written_again(self):
         alpha, beta = self.start()

@@ -104,7 +104,7 @@ class Refusals(WithPair):
         text = self.pair.config.read_text()
         self.refused(1, "alpha.sock", "in use", arguments=("--node", "alpha"))
         config = self.pair.folder / "second.textproto"
-        config.write_text(text.replace("alpha.sock", "second.sock"))
+        config.write_text(text.replace("alpha.sock", "second.sock").replace("{node}.console", "second.console"))
         self.refused(1, f":{self.pair.ports[0]}", "in use", config=config,
                      arguments=("--node", "alpha"))
         (free,) = pairlib.free_ports(1)
@@ -194,6 +194,73 @@ class TwoPrimaries(WithPair):
         secondary.ctl("failover")
         self.pair.start_node("alpha", "primary").await_mode("fenced")
         self.assertEqual(secondary.status()["mode"], "MODE_SOLO")
+
+
+class Namesakes(WithPair):
+    failover = "auto_failover: true heartbeat_interval_ms: 20 heartbeat_timeout_ms: 1000"
+
+    def other_alpha(self):
+        """The configuration of a host that was given alpha's name by mistake; its status by this address."""
+        text = self.pair.config.read_text().replace("alpha.sock", "other.sock").replace(
+            "{node}.console", "other.console")
+        taken = set(self.pair.ports)
+        free = [port for port in pairlib.free_ports(6) if port not in taken]
+        for port, other in zip((self.pair.ports[0], self.pair.ports[2]), free):
+            text = text.replace(f':{port}"', f':{other}"')  # they would be free there
+        (self.pair.folder / "other.textproto").write_text(text)
+        return self.pair.folder / "other.textproto"
+
+    def test_P3_a_second_primary_of_that_name_does_not_take_the_secondary(self):
+        primary, secondary = self.pair.start_protected()
+        term = primary.status()["term"]
+        own, self.pair.config = self.pair.config, self.other_alpha()
+        other = self.pair.start_node("alpha", "primary")
+        self.pair.daemons["other"], self.pair.daemons["alpha"] = other, primary
+        self.pair.config = own
+        other.address = other.address.replace("alpha.sock", "other.sock")
+        refused = other.await_status("a refusal", lambda s: "another daemon" in s.get("reason", ""))
+        self.assertIn("stop the one that is not wanted", refused["reason"])
+        said = len(primary.console())
+        primary.await_status("more output", lambda _: len(primary.console()) > said + 500)
+        for node in primary, secondary:
+            status = node.status()
+            self.assertEqual((status["mode"], status["term"]), ("MODE_PROTECTED", term))
+        # One that is gone is nobody's reason to wait.
+        primary.kill()
+        other.await_status("protection, or a promotion", lambda s: s["mode"] == "MODE_PROTECTED"
+                           or secondary.status()["role"] == "ROLE_PRIMARY")
+
+    def test_a_second_daemon_does_not_write_over_the_consoles_file(self):
+        primary, _ = self.pair.start_protected()
+        config = self.other_alpha()
+        config.write_text(config.read_text().replace("other.console", "{node}.console"))
+        self.refused(1, "console file", "alpha.console", "fuser -v", config=config,
+                     arguments=("--node", "alpha", "--role", "primary"))
+        self.assertEqual(primary.status()["mode"], "MODE_PROTECTED")
+
+
+class FenceCommands(WithPair):
+    failover = "auto_failover: true heartbeat_interval_ms: 20 heartbeat_timeout_ms: 1000 " \
+               'arbiter { command { argv: "/bin/sh" argv: "-c" argv: "COMMAND" timeout_ms: 1000 } }'
+
+    def test_one_that_fails_or_never_returns_decides_nothing_and_says_what_to_do(self):
+        text = self.pair.config.read_text()
+        for command, end in (("exit 1", "ended with 1"), ("sleep 1000", "did not end in time")):
+            with self.subTest(command):
+                self.pair.config.write_text(text.replace("COMMAND", command))
+                primary, secondary = self.pair.start_protected()
+                primary.kill()
+                status = secondary.await_status("its end", lambda s: end in s["reason"])
+                self.assertEqual(status["mode"], "MODE_DEGRADED")
+                self.assertIn("`romulusctl failover --force` promotes without its word",
+                              status["reason"])
+                asked = secondary.ctl("failover", check=False)
+                self.assertEqual(asked.returncode, 1, asked.stderr)
+                self.assertIn(end, asked.stderr)
+                self.assertNotIn("no romulusd answers", asked.stderr)
+                secondary.ctl("failover", "--force")
+                self.assertEqual(secondary.status()["mode"], "MODE_SOLO")
+                secondary.kill()
 
 
 class Unprotect(WithPair):

@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <map>
 #include <string>
@@ -90,6 +91,20 @@ TEST_F(AuditorTest, AnEpochHasAtMostSoManyPages) {
   ASSERT_TRUE(staged.ok());
   EXPECT_EQ(Named(staged->audit).size(), 100u);
   EXPECT_EQ(auditor_->progress().pages_done, 100u);
+}
+
+TEST_F(AuditorTest, PagesThatCannotBeReadArePassedOver) {
+  Build({.pass_ns = 1000, .max_pages_per_epoch = kPages});
+  clock_.now_ns += 1000;
+  // As poisoned ones: reading them fails. Not a whole number of what is read in one go.
+  constexpr uint64_t kReadable = kPages - 21;
+  ASSERT_EQ(::ftruncate(rig_.memory->fd(), kReadable * kPageSize), 0);
+  HashAllDue();
+  ASSERT_EQ(::ftruncate(rig_.memory->fd(), kPages * kPageSize), 0);
+  auto staged = Cut();
+  ASSERT_TRUE(staged.ok());
+  EXPECT_EQ(Named(staged->audit).size(), kReadable);
+  EXPECT_EQ(auditor_->progress().passes, 1u);
 }
 
 TEST_F(AuditorTest, PagesThatNobodyTouchedAreNotMadeToExist) {

@@ -136,6 +136,21 @@ TEST_F(ConsoleTest, AFileThatCannotBeOpenedIsNamed) {
 }
 
 // P6: a full disk loses nothing. The bytes are kept and tried again, and the guest must wait.
+TEST_F(ConsoleTest, AFileIsOneDaemons) {
+  auto first = OpenFile();
+  romulus::v1::Console config;
+  config.set_file(path_);
+  const auto second = Console::Open(config, options_, events_);
+  EXPECT_EQ(second.status().code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(second.status().message()),
+              ::testing::AllOf(HasSubstr(path_), HasSubstr("fuser -v")));
+  first.reset();
+  OpenFile();
+  config.set_file("/dev/null");
+  const auto nothing = Console::Open(config, options_, events_);
+  EXPECT_TRUE(nothing.ok() && Console::Open(config, options_, events_).ok());
+}
+
 TEST_F(ConsoleTest, P6_WhatCannotBeWrittenIsKept) {
   auto console = OpenFile("/dev/full");
   std::string said;

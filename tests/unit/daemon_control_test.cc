@@ -6,7 +6,9 @@
 #include <algorithm>
 #include <atomic>
 #include <filesystem>
+#include <memory>
 #include <string>
+#include <vector>
 
 #include "daemon/control_service.h"
 #include "daemon/ctl_format.h"
@@ -40,7 +42,9 @@ class FakeBackend : public ControlBackend {
     answer(response);
   }
   void Pause(Answer<v1::PauseResponse>) override {}  // never answers
-  void Resume(Answer<v1::ResumeResponse> answer) override { answer(v1::ResumeResponse()); }
+  void Resume(Answer<v1::ResumeResponse> answer) override {
+    answer(absl::UnavailableError("the arbiter does not answer"));
+  }
   void SetProtection(bool wanted, bool, Answer<bool> answer) override { answer(wanted); }
   void ListEpochs(uint32_t, Answer<v1::ListEpochsResponse> answer) override {
     answer(v1::ListEpochsResponse());
@@ -91,6 +95,14 @@ TEST_F(ControlTest, AnswersAndRefusalsComeThrough) {
   EXPECT_EQ(response.epoch(), 7u);
 }
 
+TEST_F(ControlTest, P8_ADaemonThatAnswersIsNotCalledUnavailable) {
+  grpc::ClientContext context;
+  v1::ResumeResponse response;
+  const grpc::Status refused = stub_->Resume(&context, v1::ResumeRequest(), &response);
+  EXPECT_EQ(refused.error_code(), grpc::StatusCode::ABORTED);
+  EXPECT_EQ(refused.error_message(), "the arbiter does not answer");
+}
+
 TEST_F(ControlTest, AnAnswerThatNeverComesEndsWithTheDeadline) {
   grpc::ClientContext context;
   context.set_deadline(std::chrono::system_clock::now() + std::chrono::milliseconds(50));
@@ -112,6 +124,30 @@ TEST_F(ControlTest, WatchTellsChanges) {
   EXPECT_EQ(status.term(), 2u);
   server_->Shutdown();
   EXPECT_FALSE(reader->Read(&status));
+}
+
+TEST_F(ControlTest, P6_OneCallerHasSoManyThreadsAndNoMore) {
+  std::vector<std::unique_ptr<grpc::ClientContext>> contexts;
+  std::vector<std::unique_ptr<grpc::ClientReader<v1::GetStatusResponse>>> watchers;
+  v1::WatchStatusRequest request;
+  request.set_min_period_ms(60'000);
+  v1::GetStatusResponse status;
+  const auto watch = [&] {
+    watchers.push_back(stub_->WatchStatus(contexts.back().get(), request));
+    return watchers.back()->Read(&status);
+  };
+  for (int i = 0; i < 8; ++i) {
+    contexts.push_back(std::make_unique<grpc::ClientContext>());
+    ASSERT_TRUE(watch()) << i;
+  }
+  contexts.push_back(std::make_unique<grpc::ClientContext>());
+  contexts.back()->set_deadline(std::chrono::system_clock::now() + std::chrono::milliseconds(200));
+  EXPECT_FALSE(watch());
+  // It waited for a place, which there is again.
+  contexts[0]->TryCancel();
+  contexts.push_back(std::make_unique<grpc::ClientContext>());
+  EXPECT_TRUE(watch());
+  server_->Shutdown();
 }
 
 TEST_F(ControlTest, AnAddressInUseIsNotTaken) {

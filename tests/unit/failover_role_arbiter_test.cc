@@ -122,6 +122,7 @@ TEST(ArbiterPrimaryTest, P3_ALostSecondaryMeansHoldAndAsk) {
   EXPECT_THAT(node.Silent(), IsEmpty());
   EXPECT_THAT(node.Silent(), IsEmpty());
   EXPECT_THAT(node.state().reason, HasSubstr("does not answer"));
+  EXPECT_THAT(node.state().reason, HasSubstr("unprotect --force` lets the output out"));
   EXPECT_FALSE(node.state().output_open);
   EXPECT_THAT(node.Yes(), ElementsAre(A::kStopEpochs, A::kOpenOutput, A::kConnect));
   EXPECT_TRUE(node.state().output_open);

@@ -52,6 +52,17 @@ TEST(HandshakeTest, EqualNodesAgree) {
   EXPECT_TRUE(StatusOf(reply).ok());
 }
 
+TEST(HandshakeTest, TheDaemonThatIsHeardMayBeginANewStream) {
+  HelloInput primary = Primary();
+  primary.instance = 7;
+  HelloJudge judge = Secondary();
+  judge.heard_instance = 7;
+  EXPECT_TRUE(EvaluateHello(BuildHello(primary), judge).accepted());
+  // Which one an older build's is nobody knows.
+  judge.heard_instance = 0;
+  EXPECT_TRUE(EvaluateHello(BuildHello(primary), judge).accepted());
+}
+
 void RunsGuest(HelloJudge& judge, Term own_term, const Lineage& lineage) {
   judge.plays_secondary = false;
   judge.holds = v1::HOLDS_GUEST;
@@ -129,9 +140,17 @@ const std::vector<Case>& Cases() {
        v1::REFUSAL_REASON_TERM,
        {"term"}},
       {"busy",
-       [](v1::Hello&, HelloJudge& j) { j.busy = true; },
+       [](v1::Hello& h, HelloJudge& j) {
+         h.set_instance(2);
+         j.heard_instance = 1;
+         j.heard_from = "ipv4:192.0.2.1:7";
+       },
        v1::REFUSAL_REASON_BUSY,
-       {"another primary"}},
+       {"another daemon, at ipv4:192.0.2.1:7", "'alpha'", "stop the one that is not wanted"}},
+      {"busy_with_one_that_says_more",
+       [](v1::Hello&, HelloJudge& j) { j.heard_instance = 1; },
+       v1::REFUSAL_REASON_BUSY,
+       {"another daemon"}},
       {"role",
        [](v1::Hello&, HelloJudge& j) {
          j.plays_secondary = false;

@@ -130,6 +130,46 @@ TEST_F(TlsTest, ItsTimeMustHaveComeAndNotBeOver) {
   sign("-1");
   EXPECT_THAT(Error(Files("alpha")),
               AllOf(HasSubstr("alpha.pem' expired at 20"), HasSubstr("have a new one signed")));
+  // Only this command can say when it begins.
+  WriteAll(folder_.Path("ca/config"),
+           "[ca]\ndefault_ca = d\n[d]\ndatabase = index\nrand_serial = yes\n"
+           "new_certs_dir = .\ndefault_md = sha256\npolicy = p\ncopy_extensions = copy\n"
+           "[p]\ncommonName = supplied\n");
+  Run(absl::StrCat("cd ", folder_.Path("ca"),
+                   " && touch index && openssl ca -batch -notext -config config -cert ca.pem ",
+                   "-keyfile ca.key -startdate 20990101000000Z ",
+                   "-enddate 20990102000000Z -in r -out alpha.pem 2> /dev/null"));
+  EXPECT_THAT(Error(Files("alpha")), AllOf(HasSubstr("is not valid before 2099-01-01T00:00:00Z"),
+                                           HasSubstr("is this host's clock right?")));
+}
+
+TEST_F(TlsTest, TrustGoesByWayOfOtherCAsAndEndsAtAnyThatIsNamed) {
+  const std::string in_ca = absl::StrCat("cd ", folder_.Path("ca"), " && ");
+  const auto sign = [&](const std::string& name, const std::string& ca, const std::string& days,
+                        const std::string& extension) {
+    Run(absl::StrCat(in_ca, "openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 ",
+                     "-noenc -subj /CN=", name, " -keyout ", name, ".key -out r 2> /dev/null && ",
+                     "echo '", extension, "' > e && openssl x509 -req -in r -CA ", ca,
+                     ".pem -CAkey ", ca, ".key -days ", days, " -set_serial 7 -extfile e -out ",
+                     name, ".pem 2> /dev/null"));
+    return ReadAll(folder_.Path(absl::StrCat("ca/", name, ".pem")));
+  };
+  auto material = ReadTlsFiles(Files("alpha"), "alpha");
+  ASSERT_TRUE(material.ok());
+  const std::string between = sign("between", "ca", "2", "basicConstraints = critical,CA:TRUE");
+  const std::string leaf = sign("leaf", "between", "2", "subjectAltName = DNS:leaf");
+  EXPECT_TRUE(StillTrusted(*material, leaf + between).ok());
+  EXPECT_TRUE(StillTrusted(*material, leaf + leaf + between).ok());
+  EXPECT_FALSE(StillTrusted(*material, leaf).ok());
+  // A leaf signs nobody.
+  const std::string impostor = sign("impostor", "leaf", "2", "subjectAltName = DNS:beta");
+  EXPECT_FALSE(StillTrusted(*material, impostor + leaf + between).ok());
+  // What an end is told to trust need not be a root.
+  TlsMaterial only = *material;
+  only.ca = between;
+  EXPECT_TRUE(StillTrusted(only, leaf).ok());
+  EXPECT_FALSE(StillTrusted(only, ReadAll(Files("beta").cert_file)).ok());
+  EXPECT_TRUE(StillTrusted(*material, sign("over", "ca", "-1", "subjectAltName = DNS:over")).ok());
 }
 
 TEST_F(TlsTest, TrustIsTheCAsAndOutlivesTheTimeOfACertificate) {
