@@ -154,6 +154,10 @@ LoadedConfig ParseConfig(absl::string_view text, const std::string& path,
   if (console.has_unix_socket()) {
     console.set_unix_socket(ForNode(console.unix_socket(), config.node_name()));
   }
+  if (config.events().has_folder()) {
+    config.mutable_events()->set_folder(
+        Absolute(ForNode(config.events().folder(), config.node_name()), path));
+  }
   if (config.failover().has_arbiter()) {
     MapArbiterPaths(
         [&](const std::string& file) { return Absolute(ForNode(file, config.node_name()), path); },

@@ -62,6 +62,8 @@ constexpr Range kRanges[] = {
     {"limits", "reconnect_min_ms", 1, 600'000},
     {"limits", "reconnect_max_ms", 1, 600'000},
     {"limits", "epoch_records", 1, 65'536},
+    {"events", "max_kib", 16, 65'536},
+    {"events", "history_period_ms", 100, 3'600'000},
 };
 
 std::string RangeError(const Range& range, uint64_t value) {
@@ -248,6 +250,18 @@ void CheckConsole(const Config& config, const ConfigOptions& options, const Conf
   }
 }
 
+void CheckEvents(const Config& config, const ConfigOptions& options, const ConfigPlace& root) {
+  if (!config.events().has_folder() || !options.check_files) return;
+  const std::string& folder = config.events().folder();
+  std::error_code error;
+  if (!std::filesystem::is_directory(folder, error)) {
+    root.Sub("events").Error("folder", absl::StrCat("there is no folder '", folder, "'"));
+  } else if (::access(folder.c_str(), W_OK | X_OK) != 0) {
+    root.Sub("events").Error(
+        "folder", absl::StrCat("no file can be made in '", folder, "': ", std::strerror(errno)));
+  }
+}
+
 void CheckTracking(const Config& config, const ConfigOptions& options, const ConfigPlace& root) {
   const ConfigPlace at = root.Sub("tracking");
   const Tracking& tracking = config.tracking();
@@ -397,6 +411,7 @@ void CheckConfig(const Config& config, const ConfigOptions& options, const Confi
   CheckGuest(config, options, root);
   CheckConsole(config, options, root);
   CheckTracking(config, options, root);
+  CheckEvents(config, options, root);
   CheckFailover(config, options, root);
   if (config.checkpoint().min_interval_us() > config.checkpoint().max_interval_us()) {
     root.Sub("checkpoint")

@@ -33,6 +33,8 @@ constexpr std::chrono::milliseconds kCancelPoll{100};
 constexpr std::chrono::milliseconds kShutdownGrace{500};
 constexpr int kMaxCallsPerConnection = 8;
 constexpr int kMaxThreads = 128;  // of one address
+constexpr size_t kEventsAtATime = 256;
+constexpr std::chrono::seconds kAskAgain{1};
 
 grpc::Status ToGrpc(const absl::Status& status) {
   // What a caller makes itself of a daemon that does not answer; this one does.
@@ -127,6 +129,14 @@ class Service final : public v1::Control::Service {
         *context, Role::kReadOnly, response,
         [this, last = request->last()](auto answer) { backend_->ListEpochs(last, answer); });
   }
+  grpc::Status ListEvents(grpc::ServerContext* context, const v1::ListEventsRequest* request,
+                          grpc::ServerWriter<v1::Event>* writer) override;
+  grpc::Status GetHistory(grpc::ServerContext* context, const v1::GetHistoryRequest* request,
+                          v1::GetHistoryResponse* response) override {
+    if (const grpc::Status may = Authorize(*context, Role::kReadOnly); !may.ok()) return may;
+    *response = backend_->history().Since(request->since_unix_ms());
+    return grpc::Status::OK;
+  }
   grpc::Status Set(grpc::ServerContext* context, const v1::SetRequest* request,
                    v1::SetResponse* response) override {
     return Ask<v1::SetResponse>(*context, Role::kAdmin, response, [this, request](auto answer) {
@@ -146,6 +156,10 @@ class Service final : public v1::Control::Service {
   }
 
  private:
+  bool stopping() {
+    std::lock_guard lock(mutex_);
+    return stopping_;
+  }
   grpc::Status Authorize(const grpc::ServerContext& context, Role role) const;
   template <typename T, typename Call>
   grpc::Status Ask(const grpc::ServerContext& context, Role role, T* response, const Call& call) {
@@ -214,6 +228,32 @@ grpc::Status Service::WatchStatus(grpc::ServerContext* context,
     while (!stopping_ && !context->IsCancelled() &&
            (version_ == seen || steady_clock::now() < next)) {
       changed_.wait_for(lock, kCancelPoll);
+    }
+  }
+  return grpc::Status::OK;
+}
+
+grpc::Status Service::ListEvents(grpc::ServerContext* context, const v1::ListEventsRequest* request,
+                                 grpc::ServerWriter<v1::Event>* writer) {
+  const EventJournal& events = backend_->events();
+  uint64_t after = events.Before(request->since_unix_ms(), request->last());
+  // What is beyond the last one was another journal's.
+  if (request->after_number() <= events.last_number()) {
+    after = std::max(after, request->after_number());
+  }
+  while (!stopping() && !context->IsCancelled()) {
+    if (const grpc::Status may = Authorize(*context, Role::kReadOnly); !may.ok()) return may;
+    const std::vector<v1::Event> some = events.After(after, kEventsAtATime);
+    for (const v1::Event& event : some) {
+      if (!writer->Write(event)) return grpc::Status::OK;
+      after = event.number();
+    }
+    if (some.size() == kEventsAtATime) continue;
+    if (!request->follow()) return grpc::Status::OK;
+    // Who may look is looked at again now and then, also while nothing happens.
+    const auto again = steady_clock::now() + kAskAgain;
+    while (!stopping() && !context->IsCancelled() && steady_clock::now() < again &&
+           !events.Await(after, absl::FromChrono(kCancelPoll))) {
     }
   }
   return grpc::Status::OK;

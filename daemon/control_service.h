@@ -11,6 +11,8 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "daemon/event_journal.h"
+#include "daemon/history.h"
 #include "romulus/v1/control.pb.h"
 #include "wire/tls.h"
 
@@ -33,6 +35,9 @@ class ControlBackend {
   virtual void ListEpochs(uint32_t last, Answer<romulus::v1::ListEpochsResponse> answer) = 0;
   virtual void Set(const romulus::v1::Tunables& tunables,
                    Answer<romulus::v1::SetResponse> answer) = 0;
+  // Both outlive the backend, and are asked without it.
+  virtual const EventJournal& events() const = 0;
+  virtual const History& history() const = 0;
 };
 
 // A second door, for other hosts: who may do what says the name in the caller's certificate.

@@ -8,7 +8,7 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "daemon/table.h"
+#include "absl/time/time.h"
 
 namespace romulus::daemon {
 namespace {
@@ -125,6 +125,23 @@ void AddPrimaryRows(const v1::GetStatusResponse& status, TableRows& rows) {
                     absl::StrCat(status.machine().tracker(), " ", status.machine().ring_entries()));
 }
 
+// What a person wants to know is how many days are left.
+void AddTlsRows(const v1::GetStatusResponse& status, TableRows& rows) {
+  if (!status.has_tls()) return;
+  const v1::TlsStatus& tls = status.tls();
+  if (tls.insecure()) {
+    rows.emplace_back("network", "INSECURE: plain text to the other host, as configured");
+    return;
+  }
+  const int64_t left_s = tls.expires_unix_s() - absl::ToUnixSeconds(absl::Now());
+  const std::string date = absl::FormatTime("%Y-%m-%d", absl::FromUnixSeconds(tls.expires_unix_s()),
+                                            absl::UTCTimeZone());
+  rows.emplace_back("certificate", left_s < 0 ? absl::StrCat(tls.name(), ", EXPIRED on ", date)
+                                              : absl::StrCat(tls.name(), ", expires in ",
+                                                             left_s / 86'400, " days, on ", date));
+  if (!tls.refused().empty()) rows.emplace_back("TLS refusals", Counts(tls.refused()));
+}
+
 void AddPathRows(const v1::GetStatusResponse& status, TableRows& rows) {
   for (const v1::PathStatus& path : status.paths()) {
     std::string text = path.heard() ? "heard" : "not heard";
@@ -143,7 +160,7 @@ void AddPathRows(const v1::GetStatusResponse& status, TableRows& rows) {
 
 }  // namespace
 
-std::string FormatStatus(const v1::GetStatusResponse& status) {
+TableRows StatusRows(const v1::GetStatusResponse& status) {
   const v1::Peer& peer = status.peer();
   TableRows rows = {
       {"vm", absl::StrCat(status.vm_name(), " ", status.vm_uuid())},
@@ -208,8 +225,36 @@ std::string FormatStatus(const v1::GetStatusResponse& status) {
   }
   rows.emplace_back("guest", absl::StrCat(status.machine().vcpus(), " vCPUs, ",
                                           status.machine().memory_mib(), " MiB"));
+  AddTlsRows(status, rows);
   rows.emplace_back("daemon", absl::StrCat(status.build(), ", pid ", status.pid()));
-  return FormatTable(rows);
+  return rows;
+}
+
+std::string FormatStatus(const v1::GetStatusResponse& status) {
+  return FormatTable(StatusRows(status));
+}
+
+TableRows ConfigurationRows(const v1::GetStatusResponse& status) {
+  const v1::Tunables& tunables = status.tunables();
+  TableRows rows = {
+      {"guest",
+       absl::StrCat(status.machine().vcpus(), " vCPUs, ", status.machine().memory_mib(), " MiB")},
+      {"budget",
+       absl::StrCat(tunables.max_dirty_pages(), " dirty pages, ", tunables.min_interval_us(),
+                    " to ", tunables.max_interval_us(), " us")},
+      {"peer", status.peer().node_name().empty()
+                   ? "none"
+                   : absl::StrCat(status.peer().node_name(), " at ", status.peer().address())},
+      {"arbiter", status.has_arbiter() ? status.arbiter().kind() : "none"},
+  };
+  AddTlsRows(status, rows);
+  for (const v1::DiskStatus& disk : status.disks()) {
+    rows.emplace_back(absl::StrCat("disk ", disk.name()),
+                      absl::StrCat(disk.path(), ", ", disk.size_bytes() >> 20, " MiB"));
+  }
+  for (const v1::DeviceStatus& device : status.devices())
+    rows.emplace_back("device", device.name());
+  return rows;
 }
 
 std::string FormatFailover(const v1::FailoverResponse& response) {

@@ -4,10 +4,14 @@
 
 #include <string>
 
+#include "daemon/table.h"
 #include "romulus/v1/control.pb.h"
 
 namespace romulus::daemon {
 
+TableRows StatusRows(const romulus::v1::GetStatusResponse& status);
+// What was configured, as far as a daemon tells it.
+TableRows ConfigurationRows(const romulus::v1::GetStatusResponse& status);
 std::string FormatStatus(const romulus::v1::GetStatusResponse& status);
 std::string FormatFailover(const romulus::v1::FailoverResponse& response);
 std::string FormatSwitchover(const romulus::v1::SwitchoverResponse& response);

@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/strip.h"
+#include "daemon/clean_text.h"
 
 namespace romulus::daemon {
 namespace {
@@ -38,7 +39,7 @@ std::string ProgressText(const v1::GetStatusResponse& status, size_t columns) {
   const v1::SyncProgress& sync = status.sync();
   std::string text;
   if (!sync.active()) {
-    text = absl::StrCat(ModeWord(status), ": ", status.reason());
+    text = CleanText(absl::StrCat(ModeWord(status), ": ", status.reason()));
   } else {
     const int percent = Percent(sync);
     const size_t full = kBarCells * static_cast<size_t>(percent) / 100;

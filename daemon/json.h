@@ -19,6 +19,16 @@ inline std::string ToJson(const google::protobuf::Message& message) {
   return status.ok() ? json : "{}\n";
 }
 
+// The same on one line, with its end: for streams.
+inline std::string ToJsonLine(const google::protobuf::Message& message) {
+  google::protobuf::util::JsonPrintOptions options;
+  options.always_print_primitive_fields = true;
+  options.preserve_proto_field_names = true;
+  std::string json;
+  const auto status = google::protobuf::util::MessageToJsonString(message, &json, options);
+  return (status.ok() ? json : "{}") + "\n";
+}
+
 }  // namespace romulus::daemon
 
 #endif  // ROMULUS_DAEMON_JSON_H_

@@ -36,14 +36,15 @@ spdlog::level::level_enum Level(romulus::v1::LogLevel level) {
 
 }  // namespace
 
-LogField::LogField(absl::string_view key, absl::string_view value)
-    : text_(absl::StrCat(key, "=", Quoted(value))) {}
+std::string LogField::text() const { return absl::StrCat(key_, "=", Quoted(value_)); }
 
 LogField::LogField(absl::string_view key, const absl::Status& status)
     : LogField(key, absl::string_view(status.ToString())) {}
 
-Log::Log(romulus::v1::LogLevel level, absl::string_view vm, absl::string_view node)
+Log::Log(romulus::v1::LogLevel level, absl::string_view vm, absl::string_view node,
+         LogListener* listener)
     : suffix_(absl::StrCat(" vm=", Quoted(vm), " node=", Quoted(node))),
+      listener_(listener),
       logger_(std::make_shared<spdlog::logger>("romulus",
                                                std::make_shared<spdlog::sinks::stderr_sink_mt>())) {
   logger_->set_pattern("time=%Y-%m-%dT%H:%M:%S.%e%z level=%l %v");
@@ -58,16 +59,24 @@ void Log::Write(int level, absl::string_view event, std::initializer_list<LogFie
   logger_->log(severity, spdlog::string_view_t(line.data(), line.size()));
 }
 
+void Log::Tell(romulus::v1::Severity severity, absl::string_view event,
+               std::initializer_list<LogField> fields) {
+  if (listener_ != nullptr) listener_->OnLogged(severity, event, fields);
+}
+
 void Log::Debug(absl::string_view event, std::initializer_list<LogField> fields) {
   Write(spdlog::level::debug, event, fields);
 }
 void Log::Info(absl::string_view event, std::initializer_list<LogField> fields) {
+  Tell(romulus::v1::SEVERITY_INFO, event, fields);
   Write(spdlog::level::info, event, fields);
 }
 void Log::Warning(absl::string_view event, std::initializer_list<LogField> fields) {
+  Tell(romulus::v1::SEVERITY_WARNING, event, fields);
   Write(spdlog::level::warn, event, fields);
 }
 void Log::Error(absl::string_view event, std::initializer_list<LogField> fields) {
+  Tell(romulus::v1::SEVERITY_ERROR, event, fields);
   Write(spdlog::level::err, event, fields);
 }
 

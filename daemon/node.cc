@@ -65,7 +65,7 @@ Node::Node(NodeOptions options, std::unique_ptr<kvm::System> system)
     : options_(std::move(options)),
       config_(options_.config.config),
       system_(std::move(system)),
-      log_(config_.log_level(), config_.name(), config_.node_name()),
+      log_(config_.log_level(), config_.name(), config_.node_name(), options_.events),
       metrics_(config_.name(), config_.node_name(), MetricLabels(options_.config)),
       records_(config_.limits().epoch_records(), &metrics_),
       signs_(&clock_),
@@ -220,6 +220,7 @@ absl::Status Node::Run() {
   RepeatInsecure();
   WatchLoops();
   control_.Post([this] { TellManager(); });
+  Remember();
   while (!exit_) {
     if (control_.io().run_one() == 0) break;
   }
@@ -237,6 +238,7 @@ absl::Status Node::Handle(failover::Event event) {
   // The facts first: a Hello that comes while the actions run is judged by the new role.
   if (secondary_ != nullptr) secondary_->SetFacts(Facts());
   if (!(before == role_.state())) {
+    TellTerm(before.term, name);
     RecordStamps();
     StateChanged(before, name);
     NoteSwitchover(before);
@@ -327,6 +329,7 @@ void Node::Execute(const failover::Action& action) {
     case ActionKind::kStartSync:
       sync_.set_active(true);
       sync_.set_started_unix_ms(UnixMs());
+      log_.Info("full_sync_begins", {{"term", action.term.value()}});
       if (!stamp_status_.ok()) {
         // What the sync overwrites could not be told from what is newer.
         return control_.Post([this] {
@@ -485,6 +488,7 @@ void Node::Tick() {
     last_sign_seen_ns_ = sign_ns;
     if (was_lost) {
       detector_.Reset(now_ns);
+      log_.Info("peer_heard");
       Handle(EventOf(failover::EventKind::kPeerHeard)).IgnoreError();
     } else {
       detector_.OnSignOfLife(sign_ns);

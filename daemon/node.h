@@ -25,8 +25,10 @@
 #include "daemon/control_service.h"
 #include "daemon/disk_stamps.h"
 #include "daemon/epoch_records.h"
+#include "daemon/event_journal.h"
 #include "daemon/guest_disks.h"
 #include "daemon/guest_host.h"
+#include "daemon/history.h"
 #include "daemon/log.h"
 #include "daemon/primary.h"
 #include "daemon/second_path.h"
@@ -73,6 +75,9 @@ struct NodeOptions {
   SwitchoverRecord switchovers{};     // of the node that this one goes on from
   ServiceManager* manager = nullptr;  // outlives the node, as the watchdog does
   Watchdog* watchdog = nullptr;
+  // What happened outlives a node that begins anew. Neither is null; both outlive the node.
+  EventJournal* events = nullptr;
+  History* history = nullptr;
 };
 
 class Node final : private GuestHostListener,
@@ -189,6 +194,11 @@ class Node final : private GuestHostListener,
                         const std::string& then);
   void FillAudit(romulus::v1::GetStatusResponse& status) const;
   void UpdateAuditMetrics();
+  // node_history.cc: what is remembered for those who ask later.
+  void TellTerm(Term before, const std::string& event);
+  void Remember();
+  void WatchDrivers();
+  void FillTls(romulus::v1::GetStatusResponse& status) const;
   void UpdateMetrics();
   void UpdateDeviceMetrics();
   void ExportMetrics();
@@ -266,6 +276,8 @@ class Node final : private GuestHostListener,
   void SetProtection(bool wanted, bool force, Answer<bool> answer) override;
   void ListEpochs(uint32_t last, Answer<romulus::v1::ListEpochsResponse> answer) override;
   void Set(const romulus::v1::Tunables& tunables, Answer<romulus::v1::SetResponse> answer) override;
+  const EventJournal& events() const override { return *options_.events; }
+  const History& history() const override { return *options_.history; }
 
   const NodeOptions options_;
   const romulus::v1::Config& config_;
@@ -356,6 +368,9 @@ class Node final : private GuestHostListener,
   romulus::v1::AuditStatus audit_;  // the last mismatches
   Unlogged mismatched_pages_;
   Unlogged mismatched_blocks_;
+  std::vector<bool> drivers_failed_;  // by virtio device: whether it waits for a reset
+  bool told_events_lost_ = false;
+  bool told_unreadable_ = false;
 };
 
 }  // namespace romulus::daemon

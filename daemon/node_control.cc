@@ -265,6 +265,7 @@ v1::GetStatusResponse Node::BuildStatus() const {
   FillArbiter(status);
   FillPaths(status);
   FillAudit(status);
+  FillTls(status);
   return status;
 }
 
@@ -368,6 +369,7 @@ void Node::UpdateMetrics() {
   TellDiskWait();
   UpdatePathMetrics();
   UpdateTlsMetrics();
+  WatchDrivers();
   if (host_ != nullptr && host_->assembled()) {
     const uint64_t cut = host_->loop().last_cut().value();
     const uint64_t acked = host_->loop().last_acked().value();

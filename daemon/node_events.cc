@@ -317,7 +317,8 @@ void Node::OnPromotion(absl::StatusOr<PromotedGuest> promoted, bool replica_inta
                                  ? 0
                                  : decided_ns_ - last_sign_at_decision_ns_;
   if (role_.state().hand_over == failover::HandOver::kNone) RecordFailover(promotion, detect_ns);
-  log_.Info("promoted", {{"from_term", promotion.from_term.value()},
+  log_.Info("promoted", {{"term", role_.state().promotion_term.value()},
+                         {"from_term", promotion.from_term.value()},
                          {"epoch", promotion.epoch.value()},
                          {"detect_ns", detect_ns},
                          {"activate_ns", promotion.times.total_ns},

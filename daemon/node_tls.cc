@@ -59,6 +59,19 @@ void Node::UpdateTlsMetrics() {
   }
 }
 
+void Node::FillTls(romulus::v1::GetStatusResponse& status) const {
+  if (tls_ == nullptr && !config_.insecure()) return;
+  romulus::v1::TlsStatus& tls = *status.mutable_tls();
+  tls.set_insecure(config_.insecure());
+  if (tls_ == nullptr) return;
+  tls.set_name(config_.node_name());
+  tls.set_expires_unix_s(tls_->current()->expires_unix_s);
+  for (size_t i = 0; i < wire::kTlsRefusalCount; ++i) {
+    const uint64_t count = tls_->refused(static_cast<wire::TlsRefusal>(i));
+    if (count != 0) (*tls.mutable_refused())[std::string(wire::kTlsRefusalNames[i])] = count;
+  }
+}
+
 void Node::OnTlsRefused(wire::TlsRefusal why, const std::string& from, const std::string& detail) {
   log_.Warning("tls_refused", {{"reason", wire::kTlsRefusalNames[static_cast<size_t>(why)]},
                                {"from", from},

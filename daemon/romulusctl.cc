@@ -1,178 +1,39 @@
 // romulusctl: speaks to one romulusd.
-#include <grpcpp/grpcpp.h>
-
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <chrono>
 #include <cstdio>
-#include <cstdlib>
 #include <string>
-#include <thread>
-#include <utility>
 
 #include "absl/status/statusor.h"
-#include "absl/strings/match.h"
-#include "absl/strings/str_cat.h"
-#include "base/status.h"
-#include "daemon/config_check.h"
+#include "absl/time/time.h"
+#include "daemon/ctl_client.h"
+#include "daemon/ctl_events.h"
 #include "daemon/ctl_format.h"
-#include "daemon/ctl_progress.h"
+#include "daemon/ctl_report.h"
+#include "daemon/ctl_watch.h"
 #include "daemon/exit_codes.h"
-#include "daemon/json.h"
 #include "daemon/version.h"
 #include "romulus/v1/control.grpc.pb.h"
-#include "wire/grpc_tls.h"
 
 namespace romulus::daemon {
 namespace {
 
 namespace v1 = romulus::v1;
 
-struct Arguments {
-  std::string address;
-  wire::TlsFiles tls;
-  std::string tls_name;
-  bool json = false;
+// What belongs to one subcommand or another.
+struct Arguments : CtlArguments {
   bool force = false;
   bool watch = false;
-  bool wait = false;
-  uint32_t timeout_s = 35;
   uint32_t last = 20;
-  v1::Tunables tunables;
+  double interval_s = 1;
+  EventsWanted events;
+  std::string report_file;
+  std::string report_since = "6h";
 };
 
-// A daemon that begins anew ends one guest and makes room for another.
-constexpr std::chrono::seconds kRestartPatience{30};
-constexpr std::chrono::milliseconds kLookAgain{200};
-
-// As the daemon: plain text does not leave this host. Errors: the arguments', and the files'.
-absl::StatusOr<std::shared_ptr<grpc::Channel>> MakeChannel(const Arguments& arguments) {
-  const wire::TlsFiles& files = arguments.tls;
-  const bool is_unix = absl::StartsWith(arguments.address, "unix:");
-  const std::string host = SplitHostPort(arguments.address).host;
-  if (files.ca_file.empty() && files.cert_file.empty() && files.key_file.empty()) {
-    if (!is_unix && !host.empty() && !IsLoopback(host)) {
-      return absl::InvalidArgumentError(
-          absl::StrCat(arguments.address,
-                       " is neither a Unix socket nor a loopback address: it takes --tls-ca, "
-                       "--tls-cert and --tls-key"));
-    }
-    return grpc::CreateChannel(arguments.address, grpc::InsecureChannelCredentials());
-  }
-  if (files.ca_file.empty() || files.cert_file.empty() || files.key_file.empty()) {
-    return absl::InvalidArgumentError("--tls-ca, --tls-cert and --tls-key belong together");
-  }
-  if (is_unix) {
-    return absl::InvalidArgumentError(
-        "a Unix socket takes none of --tls-ca, --tls-cert, --tls-key");
-  }
-  ROMULUS_ASSIGN_OR_RETURN(const wire::TlsMaterial material, wire::ReadTlsFiles(files, ""));
-  grpc::ChannelArguments channel;
-  const auto credentials = wire::TlsChannelCredentials(
-      material, arguments.tls_name.empty() ? host : arguments.tls_name, channel);
-  return grpc::CreateCustomChannel(arguments.address, credentials, channel);
+std::string Example(const char* text) {
+  return std::string("Example:\n  romulusctl --address unix:///run/romulus/web1.sock ") + text;
 }
-
-class Client {
- public:
-  Client(const Arguments& arguments, const std::shared_ptr<grpc::Channel>& channel)
-      : arguments_(arguments), stub_(v1::Control::NewStub(channel)) {}
-
-  // Calls and prints; returns the exit code. `format` makes the text for people.
-  template <typename Request, typename Response, typename Format>
-  int Call(grpc::Status (v1::Control::Stub::*method)(grpc::ClientContext*, const Request&,
-                                                     Response*),
-           const Request& request, const Format& format) {
-    grpc::ClientContext context;
-    SetDeadline(context);
-    Response response;
-    const grpc::Status status = ((*stub_).*method)(&context, request, &response);
-    if (!status.ok()) return Fail(status);
-    std::fputs((arguments_.json ? ToJson(response) : format(response)).c_str(), stdout);
-    return kExitOk;
-  }
-
-  // After a call that went well, if --wait: until this node is protected, wherever the guest runs.
-  // A switchover makes its daemon begin anew, so that for a moment nobody answers.
-  int Wait(int code) {
-    if (code != kExitOk || !arguments_.wait) return code;
-    ProgressPrinter progress(TerminalColumns(),
-                             [](const std::string& text) { std::fputs(text.c_str(), stderr); });
-    const auto give_up = std::chrono::steady_clock::now() + kRestartPatience;
-    bool heard_again = false;
-    for (;; std::this_thread::sleep_for(kLookAgain)) {
-      grpc::ClientContext context;
-      SetDeadline(context);
-      context.set_wait_for_ready(true);
-      v1::GetStatusResponse status;
-      const grpc::Status asked = stub_->GetStatus(&context, v1::GetStatusRequest(), &status);
-      if (!asked.ok()) {
-        if (!heard_again && std::chrono::steady_clock::now() < give_up) continue;
-        progress.End();
-        return Fail(asked);
-      }
-      heard_again = status.mode() != v1::MODE_FENCED;
-      progress.Show(status);
-      const bool is_over = status.mode() == v1::MODE_PROTECTED ||
-                           status.mode() == v1::MODE_FINISHED ||
-                           (status.mode() == v1::MODE_FENCED && !status.has_last_switchover());
-      if (!is_over) continue;
-      progress.End();
-      return status.mode() == v1::MODE_PROTECTED ? kExitOk : kExitFailed;
-    }
-  }
-
-  int Watch() {
-    const size_t columns = arguments_.json ? 0 : TerminalColumns();
-    ProgressPrinter progress(columns,
-                             [](const std::string& text) { std::fputs(text.c_str(), stderr); });
-    bool was_active = false;
-    grpc::ClientContext context;
-    v1::WatchStatusRequest request;
-    if (columns != 0) request.set_min_period_ms(200);
-    auto reader = stub_->WatchStatus(&context, request);
-    v1::GetStatusResponse status;
-    while (reader->Read(&status)) {
-      // On a terminal a sync under way is one line that moves.
-      const bool active = columns != 0 && status.sync().active();
-      if (active) progress.Show(status);
-      if (active && std::exchange(was_active, true)) continue;
-      if (!active && std::exchange(was_active, false)) progress.End();
-      std::fputs((arguments_.json ? ToJson(status) : FormatStatus(status) + "\n").c_str(), stdout);
-      std::fflush(stdout);
-    }
-    const grpc::Status ended = reader->Finish();
-    return ended.ok() ? kExitOk : Fail(ended);
-  }
-
- private:
-  void SetDeadline(grpc::ClientContext& context) const {
-    context.set_deadline(std::chrono::system_clock::now() +
-                         std::chrono::seconds(arguments_.timeout_s));
-  }
-  int Fail(const grpc::Status& status) const {
-    if (status.error_code() == grpc::StatusCode::UNAVAILABLE) {
-      std::fprintf(
-          stderr,
-          "romulusctl: no romulusd answers at %s (%s)\n"
-          "Is it running? The address is control_address of this node's configuration%s.\n",
-          arguments_.address.c_str(), status.error_message().c_str(),
-          arguments_.tls.ca_file.empty()
-              ? ""
-              : ", from another host remote_control_address; its log names whom it refuses");
-      return kExitUnreachable;
-    }
-    std::fprintf(stderr, "romulusctl: %s\n", status.error_message().c_str());
-    return status.error_code() == grpc::StatusCode::FAILED_PRECONDITION ||
-                   status.error_code() == grpc::StatusCode::INVALID_ARGUMENT ||
-                   status.error_code() == grpc::StatusCode::PERMISSION_DENIED
-               ? kExitRefused
-               : kExitFailed;
-  }
-
-  const Arguments& arguments_;
-  std::unique_ptr<v1::Control::Stub> stub_;
-};
 
 int Main(int argc, char** argv) {
   Arguments arguments;
@@ -180,8 +41,10 @@ int Main(int argc, char** argv) {
   app.require_subcommand(1);
   app.fallthrough();  // --json and --address may stand behind the subcommand too
   app.footer(
-      "Exit codes: 0 done; 1 failed; 2 wrong arguments; 3 no daemon answers; 4 the daemon "
-      "refused.");
+      "Exit codes: 0 done; 1 it was tried and failed; 2 wrong arguments; 3 no daemon answers; "
+      "4 the daemon refused, and says why.\n"
+      "`romulusctl COMMAND --help` has an example of each. With --json all answers are JSON "
+      "(romulus.v1.Control), those of `events` and `status --watch` one after the other.");
   app.add_option("--address", arguments.address,
                  "The daemon's control_address: unix:///path or 127.0.0.1:port; or from another "
                  "host its remote_control_address")
@@ -204,35 +67,68 @@ int Main(int argc, char** argv) {
           ->capture_default_str();
 
   CLI::App* status = app.add_subcommand("status", "Role, mode and why; epochs, peer, counters.");
+  status->footer(Example("status --json"));
   status->add_flag("--watch", arguments.watch, "Again after each change, until interrupted");
+  CLI::App* watch = app.add_subcommand(
+      "watch", "A screen with state, rates and events, drawn again and again until q or ^C.");
+  watch->footer(Example("watch --interval 0.5"));
+  watch->add_option("--interval", arguments.interval_s, "Seconds between two looks, 0.1 to 3600")
+      ->capture_default_str()
+      ->check(CLI::Range(0.1, 3600.0));
+  CLI::App* events = app.add_subcommand("events", "What happened on this node, and when.");
+  events->footer(Example("events --since 2h --follow"));
+  events->add_option("--since", arguments.events.since,
+                     "So long ago (90s, 10m, 2h, 3d), or a time (2026-01-31T12:00:00Z)");
+  CLI::Option* last_events = events->add_option(
+      "--last", arguments.events.last, "Only so many, the newest; 0: all. Without --since 50");
+  events->add_flag("--follow", arguments.events.follow,
+                   "Then those that come, until interrupted, also when the daemon is restarted");
+  CLI::App* report = app.add_subcommand(
+      "report", "Writes one HTML page with the last hours' graphs, events and state.");
+  report->footer(Example("report --out web1.html"));
+  report
+      ->add_option("--out", arguments.report_file,
+                   "The page's file, which is replaced; -: standard output")
+      ->required();
+  report->add_option("--since", arguments.report_since, "From when on, as for `events`")
+      ->capture_default_str();
   CLI::App* failover = app.add_subcommand("failover", "To a secondary: become primary.");
+  failover->footer(Example("failover"));
   failover->add_flag("--force", arguments.force, "Although the primary is heard");
   CLI::App* switchover = app.add_subcommand(
       "switchover",
       "To a primary: hand the guest over to the secondary, and become its secondary. --timeout is "
       "what the last epoch and the other node's answer may take (at most 25)");
+  switchover->footer(Example("switchover --wait"));
   switchover->add_flag("--wait", arguments.wait, "Until the guest is protected again");
   CLI::App* pause = app.add_subcommand("pause", "To a primary: stop the guest after an epoch.");
+  pause->footer(Example("pause"));
   CLI::App* resume = app.add_subcommand("resume", "To a primary: let the guest go on.");
+  resume->footer(Example("resume"));
   CLI::App* protect = app.add_subcommand("protect", "To a primary: look for a secondary.");
+  protect->footer(Example("protect --wait"));
   protect->add_flag("--wait", arguments.wait, "Until the guest is protected");
   CLI::App* unprotect = app.add_subcommand(
       "unprotect",
       "To a primary: run solo and let held output out, once the secondary has given its replica "
       "up.");
+  unprotect->footer(Example("unprotect"));
   unprotect->add_flag(
       "--force", arguments.force,
       "Without the secondary's word. It may hold an epoch and promote it: make sure "
       "first that the guest cannot run there, else both are heard");
   CLI::App* epochs = app.add_subcommand("epochs", "The last epochs and what their pauses cost.");
+  epochs->footer(Example("epochs --last 5"));
   epochs->add_option("--last", arguments.last, "How many")->capture_default_str();
   CLI::App* set = app.add_subcommand("set", "Change tunables of the running daemon.");
+  set->footer(Example("set --max-dirty-pages 1024"));
   uint32_t max_dirty_pages = 0, max_interval_us = 0, min_interval_us = 0;
   CLI::Option* max_pages = set->add_option("--max-dirty-pages", max_dirty_pages, "The budget");
   CLI::Option* max_interval = set->add_option("--max-interval-us", max_interval_us, "Microseconds");
   CLI::Option* min_interval = set->add_option("--min-interval-us", min_interval_us, "Microseconds");
   set->require_option(1, 0);
   CLI::App* version = app.add_subcommand("version", "Print the version.");
+  version->footer("Example:\n  romulusctl version");
 
   try {
     app.parse(argc, argv);
@@ -248,9 +144,20 @@ int Main(int argc, char** argv) {
     std::fprintf(stderr, "romulusctl: %s\n", std::string(channel.status().message()).c_str());
     return kExitUsage;
   }
-  Client client(arguments, *channel);
+  CtlClient client(arguments, *channel);
+  if (watch->parsed()) {
+    if (arguments.json) return client.WatchStatus();
+    return WatchOnScreen(client, absl::Seconds(arguments.interval_s));
+  }
+  if (events->parsed()) {
+    if (!*last_events && arguments.events.since.empty()) arguments.events.last = 50;
+    return PrintEvents(client, arguments.events);
+  }
+  if (report->parsed()) {
+    return WriteReport(client, arguments.report_since, arguments.report_file);
+  }
   if (status->parsed()) {
-    if (arguments.watch) return client.Watch();
+    if (arguments.watch) return client.WatchStatus();
     return client.Call(&v1::Control::Stub::GetStatus, v1::GetStatusRequest(), FormatStatus);
   }
   if (failover->parsed()) {

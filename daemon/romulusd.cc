@@ -5,13 +5,16 @@
 #include <CLI/CLI.hpp>
 #include <csignal>
 #include <cstdio>
+#include <cstdlib>
 #include <optional>
 #include <string>
 #include <utility>
 
 #include "daemon/config.h"
 #include "daemon/disks_command.h"
+#include "daemon/event_journal.h"
 #include "daemon/exit_codes.h"
+#include "daemon/history.h"
 #include "daemon/node.h"
 #include "daemon/probe_command.h"
 #include "daemon/service_manager.h"
@@ -112,6 +115,14 @@ absl::Status Narrow(const romulus::v1::Config& config, Log& log) {
   return done;
 }
 
+EventJournal::Options JournalOptions(const romulus::v1::Config& config) {
+  const char* const state_directory = std::getenv("STATE_DIRECTORY");
+  return {.vm = config.name(),
+          .node = config.node_name(),
+          .folder = EventFolder(config, state_directory == nullptr ? "" : state_directory),
+          .max_bytes = uint64_t{config.events().max_kib()} << 10};
+}
+
 int Run(const Arguments& arguments) {
   RaiseDescriptorLimit();
   ConfigOptions options = OptionsFrom(arguments);
@@ -121,15 +132,21 @@ int Run(const Arguments& arguments) {
     std::fputs(loaded.ErrorText().c_str(), stderr);
     return kExitUsage;
   }
+  EventJournal events(JournalOptions(loaded.config));
+  History history(loaded.config.events().history_period_ms());
+  const auto fail = [&events](const absl::Status& why) {
+    events.OnLogged(romulus::v1::SEVERITY_ERROR, "start_failed", {{"why", why}});
+    return Fail(why);
+  };
   absl::StatusOr<std::unique_ptr<kvm::System>> system = kvm::System::Open(arguments.device);
-  if (!system.ok()) return Fail(system.status());
+  if (!system.ok()) return fail(system.status());
   options.host_max_ring_entries = (*system)->capabilities().max_ring_entries();
   loaded = LoadConfig(arguments.config, options);
   if (!loaded.ok()) {
     std::fputs(loaded.ErrorText().c_str(), stderr);
     return kExitUsage;
   }
-  if (absl::Status able = (*system)->RequireForMachine(); !able.ok()) return Fail(able);
+  if (absl::Status able = (*system)->RequireForMachine(); !able.ok()) return fail(able);
 
   const bool alone = loaded.peer() == nullptr;
   if (alone && arguments.role == "secondary") {
@@ -156,6 +173,8 @@ int Run(const Arguments& arguments) {
   node_options.start_as_primary = alone || arguments.role == "primary";
   node_options.role_given = alone || !arguments.role.empty();
   node_options.take_over = arguments.take_over;
+  node_options.events = &events;
+  node_options.history = &history;
   const base::MonotonicClock clock;
   ServiceManager manager;
   Log log(node_options.config.config.log_level(), node_options.config.config.name(),
@@ -168,11 +187,11 @@ int Run(const Arguments& arguments) {
   for (;;) {
     watchdog.Expect("start", kStartNs);
     absl::StatusOr<std::unique_ptr<Node>> node = Node::Create(node_options, *std::move(system));
-    if (!node.ok()) return Fail(node.status());
+    if (!node.ok()) return fail(node.status());
     // Once all is set up. A node that begins anew sets all up again, with the filter.
     if (!std::exchange(narrowed, true)) {
       if (absl::Status done = Narrow(node_options.config.config, log); !done.ok())
-        return Fail(done);
+        return fail(done);
     }
     HoldSignals(false);  // the node has its handlers; what waited is told to it first
     const absl::Status ended = (*node)->Run();
@@ -185,7 +204,7 @@ int Run(const Arguments& arguments) {
     node_options.start_as_primary = node_options.overwrite_peer = node_options.take_over = false;
     node_options.role_given = node_options.begins_anew = true;
     system = kvm::System::Open(arguments.device);
-    if (!system.ok()) return Fail(system.status());
+    if (!system.ok()) return fail(system.status());
   }
 }
 

@@ -7,6 +7,8 @@
 #include <utility>
 #include <vector>
 
+#include "daemon/clean_text.h"
+
 namespace romulus::daemon {
 
 using TableRows = std::vector<std::pair<std::string, std::string>>;
@@ -16,7 +18,8 @@ inline std::string FormatTable(const TableRows& rows) {
   for (const auto& [name, value] : rows) width = std::max(width, name.size());
   std::string text;
   for (const auto& [name, value] : rows) {
-    text += name + std::string(width - name.size() + 2, ' ') + value + "\n";
+    // What guests, peers and files call themselves must not write to the terminal.
+    text += CleanText(name) + std::string(width - name.size() + 2, ' ') + CleanText(value) + "\n";
   }
   return text;
 }

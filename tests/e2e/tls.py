@@ -163,6 +163,11 @@ class Pairs(WithTls):
             expires = self.pair.metric(node.node,
                                        "romulus_tls_certificate_expiry_timestamp_seconds")
             self.assertGreater(list(expires.values())[0], time.time() + 800 * 86400)
+            tls = node.status()["tls"]
+            self.assertEqual((tls["name"], tls["insecure"]), (node.node, False))
+            self.assertEqual(int(tls["expires_unix_s"]), int(list(expires.values())[0]))
+            self.assertRegex(node.ctl("status", json_output=False),
+                             rf"(?m)^certificate +{node.node}, expires in 8\d\d days, on 20")
         primary.kill()
         secondary.await_status("a promotion", lambda s: "last_failover" in s)
         self.await_steps(secondary)
@@ -336,8 +341,8 @@ class RemoteControl(WithTls):
         primary, _ = self.pair.start_on_both_paths()
         ctl = self.pair.remote_ctl
         for who in "ops", "monitor":
-            for command in "status", "epochs":
-                done = ctl("alpha", who, command)
+            for command in ("status",), ("epochs",), ("events",), ("report", "--out", "-"):
+                done = ctl("alpha", who, *command)
                 self.assertEqual(done.returncode, 0, done.stderr)
         done = ctl("alpha", "monitor", "pause")
         self.assertEqual(done.returncode, 4, done.stderr)
@@ -350,11 +355,12 @@ class RemoteControl(WithTls):
         self.assertEqual(ctl("alpha", "ops", "resume").returncode, 0)
         # The other node's certificate is good for its stream only.
         for who in "stranger", "beta":
-            done = ctl("alpha", who, "status")
-            self.assertEqual(done.returncode, 4, done.stderr)
-            self.assertIn("neither admins nor read_only", done.stderr)
+            for command in ("status",), ("events", "--follow"), ("report", "--out", "-"):
+                done = ctl("alpha", who, *command)
+                self.assertEqual(done.returncode, 4, done.stderr)
+                self.assertIn("neither admins nor read_only", done.stderr)
         self.assertEqual(primary.status()["mode"], "MODE_PROTECTED")
-        primary.await_status("the count", lambda _: self.pair.refusals("alpha").get("role") == 9)
+        primary.await_status("the count", lambda _: self.pair.refusals("alpha").get("role") == 13)
 
     def test_nobody_else_gets_in(self):
         primary, _ = self.pair.start_on_both_paths()

@@ -6,7 +6,11 @@ romulus_test(daemon_parts_test LABEL unit
                      ${CMAKE_CURRENT_LIST_DIR}/daemon_console_queue_test.cc
                      ${CMAKE_CURRENT_LIST_DIR}/daemon_control_test.cc
                      ${CMAKE_CURRENT_LIST_DIR}/daemon_log_test.cc
-             DEPS romulus_daemon_base)
+             DEPS romulus_ctl)
+romulus_test(daemon_events_test LABEL unit
+             SOURCES ${CMAKE_CURRENT_LIST_DIR}/daemon_events_test.cc
+                     ${CMAKE_CURRENT_LIST_DIR}/daemon_report_test.cc
+             DEPS romulus_ctl)
 romulus_test(daemon_arbiter_config_test LABEL unit
              SOURCES ${CMAKE_CURRENT_LIST_DIR}/daemon_arbiter_config_test.cc
                      ${CMAKE_CURRENT_LIST_DIR}/daemon_host_identity_test.cc

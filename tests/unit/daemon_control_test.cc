@@ -54,6 +54,11 @@ class FakeBackend : public ControlBackend {
     *response.mutable_tunables() = tunables;
     answer(response);
   }
+  const EventJournal& events() const override { return journal; }
+  const History& history() const override { return samples; }
+
+  EventJournal journal{{.vm = "vm1", .node = "alpha"}};
+  History samples{1000};
 
  private:
   std::atomic<uint64_t> asked_{0};
@@ -148,6 +153,48 @@ TEST_F(ControlTest, P6_OneCallerHasSoManyThreadsAndNoMore) {
   contexts.push_back(std::make_unique<grpc::ClientContext>());
   EXPECT_TRUE(watch());
   server_->Shutdown();
+}
+
+TEST_F(ControlTest, EventsAreToldAndFollowed) {
+  backend_.journal.OnLogged(v1::SEVERITY_INFO, "started", {{"build", "one"}});
+  backend_.journal.OnLogged(v1::SEVERITY_INFO, "started", {{"build", "two"}});
+  const auto texts = [this](const v1::ListEventsRequest& request) {
+    grpc::ClientContext context;
+    auto reader = stub_->ListEvents(&context, request);
+    std::vector<std::string> said;
+    v1::Event event;
+    while (reader->Read(&event)) said.push_back(event.text());
+    EXPECT_TRUE(reader->Finish().ok());
+    return said;
+  };
+  v1::ListEventsRequest request;
+  EXPECT_THAT(texts(request),
+              testing::ElementsAre("the daemon started, one", "the daemon started, two"));
+  request.set_last(1);
+  EXPECT_THAT(texts(request), testing::ElementsAre("the daemon started, two"));
+
+  request.set_follow(true);
+  grpc::ClientContext context;
+  auto reader = stub_->ListEvents(&context, request);
+  v1::Event event;
+  ASSERT_TRUE(reader->Read(&event));
+  EXPECT_EQ(event.number(), 2u);
+  backend_.journal.OnLogged(v1::SEVERITY_ERROR, "fenced", {{"why", "over"}});
+  ASSERT_TRUE(reader->Read(&event));
+  EXPECT_EQ(event.kind(), "fenced");
+  server_->Shutdown();
+  EXPECT_FALSE(reader->Read(&event));
+}
+
+TEST_F(ControlTest, WhoKnowsMoreThanThereIsHearsAll) {
+  // The journal in memory of a daemon that was restarted begins anew.
+  backend_.journal.OnLogged(v1::SEVERITY_INFO, "started", {{"build", "one"}});
+  v1::ListEventsRequest request;
+  request.set_after_number(1000);
+  grpc::ClientContext context;
+  auto reader = stub_->ListEvents(&context, request);
+  v1::Event event;
+  EXPECT_TRUE(reader->Read(&event));
 }
 
 TEST_F(ControlTest, AnAddressInUseIsNotTaken) {
