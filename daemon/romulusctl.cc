@@ -6,6 +6,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "daemon/completion.h"
 #include "daemon/ctl_client.h"
 #include "daemon/ctl_events.h"
 #include "daemon/ctl_format.h"
@@ -48,14 +49,18 @@ int Main(int argc, char** argv) {
   app.add_option("--address", arguments.address,
                  "The daemon's control_address: unix:///path or 127.0.0.1:port; or from another "
                  "host its remote_control_address")
+      ->type_name(kAddressType)
       ->envname("ROMULUS_ADDRESS")
       ->required();
   app.add_option("--tls-ca", arguments.tls.ca_file,
                  "For remote_control_address: PEM file of who signed the daemon's certificate")
+      ->type_name(kFileType)
       ->envname("ROMULUS_TLS_CA");
   app.add_option("--tls-cert", arguments.tls.cert_file, "PEM file of your certificate")
+      ->type_name(kFileType)
       ->envname("ROMULUS_TLS_CERT");
   app.add_option("--tls-key", arguments.tls.key_file, "PEM file of your certificate's key")
+      ->type_name(kFileType)
       ->envname("ROMULUS_TLS_KEY");
   app.add_option("--tls-name", arguments.tls_name,
                  "Which name the daemon's certificate must have, as the node is called; the "
@@ -127,17 +132,19 @@ int Main(int argc, char** argv) {
   CLI::Option* max_interval = set->add_option("--max-interval-us", max_interval_us, "Microseconds");
   CLI::Option* min_interval = set->add_option("--min-interval-us", min_interval_us, "Microseconds");
   set->require_option(1, 0);
-  CLI::App* version = app.add_subcommand("version", "Print the version.");
-  version->footer("Example:\n  romulusctl version");
+  // Needs no daemon, and so no --address.
+  app.add_subcommand("version", "Print the version.")
+      ->parse_complete_callback([] {
+        std::printf("romulusctl %s\n", kVersion);
+        throw CLI::Success();
+      })
+      ->footer("Example:\n  romulusctl version");
+  AddCompletionOption(app);
 
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? kExitOk : kExitUsage;
-  }
-  if (version->parsed()) {
-    std::printf("romulusctl %s\n", kVersion);
-    return kExitOk;
   }
   const absl::StatusOr<std::shared_ptr<grpc::Channel>> channel = MakeChannel(arguments);
   if (!channel.ok()) {

@@ -10,6 +10,7 @@
 #include <string>
 #include <utility>
 
+#include "daemon/completion.h"
 #include "daemon/config.h"
 #include "daemon/disks_command.h"
 #include "daemon/event_journal.h"
@@ -219,7 +220,9 @@ int Main(int argc, char** argv) {
   app.footer("Exit codes: 0 ended as asked; 1 failed; 2 wrong arguments or configuration.");
 
   CLI::App* run = app.add_subcommand("run", "Run this node of a VM, until SIGTERM.");
-  run->add_option("--config", arguments.config, "The VM's configuration (textproto)")->required();
+  run->add_option("--config", arguments.config, "The VM\'s configuration (textproto)")
+      ->type_name(kFileType)
+      ->required();
   run->add_option("--node", arguments.node, "Which of its nodes this host is");
   run->add_option(
          "--role", arguments.role,
@@ -233,29 +236,39 @@ int Main(int argc, char** argv) {
   run->add_flag("--take-over", arguments.take_over,
                 "As primary: although the arbiter's record says that the other node has the guest, "
                 "or another host of this node's name, which must be gone for good");
-  run->add_option("--kvm-device", arguments.device, "KVM's device")->capture_default_str();
+  run->add_option("--kvm-device", arguments.device, "KVM's device")
+      ->type_name(kFileType)
+      ->capture_default_str();
 
   CLI::App* check = app.add_subcommand(
       "check", "Say what is wrong with a configuration and with the files and taps that it names.");
-  check->add_option("--config", arguments.config, "The VM's configuration (textproto)")->required();
+  check->add_option("--config", arguments.config, "The VM\'s configuration (textproto)")
+      ->type_name(kFileType)
+      ->required();
   check->add_option("--node", arguments.node, "Which of its nodes this host is");
   check->add_flag("--no-files", arguments.no_files,
                   "The files and taps that it names are on another host: do not look for them");
 
   CLI::App* probe = app.add_subcommand("probe", "Say what KVM offers on this host.");
   probe->add_flag("--json", arguments.json, "As JSON (romulus.v1.HostReport)");
-  probe->add_option("--kvm-device", arguments.device, "KVM's device")->capture_default_str();
+  probe->add_option("--kvm-device", arguments.device, "KVM's device")
+      ->type_name(kFileType)
+      ->capture_default_str();
 
   CLI::App* disks = app.add_subcommand(
       "disks", "Say whose copies this node's disks are, and of which term and epoch.");
-  disks->add_option("--config", arguments.config, "The VM's configuration (textproto)")->required();
+  disks->add_option("--config", arguments.config, "The VM\'s configuration (textproto)")
+      ->type_name(kFileType)
+      ->required();
   disks->add_option("--node", arguments.node, "Which of its nodes this host is");
   disks->add_flag("--json", arguments.json, "As JSON (romulus.v1.DiskReport)");
-  disks->add_option(
-      "--compare", arguments.compare,
-      "What `romulusd disks --json` printed on the other node: names the newer copies");
+  disks
+      ->add_option("--compare", arguments.compare,
+                   "What `romulusd disks --json` printed on the other node: names the newer copies")
+      ->type_name(kFileType);
 
   CLI::App* version = app.add_subcommand("version", "Print the version.");
+  AddCompletionOption(app);
 
   try {
     app.parse(argc, argv);
