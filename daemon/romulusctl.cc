@@ -9,6 +9,7 @@
 #include <string>
 #include <thread>
 #include <utility>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/strings/match.h"
@@ -18,6 +19,7 @@
 #include "daemon/ctl_format.h"
 #include "daemon/ctl_progress.h"
 #include "daemon/exit_codes.h"
+#include "daemon/field_text.h"
 #include "daemon/json.h"
 #include "daemon/version.h"
 #include "romulus/v1/control.grpc.pb.h"
@@ -38,6 +40,7 @@ struct Arguments {
   bool wait = false;
   uint32_t timeout_s = 35;
   uint32_t last = 20;
+  std::vector<std::string> get;
   v1::Tunables tunables;
 };
 
@@ -205,6 +208,12 @@ int Main(int argc, char** argv) {
 
   CLI::App* status = app.add_subcommand("status", "Role, mode and why; epochs, peer, counters.");
   status->add_flag("--watch", arguments.watch, "Again after each change, until interrupted");
+  status
+      ->add_option(
+          "--get", arguments.get,
+          "Print only this field's value, on a line of its own; may be repeated: --get role "
+          "--get peer.connected (names as --json has them; ROLE_SECONDARY, false)")
+      ->allow_extra_args(false);
   CLI::App* failover = app.add_subcommand("failover", "To a secondary: become primary.");
   failover->add_flag("--force", arguments.force, "Although the primary is heard");
   CLI::App* switchover = app.add_subcommand(
@@ -251,6 +260,15 @@ int Main(int argc, char** argv) {
   Client client(arguments, *channel);
   if (status->parsed()) {
     if (arguments.watch) return client.Watch();
+    if (!arguments.get.empty()) {
+      arguments.json = false;
+      if (const auto known = FieldLines(v1::GetStatusResponse(), arguments.get); !known.ok()) {
+        std::fprintf(stderr, "romulusctl: %s\n", std::string(known.status().message()).c_str());
+        return kExitUsage;
+      }
+      return client.Call(&v1::Control::Stub::GetStatus, v1::GetStatusRequest(),
+                         [&](const auto& said) { return *FieldLines(said, arguments.get); });
+    }
     return client.Call(&v1::Control::Stub::GetStatus, v1::GetStatusRequest(), FormatStatus);
   }
   if (failover->parsed()) {
