@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
@@ -13,6 +14,7 @@
 #include "daemon/ctl_report.h"
 #include "daemon/ctl_watch.h"
 #include "daemon/exit_codes.h"
+#include "daemon/field_text.h"
 #include "daemon/version.h"
 #include "romulus/v1/control.grpc.pb.h"
 
@@ -30,6 +32,7 @@ struct Arguments : CtlArguments {
   EventsWanted events;
   std::string report_file;
   std::string report_since = "6h";
+  std::vector<std::string> get;
 };
 
 std::string Example(const char* text) {
@@ -74,6 +77,12 @@ int Main(int argc, char** argv) {
   CLI::App* status = app.add_subcommand("status", "Role, mode and why; epochs, peer, counters.");
   status->footer(Example("status --json"));
   status->add_flag("--watch", arguments.watch, "Again after each change, until interrupted");
+  status
+      ->add_option(
+          "--get", arguments.get,
+          "Print only this field's value, on a line of its own; may be repeated: --get role "
+          "--get peer.connected (names as --json has them; ROLE_SECONDARY, false)")
+      ->allow_extra_args(false);
   CLI::App* watch = app.add_subcommand(
       "watch", "A screen with state, rates and events, drawn again and again until q or ^C.");
   watch->footer(Example("watch --interval 0.5"));
@@ -165,6 +174,15 @@ int Main(int argc, char** argv) {
   }
   if (status->parsed()) {
     if (arguments.watch) return client.WatchStatus();
+    if (!arguments.get.empty()) {
+      arguments.json = false;
+      if (const auto known = FieldLines(v1::GetStatusResponse(), arguments.get); !known.ok()) {
+        std::fprintf(stderr, "romulusctl: %s\n", std::string(known.status().message()).c_str());
+        return kExitUsage;
+      }
+      return client.Call(&v1::Control::Stub::GetStatus, v1::GetStatusRequest(),
+                         [&](const auto& said) { return *FieldLines(said, arguments.get); });
+    }
     return client.Call(&v1::Control::Stub::GetStatus, v1::GetStatusRequest(), FormatStatus);
   }
   if (failover->parsed()) {

@@ -9,12 +9,14 @@
 #include <optional>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "daemon/completion.h"
 #include "daemon/config.h"
 #include "daemon/disks_command.h"
 #include "daemon/event_journal.h"
 #include "daemon/exit_codes.h"
+#include "daemon/field_text.h"
 #include "daemon/history.h"
 #include "daemon/node.h"
 #include "daemon/probe_command.h"
@@ -37,6 +39,7 @@ struct Arguments {
   std::string role;
   std::string device = "/dev/kvm";
   std::string compare;
+  std::vector<std::string> get;
   bool json = false;
   bool no_files = false;
   bool overwrite_peer = false;
@@ -71,7 +74,16 @@ int Check(const Arguments& arguments) {
                  options.node->c_str());
   }
   if (!loaded.ok()) return kExitUsage;
-  std::printf("%s: no errors\n", arguments.config.c_str());
+  if (arguments.get.empty()) {
+    std::printf("%s: no errors\n", arguments.config.c_str());
+    return kExitOk;
+  }
+  const absl::StatusOr<std::string> lines = FieldLines(loaded.config, arguments.get);
+  if (!lines.ok()) {
+    std::fprintf(stderr, "romulusd: %s\n", std::string(lines.status().message()).c_str());
+    return kExitUsage;
+  }
+  std::fputs(lines->c_str(), stdout);
   return kExitOk;
 }
 
@@ -248,6 +260,11 @@ int Main(int argc, char** argv) {
   check->add_option("--node", arguments.node, "Which of its nodes this host is");
   check->add_flag("--no-files", arguments.no_files,
                   "The files and taps that it names are on another host: do not look for them");
+  check
+      ->add_option("--get", arguments.get,
+                   "Without errors: print only this field's value, or its default, on a line of "
+                   "its own; may be repeated: --get nodes.0.name --get failover.auto_failover")
+      ->allow_extra_args(false);
 
   CLI::App* probe = app.add_subcommand("probe", "Say what KVM offers on this host.");
   probe->add_flag("--json", arguments.json, "As JSON (romulus.v1.HostReport)");

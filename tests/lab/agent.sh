@@ -10,7 +10,8 @@
 #
 # Finished jobs go through one FIFO to one writer, so that answers never mix.
 
-jobs=/host/run/lab
+root="${LAB_ROOT:-/host}" # the machine's root, as seen from here
+jobs="$root/run/lab"
 limit=8388608
 
 port() { # port NAME: its device
@@ -22,7 +23,7 @@ port() { # port NAME: its device
 
 enter() { # enter ID ROOT: becomes the job's script, leader of a process group of its own
   if [ "$2" = host ]; then
-    exec setsid chroot /host env -i HOME=/root LANG=C.UTF-8 TMPDIR=/run/tmp \
+    exec setsid chroot "$root" env -i HOME=/root LANG=C.UTF-8 TMPDIR=/run/tmp \
       PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/run/busybox \
       /bin/sh "/run/lab/$1/script" </dev/null
   else

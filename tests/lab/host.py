@@ -97,11 +97,12 @@ class Host:
     """Owns one QEMU at a time. Call it from one thread at a time; its Jobs from any.
 
     `nics` maps the name of another host to (our end of the cable, our MAC, its IP address);
-    Lab fills it in before start(). `disk` is an image file that is its /dev/vda, or None.
+    Lab fills it in before start(). `disk` is an image file that is its /dev/vda, or None. With
+    `systemd` that is its first process, its root can be written, and lasts if there is a disk.
     """
 
     def __init__(self, name, address, memory_mib, cpus, scratch, initramfs, slowness=1.0,
-                 disk=None):
+                 disk=None, systemd=False):
         self.name = name
         self.address = address
         self.scratch = scratch
@@ -109,6 +110,7 @@ class Host:
         self.nics = {}
         self.console = Lines()
         self.disk = disk
+        self.systemd = systemd
         self._memory_mib = memory_mib
         self._cpus = cpus
         self._initramfs = initramfs
@@ -148,6 +150,9 @@ class Host:
             ours[channel], theirs[channel] = socket.socketpair()
         fds = {channel: end.fileno() for channel, end in theirs.items()}
         nic_fds = [end.fileno() for end, _, _ in self.nics.values()]
+        if self.systemd:
+            with open(f"{self.scratch}/{self.name}.network", "w") as script:
+                script.write(self._network_script())
         with open(f"{self.scratch}/{self.name}.qemu.log", "ab") as log:
             self._qemu = process.launch(self._command(fds), [*fds.values(), *nic_fds],
                                         stdout=log, stderr=log)
@@ -171,7 +176,8 @@ class Host:
             "-smp", self._cpus, "-m", self._memory_mib,
             "-kernel", images.kernel("host"), "-initrd", self._initramfs, "-append",
             f"console=ttyS0 panic=-1 mitigations=off no_timer_check {_tsc_hint()} "
-            f"lab.name={self.name} lab.scratch={self.scratch}",
+            f"lab.name={self.name} lab.scratch={self.scratch}"
+            + (" lab.init=systemd systemd.show_status=0" if self.systemd else ""),
             "-chardev", f"socket,id=console,fd={fds['console']},"
                         f"logfile={self.scratch}/{self.name}.console.log,logappend=on",
             "-serial", "chardev:console",
@@ -198,13 +204,21 @@ class Host:
         """Waits until the host takes commands and its network is up."""
         if not self._hello.wait(timeout * self.slowness) or self._gone.is_set():
             raise self.error(f"did not boot, or not within {timeout * self.slowness:g} s")
+        if not self.systemd:
+            return self.run(self._network_script(), inside="init")
+        state = self.run("systemctl is-system-running --wait", timeout, check=False).out.strip()
+        if state != "running":
+            failed = self.run("systemctl --failed --no-legend --plain", check=False).out
+            raise self.error(f"systemd is {state}: {failed}")
+
+    def _network_script(self):
         script = ""
         for _, mac, peer_address in self.nics.values():
             # One address for the host, whatever the cable: so a host route a cable, no subnet.
             script += (f"for d in /sys/class/net/*; do [ $(cat $d/address) = {mac} ] || continue; "
                        f"d=${{d##*/}}; ip addr add {self.address}/32 dev $d; ip link set $d up; "
                        f"ip route add {peer_address}/32 dev $d; done\n")
-        self.run(script, inside="init")
+        return script
 
     def interface_to(self, peer):
         """Name of the network interface at the cable to another host."""
@@ -258,7 +272,8 @@ class Host:
         """Starts a command (a string is a /bin/sh script) and returns its Job.
 
         inside "host": in the machine's root, read-only but for /run and the scratch folder, which
-        is the working folder; what the machine lacks comes from busybox. "init": in the initramfs.
+        is the working folder; what the machine lacks comes from busybox. "init": in the initramfs
+        (with systemd: there is none, it is busybox's shell in the same root).
         follow=True gives it lines that arrive while it runs, and no Result.out.
         """
         if not isinstance(command, str):

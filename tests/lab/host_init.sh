@@ -1,6 +1,7 @@
 #!/bin/busybox sh
 # First process of a lab host. Loads modules, mounts the machine's files over 9p, starts agent.sh.
-# Kernel command line: lab.name=NAME, lab.scratch=PATH (shared writable folder, same everywhere).
+# Kernel command line: lab.name=NAME, lab.scratch=PATH (shared writable folder, same everywhere), and
+# lab.init=systemd for a host whose first process systemd becomes (host_systemd.sh).
 
 /bin/busybox mkdir -p /bin /sbin /proc /sys /dev /root /host /tmp /etc
 /bin/busybox --install -s /bin
@@ -16,11 +17,12 @@ mount -t tmpfs tmpfs /dev/shm
 
 die() { echo "lab: host cannot start: $*"; poweroff -f; }
 
-name=host scratch=
+name=host scratch= init=
 for word in $(cat /proc/cmdline); do
   case "$word" in
     lab.name=*) name="${word#lab.name=}" ;;
     lab.scratch=*) scratch="${word#lab.scratch=}" ;;
+    lab.init=*) init="${word#lab.init=}" ;;
   esac
 done
 hostname "$name"
@@ -34,6 +36,7 @@ done </modules/order
 # scratch folder is written from all sides: no cache.
 options=trans=virtio,version=9p2000.L,msize=512000
 mount -t 9p -o "ro,$options,cache=loose" root /host || die "mount root"
+[ "$init" != systemd ] || . /host_systemd.sh # which does not come back
 mount -t tmpfs -o mode=755 tmpfs /host/run || die "mount run"
 mkdir -p /host/run/lock /host/run/tmp /host/run/lab /host/run/busybox
 busybox --install -s /host/run/busybox # last in the PATH of commands

@@ -11,7 +11,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 # What a lab host needs; what these depend on is found in modules.dep.
 HOST_MODULES = (
     "9p", "9pnet_virtio", "virtio_pci", "virtio_console", "kvm-amd", "virtio_net", "tun", "bridge",
-    "virtio_blk", "crc32c_generic", "ext4")
+    "virtio_blk", "crc32c_generic", "ext4", "overlay")
 
 
 class ImageError(Exception):
@@ -98,4 +98,5 @@ def build_host_initramfs(image):
     files["modules/order"] = "".join(f"{path.name}\n" for path in modules).encode()
     files["init"] = HERE / "host_init.sh"
     files["agent.sh"] = HERE / "agent.sh"
+    files["host_systemd.sh"] = HERE / "host_systemd.sh"
     return pack(image, files)

@@ -41,14 +41,17 @@ class Lab:
     end, except after an exception (then the consoles are in it) or with keep=True. All ends with
     the `with`; on SIGTERM too (from the main thread), and the hosts also when this process is killed.
 
-    disk_mib gives each host a disk of its own, empty, that outlives it: /dev/vda.
+    disk_mib gives each host a disk of its own, empty, that outlives it: /dev/vda. systemd=True: the
+    hosts boot systemd, and what they write to their root is on that disk.
     """
 
-    def __init__(self, hosts=2, memory_mib=1024, cpus=2, keep=False, disk_mib=0):
+    def __init__(self, hosts=2, memory_mib=1024, cpus=2, keep=False, disk_mib=0,
+                 systemd=False):
         self._count = hosts
         self._memory_mib = memory_mib
         self._cpus = cpus
         self._disk_mib = disk_mib
+        self._systemd = systemd
         self.keep = keep
         self._cables = {}
         self._unplugged = set()  # (host, peer)
@@ -64,7 +67,7 @@ class Lab:
             initramfs = images.build_host_initramfs(self.scratch / "host.cpio")
             self.hosts = [
                 Host(f"host{n}", f"10.99.0.{n}", self._memory_mib, self._cpus, self.scratch,
-                     initramfs, self.slowness, self._make_disk(f"host{n}"))
+                     initramfs, self.slowness, self._make_disk(f"host{n}"), self._systemd)
                 for n in range(1, self._count + 1)]
             for (i, a), (j, b) in itertools.combinations(enumerate(self.hosts, 1), 2):
                 cable = self._cables[a, b] = Cable()

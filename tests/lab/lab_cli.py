@@ -132,6 +132,7 @@ def main(words):
     shell = commands.add_parser("shell", help="boots hosts and takes commands for them")
     shell.add_argument("--hosts", type=int, default=2)
     shell.add_argument("--memory-mib", type=int, default=1024, help="of each host")
+    shell.add_argument("--systemd", action="store_true", help="as their first process, each with a disk")
     commands.add_parser("selftest", help="shows that the lab works", add_help=False)
     options, rest = parser.parse_known_args(words)
     if options.command == "selftest":
@@ -139,7 +140,8 @@ def main(words):
     if rest:
         parser.error(f"unknown: {' '.join(rest)}")
     try:
-        with Lab(hosts=options.hosts, memory_mib=options.memory_mib) as lab:
+        with Lab(hosts=options.hosts, memory_mib=options.memory_mib, systemd=options.systemd,
+                 disk_mib=1024 * options.systemd) as lab:
             Shell(lab).cmdloop()
     except (LabError, images.ImageError) as error:
         print(error, file=sys.stderr)

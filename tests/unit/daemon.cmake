@@ -5,6 +5,7 @@ romulus_test(daemon_parts_test LABEL unit
              SOURCES ${CMAKE_CURRENT_LIST_DIR}/daemon_console_test.cc
                      ${CMAKE_CURRENT_LIST_DIR}/daemon_console_queue_test.cc
                      ${CMAKE_CURRENT_LIST_DIR}/daemon_control_test.cc
+                     ${CMAKE_CURRENT_LIST_DIR}/daemon_field_text_test.cc
                      ${CMAKE_CURRENT_LIST_DIR}/daemon_log_test.cc
              DEPS romulus_ctl)
 romulus_test(daemon_events_test LABEL unit
