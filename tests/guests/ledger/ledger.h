@@ -5,8 +5,8 @@
 #include "guest.h"
 
 #define LEDGER_PM1A_STATUS 0x600  // ACPI's PM1a event block; the machine's FADT says the same
-#define LEDGER_GEN_OFFSET 256  // within a CpuPage
-#define LEDGER_GEN_INLINE 256  // generation counters that fit into a CpuPage
+#define LEDGER_GEN_OFFSET 256     // within a CpuPage
+#define LEDGER_GEN_INLINE 256     // generation counters that fit into a CpuPage
 
 enum Workload { kUniform, kHotCold, kSequential, kIdle };
 enum CpuState { kOff, kPreparing, kRunning, kDone, kCorrupt };
