@@ -35,9 +35,9 @@ std::string EventFolder(const romulus::v1::Config& config, const std::string& st
 class EventJournal final : public LogListener {
  public:
   struct Options {
-    std::string vm;
-    std::string node;
-    std::string folder;                  // empty: in memory only
+    std::string vm{};
+    std::string node{};
+    std::string folder{};                // empty: in memory only
     uint64_t max_bytes = 1u << 20;       // of each of the two files
     const base::Clock* clock = nullptr;  // for limits, outlives it; null: CLOCK_MONOTONIC
   };
