@@ -30,7 +30,7 @@ exit 0
 
 
 def run(*command, check=True, cwd=None):
-    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=280, cwd=cwd,
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=800, cwd=cwd,
                           stdin=subprocess.DEVNULL, env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"})
     if check and done.returncode != 0:
         raise AssertionError(f"{command}: {done.returncode}\n{done.stdout}{done.stderr}")
@@ -99,8 +99,11 @@ class Copy:
 
     def left_over(self):
         """Files that have our name, where a package may have put them."""
-        return sorted(line for line in self.run("find", "/etc", "/usr", "/lib/systemd", "/var", "/run", "-xdev",
-                                                "-iname", "*romulus*").stdout.splitlines())
+        folders = ("/etc", "/run", "/usr/bin", "/usr/lib/systemd", "/usr/lib/sysusers.d", "/usr/lib/tmpfiles.d",
+                   "/usr/share/bash-completion", "/usr/share/doc", "/usr/share/fish", "/usr/share/lintian",
+                   "/usr/share/man", "/usr/share/romulus", "/usr/share/zsh", "/var/lib", "/var/log")
+        return sorted(self.run("find", *(folder for folder in folders if (self.root / folder[1:]).exists()),
+                               "-xdev", "-iname", "*romulus*").stdout.splitlines())
 
 
 class Package(unittest.TestCase):
