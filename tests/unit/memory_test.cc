@@ -114,7 +114,7 @@ TEST(PageSetTest, KeepsMembersOnceAndForgetsThem) {
   EXPECT_TRUE(set.Insert(Gfn(199)));
 }
 
-TEST(GuestMemoryTest, IsLockedInRamOrSaysWhatForbidsIt) {
+TEST(LockInRamTest, IsLockedInRamOrSaysWhatForbidsIt) {
   const auto locked_kib = [] {
     std::ifstream status("/proc/self/status");
     std::string word;
