@@ -87,6 +87,11 @@ void Node::OnAuditMismatch(const wire::AuditReport& report) {
     const wire::AuditReport::BlockMismatch& first = report.block_mismatches.front();
     NoteDiskMismatch(report.block_mismatches.size(), first.epoch, first.block, then);
   }
+  // Not a link that just ends: a secondary with automatic failover would promote what is wrong.
+  if (config_.audit().on_mismatch() == v1::Audit::ON_MISMATCH_FULL_SYNC) {
+    Handle(EventOf(failover::EventKind::kStreamBroken, "audit: the replica is wrong: full sync"))
+        .IgnoreError();
+  }
 }
 
 void Node::OnReplicaMismatch(const std::vector<replica::AuditMismatch>& pages) {

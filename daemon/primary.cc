@@ -184,11 +184,7 @@ absl::Status Primary::Stream::OnAudited(const wire::AuditReport& report) {
   if (pages == 0 && blocks == 0) return absl::OkStatus();
   Tell([report](PrimaryListener& to) { to.OnAuditMismatch(report); });
   const Audit::OnMismatch then = parts_.config->audit().on_mismatch();
-  if (then == Audit::ON_MISMATCH_FULL_SYNC) {
-    return absl::DataLossError(absl::StrCat("audit: ", pages, " pages and ", blocks,
-                                            " blocks of the replica are not the guest's: "
-                                            "full sync"));
-  }
+  // A full sync begins with a goodbye, which must be heard: the listener sees to it.
   if (const auto stream = session(); stream != nullptr && then == Audit::ON_MISMATCH_REPAIR) {
     wire::Repair(report, host_->memory(), stream->epochs());
     std::vector<epoch::DiskBlock> wrong;

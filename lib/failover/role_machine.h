@@ -147,29 +147,30 @@ bool MayRestoreRecord(const Policy& policy, const RoleState& state);
 bool RunsGuest(const RoleState& state);
 
 enum class EventKind : uint8_t {
-  kStartPrimary,     // configured initial role; the guest was booted. term, lineage, hold
-  kStartSecondary,   // lineage, detail
-  kPeerConnected,    // handshake accepted (primary: our Hello was; secondary: we accepted). term
-  kPeerRefused,      // primary: our Hello was refused. detail, term = the other's newest, holds,
-                     // lineage
-  kSyncDone,         // primary: all memory is over there. Must be handled before the first epoch is
-                     // cut: from here on the secondary may hold one, and a loss is judged by that
-  kEpochCommitted,   // primary: acked; secondary: committed. term, epoch
-  kLinkClosed,       // the stream ended. detail
-  kPeerSilent,       // the failure detector says lost, whether or not the stream stands
-  kPeerHeard,        // secondary: a sign of life after kPeerSilent
-  kSecondHeard,      // the peer is heard on the second path
-  kSecondSilent,     // no more, or it is heard but does not work. detail
-  kReleaseAsked,     // secondary: on the second path the primary of `term` asks for kAskUnprotect
-  kReleased,         // primary: and has its answer. term
-  kGoodbye,          // the peer ended the stream on purpose. goodbye, detail
-  kStreamBroken,     // we refused a frame: the peer lives but the stream must start over. detail
-  kOtherPrimary,     // another node that runs a guest has said Hello here. detail, term, lineage;
-                     // or, record: the arbiter's record has been another's for a while
-  kPromotionDone,    // the guest runs here. term = of the epoch that it goes on from
-  kPromotionFailed,  // detail
-  kGuestStopped,     // by itself. detail. While epochs are cut: after the last one, which has its
-                     // last words, was acked (or could not be)
+  kStartPrimary,    // configured initial role; the guest was booted. term, lineage, hold
+  kStartSecondary,  // lineage, detail
+  kPeerConnected,   // handshake accepted (primary: our Hello was; secondary: we accepted). term
+  kPeerRefused,     // primary: our Hello was refused. detail, term = the other's newest, holds,
+                    // lineage
+  kSyncDone,        // primary: all memory is over there. Must be handled before the first epoch is
+                    // cut: from here on the secondary may hold one, and a loss is judged by that
+  kEpochCommitted,  // primary: acked; secondary: committed. term, epoch
+  kLinkClosed,      // the stream ended. detail
+  kPeerSilent,      // the failure detector says lost, whether or not the stream stands
+  kPeerHeard,       // secondary: a sign of life after kPeerSilent
+  kSecondHeard,     // the peer is heard on the second path
+  kSecondSilent,    // no more, or it is heard but does not work. detail
+  kReleaseAsked,    // secondary: on the second path the primary of `term` asks for kAskUnprotect
+  kReleased,        // primary: and has its answer. term
+  kGoodbye,         // the peer ended the stream on purpose. goodbye, detail
+  kStreamBroken,   // the peer lives, but the stream must start over (a refused frame, a bad audit).
+                   // detail
+  kOtherPrimary,   // another node that runs a guest has said Hello here. detail, term, lineage;
+                   // or, record: the arbiter's record has been another's for a while
+  kPromotionDone,  // the guest runs here. term = of the epoch that it goes on from
+  kPromotionFailed,   // detail
+  kGuestStopped,      // by itself. detail. While epochs are cut: after the last one, which has its
+                      // last words, was acked (or could not be)
   kProtectionFailed,  // primary: a checkpoint failed beyond repair; the stream must start over.
                       // detail
   kReplicaLost,  // secondary: its disks cannot take what comes; it has given its replica up, and

@@ -28,7 +28,7 @@ void Step::Primary() {
     case EventKind::kStreamBroken:
       if (!state_.peer_connected) return;
       SayGoodbye(GoodbyeReason::kProtocol, event_.detail);
-      return LoseSecondary(Because("the secondary broke the protocol"));
+      return LoseSecondary(Because("the stream to the secondary was reset"));
     case EventKind::kProtectionFailed:
       if (!state_.peer_connected) return;
       SayGoodbye(GoodbyeReason::kProtocol, event_.detail);

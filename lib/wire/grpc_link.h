@@ -34,9 +34,11 @@ struct GrpcLinkOptions {
   size_t max_message_bytes = 8u << 20;
   // Send() waits while this much is handed over and not yet taken by the transport (P6).
   size_t max_queued_bytes = 4u << 20;
-  // A dead host is noticed by HTTP/2 pings even when nobody watches heartbeats.
+  // A dead host is noticed by HTTP/2 pings even when nobody watches heartbeats. The answer to one
+  // waits behind all that the sockets hold, megabytes on a link that may be slow, so it has time;
+  // who must know sooner listens to heartbeats.
   uint32_t keepalive_ms = 5000;
-  uint32_t keepalive_timeout_ms = 5000;
+  uint32_t keepalive_timeout_ms = 20'000;
   // ConnectGrpcLink only: how long to wait for the peer to answer the connection.
   uint32_t connect_timeout_ms = 2000;
 };

@@ -54,6 +54,8 @@ class WithPair(unittest.TestCase):
         lines = [disk if str(disk).startswith("name:") else f'name: "root" path: "{disk}"'
                  for disk in disks]
         self.pair.write_config(devices=" ".join(f"disks {{ {line} {more} }}" for line in lines))
+        with open(self.pair.config, "a") as config:  # not in a folder that is to be read-only
+            config.write(f'events {{ folder: "{self.folder}" }}\n')
 
     def ask(self, command, *words, **options):
         return subprocess.run([str(w) for w in (self.romulusd, command, "--config", self.pair.config,

@@ -289,7 +289,7 @@ class Disks(unittest.TestCase):
         primary.await_mode("solo")
         other = pair.folder / "other.textproto"
         pair.write_config(other)
-        text = other.read_text().replace("alpha.sock", "gamma.sock")
+        text = other.read_text().replace("alpha.sock", "gamma.sock").replace("}.console", "}.other")
         for port in pair.ports:
             text = text.replace(f":{port}\"", f":{pairlib.free_ports(1)[0]}\"")
         other.write_text(text)

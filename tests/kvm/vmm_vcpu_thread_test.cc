@@ -165,9 +165,13 @@ TEST_F(VcpuThreadTest, HasAPulseWhileItRuns) {
   EXPECT_FALSE(thread_->TakePulse().owes) << "it stands still";
   for (int round = 0; round < 3; ++round) {
     EXPECT_TRUE(thread_->Post(VcpuCommand::kRun));
-    while (!thread_->TakePulse().owes) std::this_thread::yield();
+    while (!thread_->TakePulse().owes) std::this_thread::sleep_for(std::chrono::milliseconds(1));
     const uint64_t before = thread_->TakePulse().answers;
-    while (thread_->TakePulse().answers < before + 10) std::this_thread::yield();
+    // Now and then, as a watchdog does: the signals of a storm queue up and leave no time for
+    // anything else.
+    while (thread_->TakePulse().answers < before + 10) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
     Expect();
     EXPECT_TRUE(thread_->Post(VcpuCommand::kParkAndCapture));
     Captured();
@@ -179,11 +183,21 @@ TEST_F(VcpuThreadTest, HasAPulseWhileItRuns) {
 
 TEST_F(VcpuThreadTest, APulseNeitherDelaysNorHidesACommand) {
   Create({0xe4, 0x60, 0xeb, 0xfc});  // in al, 0x60; again
+  // One a round, a little later each time: before, in and behind the exit that is waited for. More
+  // would keep the guest from coming to it at all.
+  std::atomic<uint32_t> round{0};
   std::atomic<bool> done{false};
   std::thread asker([&] {
-    while (!done) thread_->TakePulse();
+    for (uint32_t seen = 0; !done;) {
+      const uint32_t now = round;
+      if (now == seen) continue;
+      seen = now;
+      for (volatile uint32_t spins = (now % 50) * 200; spins != 0;) spins = spins - 1;
+      thread_->TakePulse();
+    }
   });
   for (int i = 0; i < 200; ++i) {
+    ++round;
     const kvm_regs regs = RunAndParkAt(IsIo);
     EXPECT_EQ(regs.rax & 0xff, 0x77u);
   }
