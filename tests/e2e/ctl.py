@@ -195,14 +195,15 @@ class Page(WithPair):
         event = {"number": "1", "time": "2026-01-01T00:00:00Z", "kind": "left", "text": HOSTILE}
         self.journal("beta").write_text(json.dumps(event) + "\n")
         primary, secondary = self.pair.start_protected()
+
+        def has_samples_of(*modes):
+            done = self.run_ctl("beta", "report", "--json", "--out", "-")
+            return set(modes) <= {sample["mode"] for sample in json.loads(done.stdout).get("samples", [])}
+
+        secondary.await_status("samples", lambda _: has_samples_of("MODE_PROTECTED"))
         primary.kill()
         secondary.await_mode("solo")
-
-        def history(_):
-            done = self.run_ctl("beta", "report", "--json", "--out", "-")
-            samples = json.loads(done.stdout)["samples"]
-            return {"MODE_PROTECTED", "MODE_SOLO"} <= {sample["mode"] for sample in samples}
-        secondary.await_status("samples", history)
+        secondary.await_status("samples", lambda _: has_samples_of("MODE_PROTECTED", "MODE_SOLO"))
 
         page = self.pair.folder / "page.html"
         done = self.run_ctl("beta", "report", "--since", "9999d", "--out", page)
