@@ -7,7 +7,6 @@ import argparse
 import ctypes
 import os
 import pathlib
-import re
 import shutil
 import signal
 import subprocess
@@ -26,11 +25,6 @@ def can_mount():
     """Root in a container need not."""
     return os.getuid() == 0 and subprocess.run(["unshare", "--mount", "mount", "--bind", "/tmp", "/tmp"],
                                                capture_output=True).returncode == 0
-
-
-def last_step(console):
-    steps = re.findall(rb"^step (\d{6,}) ", console, re.M)
-    return int(steps[-1]) if steps else 0
 
 
 class WithPair(unittest.TestCase):
@@ -176,7 +170,7 @@ class SideFiles(WithPair):
         super().setUp()
         self.configure(self.image)
         alpha = self.pair.start_node("alpha", "primary")
-        alpha.await_console("some steps", lambda said: last_step(said) > 5)
+        alpha.await_console("some steps", lambda said: pairlib.last_step(said) > 5)
         alpha.signal(signal.SIGTERM)
         self.assertEqual(alpha.process.wait(timeout=pairlib.PATIENCE_S), 0, alpha.log_tail())
         self.side_file = self.folder / "root.img.romulus"
@@ -236,7 +230,7 @@ class SideFiles(WithPair):
             for command in ("check", "disks"):
                 done = self.ask(command)
                 self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
-        alpha.await_console("some steps", lambda said: last_step(said) > 5)
+        alpha.await_console("some steps", lambda said: pairlib.last_step(said) > 5)
         self.assertEqual(self.ask("disks").returncode, 0)
 
 
@@ -284,7 +278,7 @@ class WhileTheGuestRuns(WithPair):
         secondary.await_status("an answer", lambda s: True)
         primary = self.pair.start_node("alpha", "primary", before_exec=self.state.before_exec)
         primary.await_mode("protected")
-        primary.await_console("some steps", lambda said: last_step(said) > 5)
+        primary.await_console("some steps", lambda said: pairlib.last_step(said) > 5)
         return primary, secondary
 
     def test_P1_P8_output_waits_for_the_stamp(self):
@@ -314,7 +308,7 @@ class WhileTheGuestRuns(WithPair):
         self.assertIn("stamp_failed", primary.log_tail(lines=1000))
         # Somebody mends it: nothing was lost, and the disk knows.
         self.state.set_writable(primary, True)
-        after = primary.await_console("what waited", lambda now: last_step(now) > last_step(said))
+        after = primary.await_console("what waited", lambda now: pairlib.last_step(now) > pairlib.last_step(said))
         self.assertTrue(after.startswith(said))
         status = primary.await_status("its end", lambda s: "output waits" not in s.get("reason", ""))
         done = self.ask("disks")

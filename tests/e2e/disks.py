@@ -8,7 +8,6 @@ than its memory does not stay silent. Images are judged from outside as well (ch
 
 import argparse
 import pathlib
-import re
 import resource
 import signal
 import subprocess
@@ -21,11 +20,6 @@ import slow_link
 BUILD = None
 CHECK = pathlib.Path(__file__).parent.parent / "guests/disk/check_disk.py"
 DISK_MIB = 16
-
-
-def last_step(console):
-    steps = re.findall(rb"^step (\d{6,}) ", console, re.M)
-    return int(steps[-1]) if steps else 0
 
 
 def disk_of(status, name="root"):
@@ -43,7 +37,7 @@ class Disks(unittest.TestCase):
         return pair
 
     def steps_beyond(self, daemon, step, what="more steps"):
-        return daemon.await_console(what, lambda said: last_step(said) > step)
+        return daemon.await_console(what, lambda said: pairlib.last_step(said) > step)
 
     def judge(self, pair, node, console, *options):
         said = pair.folder / "said"
@@ -65,9 +59,9 @@ class Disks(unittest.TestCase):
         primary.kill()
         said = primary.console()
         secondary.await_status("a promotion", lambda s: "last_failover" in s)
-        step = last_step(said)
+        step = pairlib.last_step(said)
         # It sweeps over all it ever wrote every 16 steps.
-        secondary.await_console("a sweep", lambda after: last_step(
+        secondary.await_console("a sweep", lambda after: pairlib.last_step(
             pairlib.stream_continues(said, after)[1]) > step + 40)
         secondary.signal(signal.SIGTERM)
         self.assertEqual(secondary.process.wait(timeout=pairlib.PATIENCE_S), 0)
@@ -107,22 +101,22 @@ class Disks(unittest.TestCase):
         first = int(primary.status()["sync"].get("disk_bytes_sent", 0))
         secondary.kill()
         primary.await_mode("solo")
-        self.steps_beyond(primary, last_step(primary.console()) + 5)
+        self.steps_beyond(primary, pairlib.last_step(primary.console()) + 5)
         secondary = pair.start_node("beta", "secondary")
         status = primary.await_mode("protected")
         sync = status["sync"]
         self.assertEqual(int(sync["disk_bytes_total"]), DISK_MIB << 20)
         self.assertEqual(int(sync["disk_bytes_done"]), DISK_MIB << 20)
         self.assertGreater(int(sync["disk_bytes_equal"]), 0, f"first sync sent {first}")
-        step = last_step(primary.console())
+        step = pairlib.last_step(primary.console())
         self.steps_beyond(primary, step + 5)
         primary.kill()
         # No automatic failover: the operator's word.
         secondary.await_status("the loss", lambda s: not s["peer"].get("connected"))
         secondary.ctl("failover")
         said = primary.console()
-        secondary.await_console("steps of the promoted guest", lambda after: last_step(
-            pairlib.stream_continues(said, after)[1]) > last_step(said) + 20)
+        secondary.await_console("steps of the promoted guest", lambda after: pairlib.last_step(
+            pairlib.stream_continues(said, after)[1]) > pairlib.last_step(said) + 20)
         self.assert_healthy(secondary.console())
 
     # --- bad input
@@ -151,12 +145,12 @@ class Disks(unittest.TestCase):
         self.assertIn(str(pair.folder / "beta/root.img"), held["reason"])
         # Not by force: the primary tries again, so there may be a new replica by now.
         self.assertNotEqual(secondary.ctl("failover", check=False).returncode, 0)
-        self.steps_beyond(primary, last_step(primary.console()) + 20)
+        self.steps_beyond(primary, pairlib.last_step(primary.console()) + 20)
         # Somebody makes room.
         resource.prlimit(secondary.pid, resource.RLIMIT_FSIZE,
                          (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         primary.await_mode("protected")
-        self.steps_beyond(primary, last_step(primary.console()) + 5)
+        self.steps_beyond(primary, pairlib.last_step(primary.console()) + 5)
         self.assert_healthy(primary.console())
         self.assertTrue(journal.exists())
 
@@ -186,8 +180,8 @@ class Disks(unittest.TestCase):
         primary.kill()
         term = int(secondary.await_status("a promotion", lambda s: "last_failover" in s)["term"])
         said = primary.console()
-        secondary.await_console("steps of the promoted guest", lambda after: last_step(
-            pairlib.stream_continues(said, after)[1]) > last_step(said) + 10)
+        secondary.await_console("steps of the promoted guest", lambda after: pairlib.last_step(
+            pairlib.stream_continues(said, after)[1]) > pairlib.last_step(said) + 10)
         secondary.kill()
         content = pair.image("beta", "root").read_bytes()
         # The old primary's disk, although beta's has all that came after.

@@ -10,7 +10,6 @@ import argparse
 import contextlib
 import os
 import pathlib
-import re
 import select
 import shutil
 import signal
@@ -101,11 +100,6 @@ class Node(pairlib.Daemon):
         return self.cluster.get("scores", self.node)
 
 
-def last_step(node):
-    steps = re.findall(rb"^step (\d+) ", node.console()[-4096:], re.M)
-    return int(steps[-1]) if steps else 0
-
-
 class Rig:
     """with Rig(build) as rig: the pair's folder and configuration, two nodes, the cluster that they ask."""
 
@@ -132,8 +126,8 @@ class Rig:
 
     def await_steps(self, node):
         """By what this node says: after a failover it may say again what the other one had said."""
-        step = last_step(node)
-        node.await_status("steps", lambda s: last_step(node) >= step + 5)
+        step = pairlib.last_step(node.console())
+        node.await_status("steps", lambda s: pairlib.last_step(node.console()) >= step + 5)
 
     def set_up(self):
         """Both started, alpha promoted, beta in step, and the cluster knows."""

@@ -125,7 +125,7 @@ class Stopping(unittest.TestCase):
         held = beta.await_mode("degraded")
         self.assertIn(f"the secondary holds epoch {held['epoch_acked']}", log)
 
-    def test_an_operators_switchover_that_is_under_way_is_waited_for(self):
+    def test_a_stop_right_after_an_operators_switchover_leaves_the_guest_where_it_went(self):
         pair = self.make("")
         alpha, beta = pair.start_protected()
         asked = alpha.ctl("switchover")
