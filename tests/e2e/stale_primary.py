@@ -11,7 +11,6 @@ import sys
 import unittest
 
 import pair as pairlib
-from disks import last_step
 
 BUILD = None
 
@@ -49,7 +48,7 @@ class StalePrimary(unittest.TestCase):
     def promoted(self):
         """beta goes on from alpha's last acked epoch, and alpha is dead."""
         alpha, beta = self.pair.start_protected()
-        alpha.await_console("some steps", lambda said: last_step(said) > 10)
+        alpha.await_console("some steps", lambda said: pairlib.last_step(said) > 10)
         alpha.kill()
         status = beta.await_status("a promotion", lambda s: "last_failover" in s)
         return beta, int(status["term"])
@@ -116,7 +115,7 @@ class StalePrimary(unittest.TestCase):
 
     def test_P1_the_others_word_ends_the_hold(self):
         alpha, beta = self.pair.start_protected()
-        alpha.await_console("some steps", lambda said: last_step(said) > 10)
+        alpha.await_console("some steps", lambda said: pairlib.last_step(said) > 10)
         beta.kill()
         alpha.await_mode("degraded")
         alpha.kill()
