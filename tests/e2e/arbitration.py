@@ -4,15 +4,12 @@
 Needs /dev/kvm and Debian's etcd-server.
 """
 
-import argparse
 import ctypes
 import json
 import os
-import pathlib
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import unittest
 import uuid
@@ -335,11 +332,5 @@ class Arbitration(unittest.TestCase):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--build", required=True, type=pathlib.Path)
-    known, rest = parser.parse_known_args()
-    if not os.path.exists("/dev/kvm"):
-        print("skipped: no /dev/kvm")
-        sys.exit(77)
-    BUILD = known.build.resolve()
-    unittest.main(argv=[sys.argv[0], *rest])
+    BUILD = pairlib.build_argument(__doc__)
+    unittest.main()

@@ -5,10 +5,7 @@ The limit is RLIMIT_FSIZE of the running daemon, set from outside: to a write it
 also holds for the daemon's log, which is a file, but a shorter one.
 """
 
-import argparse
-import pathlib
 import resource
-import sys
 import unittest
 import urllib.request
 
@@ -102,8 +99,5 @@ class FullConsole(unittest.TestCase):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--build", required=True, type=pathlib.Path)
-    known, rest = parser.parse_known_args()
-    BUILD = known.build.resolve()
-    unittest.main(argv=[sys.argv[0], *rest])
+    BUILD = pairlib.build_argument(__doc__)
+    unittest.main()

@@ -1,12 +1,9 @@
 #!/usr/bin/env python3
 """A secondary to which more strangers connect than it can take still hears its primary."""
 
-import argparse
 import os
-import pathlib
 import resource
 import socket
-import sys
 import time
 import unittest
 
@@ -101,8 +98,5 @@ class Crowded(unittest.TestCase):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--build", required=True, type=pathlib.Path)
-    known, rest = parser.parse_known_args()
-    BUILD = known.build.resolve()
-    unittest.main(argv=[sys.argv[0], *rest])
+    BUILD = pairlib.build_argument(__doc__)
+    unittest.main()

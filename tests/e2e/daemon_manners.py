@@ -1,13 +1,11 @@
 #!/usr/bin/env python3
 """What romulusd and romulusctl say when something is wrong, and what they leave when told to stop."""
 
-import argparse
 import os
 import pathlib
 import resource
 import signal
 import subprocess
-import sys
 import unittest
 
 import pair as pairlib
@@ -397,8 +395,5 @@ class CleanStopWithAutoFailover(Stopping):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--build", required=True, type=pathlib.Path)
-    known, rest = parser.parse_known_args()
-    BUILD = known.build.resolve()
-    unittest.main(argv=[sys.argv[0], *rest])
+    BUILD = pairlib.build_argument(__doc__)
+    unittest.main()

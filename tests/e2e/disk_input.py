@@ -3,14 +3,11 @@
 refuse them by name and say what to do; a guest that runs already says nothing that its disks do not know.
 """
 
-import argparse
 import ctypes
 import os
-import pathlib
 import shutil
 import signal
 import subprocess
-import sys
 import unittest
 
 import pair as pairlib
@@ -339,8 +336,5 @@ class WhileTheGuestRuns(WithPair):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--build", required=True, type=pathlib.Path)
-    known, rest = parser.parse_known_args()
-    BUILD = known.build.resolve()
-    unittest.main(argv=[sys.argv[0], *rest])
+    BUILD = pairlib.build_argument(__doc__)
+    unittest.main()

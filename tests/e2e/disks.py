@@ -6,7 +6,6 @@ what it wrote and says so if that is not what it finds: a promoted guest whose d
 than its memory does not stay silent. Images are judged from outside as well (check_disk.py).
 """
 
-import argparse
 import pathlib
 import resource
 import signal
@@ -295,8 +294,5 @@ class Disks(unittest.TestCase):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--build", required=True, type=pathlib.Path)
-    known, rest = parser.parse_known_args()
-    BUILD = known.build.resolve()
-    unittest.main(argv=[sys.argv[0], *rest])
+    BUILD = pairlib.build_argument(__doc__)
+    unittest.main()

@@ -1,12 +1,9 @@
 #!/usr/bin/env python3
 """A pair of daemons whose link lies, is cut without a word, or is crowded by strangers."""
 
-import argparse
 import contextlib
-import pathlib
 import socket
 import struct
-import sys
 import threading
 import time
 import unittest
@@ -171,8 +168,5 @@ def silent_stream(port):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--build", required=True, type=pathlib.Path)
-    known, rest = parser.parse_known_args()
-    BUILD = known.build.resolve()
-    unittest.main(argv=[sys.argv[0], *rest])
+    BUILD = pairlib.build_argument(__doc__)
+    unittest.main()

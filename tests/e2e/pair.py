@@ -5,6 +5,7 @@ Waiting is for events (a status that the daemon streams, a console line, a proce
 that only says when to give up.
 """
 
+import argparse
 import contextlib
 import ctypes
 import json
@@ -16,12 +17,14 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 import uuid
 
 PATIENCE_S = float(os.environ.get("ROMULUS_PATIENCE_S", "120"))
 NODES = ("alpha", "beta")
+SKIPPED = 77
 
 CONFIG = """\
 name: "{name}"
@@ -56,6 +59,18 @@ stop {{ {stop} }}
 
 # Each node's images lie in a folder of its own: FOLDER/NODE/NAME.img.
 DISK_LINE = '  disks {{ name: "{name}" path: "{folder}/{{node}}/{name}.img" }}\n'
+
+
+def build_argument(description):
+    """--build of a test's command line, from which it is taken out. Ends the test where there is no /dev/kvm."""
+    parser = argparse.ArgumentParser(description=description.splitlines()[0])
+    parser.add_argument("--build", required=True, type=pathlib.Path)
+    known, rest = parser.parse_known_args()
+    sys.argv[1:] = rest
+    if not os.path.exists("/dev/kvm"):
+        print("skipped: no /dev/kvm")
+        sys.exit(SKIPPED)
+    return known.build.resolve()
 
 
 def sanitizer(build):

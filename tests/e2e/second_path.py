@@ -5,9 +5,7 @@ A stream that is cut while the second path stands promotes nobody and costs no o
 question and its answer; only what is silent on both paths is lost. Needs /dev/kvm.
 """
 
-import argparse
 import contextlib
-import pathlib
 import signal
 import socket
 import sys
@@ -257,8 +255,5 @@ class SecondPath(unittest.TestCase):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--build", required=True, type=pathlib.Path)
-    known, rest = parser.parse_known_args()
-    BUILD = known.build.resolve()
-    unittest.main(argv=[sys.argv[0], *rest])
+    BUILD = pairlib.build_argument(__doc__)
+    unittest.main()

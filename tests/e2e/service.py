@@ -5,14 +5,12 @@ The manager is this test: a datagram socket. A loop of the daemon is stopped as 
 needs no help of the daemon's. Needs /dev/kvm.
 """
 
-import argparse
 import contextlib
 import ctypes
 import os
 import pathlib
 import signal
 import socket
-import sys
 import time
 import unittest
 
@@ -207,11 +205,5 @@ class Service(unittest.TestCase):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--build", required=True, type=pathlib.Path)
-    known, rest = parser.parse_known_args()
-    if not os.path.exists("/dev/kvm"):
-        print("skipped: no /dev/kvm")
-        sys.exit(77)
-    BUILD = known.build.resolve()
-    unittest.main(argv=[sys.argv[0], *rest])
+    BUILD = pairlib.build_argument(__doc__)
+    unittest.main()

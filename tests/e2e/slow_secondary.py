@@ -6,7 +6,6 @@ stopped for a moment; afterwards the pair is in step without another full sync, 
 nothing was dropped. Rates are compared with each other, never with a number.
 """
 
-import argparse
 import pathlib
 import re
 import signal
@@ -156,8 +155,5 @@ class SlowSecondary(unittest.TestCase):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--build", required=True, type=pathlib.Path)
-    known, rest = parser.parse_known_args()
-    BUILD = known.build.resolve()
-    unittest.main(argv=[sys.argv[0], *rest])
+    BUILD = pairlib.build_argument(__doc__)
+    unittest.main()

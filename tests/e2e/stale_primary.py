@@ -5,9 +5,6 @@ It lets nothing out before the other node has answered, and of two that run the 
 was promoted over is fenced, however often it was started and whatever its term is. Needs /dev/kvm.
 """
 
-import argparse
-import pathlib
-import sys
 import unittest
 
 import pair as pairlib
@@ -145,8 +142,5 @@ class StalePrimary(unittest.TestCase):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--build", required=True, type=pathlib.Path)
-    known, rest = parser.parse_known_args()
-    BUILD = known.build.resolve()
-    unittest.main(argv=[sys.argv[0], *rest])
+    BUILD = pairlib.build_argument(__doc__)
+    unittest.main()

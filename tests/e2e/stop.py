@@ -4,11 +4,7 @@
 Needs /dev/kvm.
 """
 
-import argparse
-import os
-import pathlib
 import signal
-import sys
 import time
 import unittest
 
@@ -137,11 +133,5 @@ class Stopping(unittest.TestCase):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--build", required=True, type=pathlib.Path)
-    known, rest = parser.parse_known_args()
-    if not os.path.exists("/dev/kvm"):
-        print("skipped: no /dev/kvm")
-        sys.exit(77)
-    BUILD = known.build.resolve()
-    unittest.main(argv=[sys.argv[0], *rest])
+    BUILD = pairlib.build_argument(__doc__)
+    unittest.main()

@@ -4,7 +4,6 @@
 The certificates are made by scripts/certs and openssl at test time. Needs /dev/kvm.
 """
 
-import argparse
 import contextlib
 import os
 import pathlib
@@ -441,8 +440,5 @@ class Addresses(unittest.TestCase):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--build", required=True, type=pathlib.Path)
-    known, rest = parser.parse_known_args()
-    BUILD = known.build.resolve()
-    unittest.main(argv=[sys.argv[0], *rest])
+    BUILD = pairlib.build_argument(__doc__)
+    unittest.main()
