@@ -72,6 +72,14 @@ class Units(unittest.TestCase):
         self.assertIn(("ExecStartPost", f"/usr/bin/rm -f {once}"), settings)
         self.assertIn(("Type", "notify"), settings)  # else "started" would mean nothing
 
+    def test_a_wrong_configuration_is_not_tried_again_and_again(self):
+        """The status that prevents it counts for the main process alone, so nothing before that may judge."""
+        settings = re.findall(r"^(\w+)=(.*)", SERVICE.read_text(), re.M)
+        self.assertIn(("Restart", "on-failure"), settings)
+        self.assertIn(("RestartPreventExitStatus", "2"), settings)
+        self.assertNotIn("ExecStartPre", dict(settings))
+        self.assertNotIn("ExecCondition", dict(settings))
+
     @unittest.skipUnless(os.geteuid() == 0, "owners can be given by root alone")
     def test_the_user_and_the_folders_are_made(self):
         with tempfile.TemporaryDirectory() as root:

@@ -41,7 +41,7 @@ printf '[Service]\\nBindPaths={consoles}:/var/lib/romulus/consoles\\nWatchdogSec
   >/etc/systemd/system/romulus@.service.d/lab.conf
 cp {kernel} /var/lib/romulus/vm.elf
 cp {config} /etc/romulus/vm.textproto
-printf 'ROMULUS_ARGS=--node {node}\\nROMULUS_CHECK_ARGS=--node {node}\\n' >/etc/romulus/vm.env
+echo 'ROMULUS_ARGS=--node {node}' >/etc/romulus/vm.env
 chown root:romulus /etc/romulus/vm.*
 chmod 0640 /etc/romulus/vm.*
 chown -R romulus:romulus /var/lib/romulus
