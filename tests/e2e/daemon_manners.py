@@ -237,30 +237,6 @@ class Namesakes(WithPair):
         self.assertEqual(primary.status()["mode"], "MODE_PROTECTED")
 
 
-class FenceCommands(WithPair):
-    failover = "auto_failover: true heartbeat_interval_ms: 20 heartbeat_timeout_ms: 1000 " \
-               'arbiter { command { argv: "/bin/sh" argv: "-c" argv: "COMMAND" timeout_ms: 1000 } }'
-
-    def test_one_that_fails_or_never_returns_decides_nothing_and_says_what_to_do(self):
-        text = self.pair.config.read_text()
-        for command, end in (("exit 1", "ended with 1"), ("sleep 1000", "did not end in time")):
-            with self.subTest(command):
-                self.pair.config.write_text(text.replace("COMMAND", command))
-                primary, secondary = self.pair.start_protected()
-                primary.kill()
-                status = secondary.await_status("its end", lambda s: end in s["reason"])
-                self.assertEqual(status["mode"], "MODE_DEGRADED")
-                self.assertIn("`romulusctl failover --force` promotes without its word",
-                              status["reason"])
-                asked = secondary.ctl("failover", check=False)
-                self.assertEqual(asked.returncode, 1, asked.stderr)
-                self.assertIn(end, asked.stderr)
-                self.assertNotIn("no romulusd answers", asked.stderr)
-                secondary.ctl("failover", "--force")
-                self.assertEqual(secondary.status()["mode"], "MODE_SOLO")
-                secondary.kill()
-
-
 class Unprotect(WithPair):
     failover = "auto_failover: true heartbeat_interval_ms: 20 heartbeat_timeout_ms: 1000"
 
