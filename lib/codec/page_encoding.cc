@@ -34,35 +34,9 @@ void AppendHead(Gfn gfn, PageEncoding encoding, std::string* body) {
   body->append(raw, sizeof(raw));
 }
 
-// The payload of a delta record.
-struct Delta {
-  uint64_t line_mask = 0;
-  size_t lines = 0;
-  size_t words = 0;
-  uint8_t word_masks[kLinesPerPage];
-  uint64_t values[kPageSize / sizeof(uint64_t)];
-
-  size_t bytes() const { return kMaskBytes + lines + words * sizeof(uint64_t); }
-};
-
-void Diff(const std::byte* now, const std::byte* before, Delta* delta) {
-  for (size_t line = 0; line < kLinesPerPage; ++line) {
-    const Line a = LoadLine(now, line);
-    const Line b = LoadLine(before, line);
-    uint64_t changed = 0;
-    for (size_t w = 0; w < kWordsPerLine; ++w) changed |= a.words[w] ^ b.words[w];
-    if (changed == 0) [[likely]]
-      continue;
-    delta->line_mask |= 1ull << line;
-    unsigned mask = 0;
-    for (size_t w = 0; w < kWordsPerLine; ++w) {
-      const bool differs = a.words[w] != b.words[w];
-      mask |= static_cast<unsigned>(differs) << w;
-      delta->values[delta->words] = a.words[w];  // overwritten by the next unless it differs
-      delta->words += differs;
-    }
-    delta->word_masks[delta->lines++] = static_cast<uint8_t>(mask);
-  }
+// Of the delta's record, payload only.
+size_t PayloadBytes(const PageDelta& delta) {
+  return kMaskBytes + delta.lines + delta.words * sizeof(uint64_t);
 }
 
 }  // namespace
@@ -78,18 +52,23 @@ bool IsZeroPage(PageBytes page) {
 }
 
 PageEncoding AppendPage(Gfn gfn, PageBytes now, const std::byte* before, std::string* body) {
+  return AppendPage(BestDiffVersion(), gfn, now, before, body);
+}
+
+PageEncoding AppendPage(DiffVersion version, Gfn gfn, PageBytes now, const std::byte* before,
+                        std::string* body) {
   if (IsZeroPage(now)) {
     AppendHead(gfn, PageEncoding::kZero, body);
     return PageEncoding::kZero;
   }
   if (before != nullptr) {
-    Delta delta;
-    Diff(now.data(), before, &delta);
+    PageDelta delta;
+    DiffPage(version, now.data(), before, &delta);
     if (delta.line_mask == 0) {
       AppendHead(gfn, PageEncoding::kSame, body);
       return PageEncoding::kSame;
     }
-    if (delta.bytes() <= kMaxDeltaBytes) {
+    if (PayloadBytes(delta) <= kMaxDeltaBytes) {
       char raw[kRecordHeadBytes + kMaxDeltaBytes];
       const uint64_t head = gfn.value() << 8 | static_cast<uint64_t>(PageEncoding::kDelta);
       std::memcpy(raw, &head, kRecordHeadBytes);

@@ -23,6 +23,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "base/types.h"
+#include "codec/page_diff.h"
 #include "memory/memory_layout.h"
 
 namespace romulus::codec {
@@ -30,9 +31,6 @@ namespace romulus::codec {
 using PageBytes = std::span<const std::byte, kPageSize>;
 using MutablePageBytes = std::span<std::byte, kPageSize>;
 
-inline constexpr size_t kLineBytes = 64;
-inline constexpr size_t kLinesPerPage = kPageSize / kLineBytes;
-inline constexpr size_t kWordsPerLine = kLineBytes / sizeof(uint64_t);
 inline constexpr size_t kRecordHeadBytes = 8;
 inline constexpr size_t kMaxRecordBytes = kRecordHeadBytes + kPageSize;  // raw: no delta is longer
 
@@ -50,6 +48,9 @@ bool IsZeroPage(PageBytes page);
 // Appends the smallest record for `now`. `before` is what the receiver holds, or null if that is
 // not known (then: zero or raw).
 PageEncoding AppendPage(Gfn gfn, PageBytes now, const std::byte* before, std::string* body);
+// By a given version of the diff, which must be one that CanRun(): for tests and benches.
+PageEncoding AppendPage(DiffVersion version, Gfn gfn, PageBytes now, const std::byte* before,
+                        std::string* body);
 // Appends a record for `count` zero pages from `gfn` on, count >= 1.
 void AppendZeroRun(Gfn gfn, uint32_t count, std::string* body);
 
