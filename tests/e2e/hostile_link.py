@@ -117,7 +117,7 @@ class HostileLink(unittest.TestCase):
         self.assertTrue(pairlib.judge_console(whole)["good"])
 
     def test_a_guest_that_ends_says_all_and_both_nodes_know(self):
-        pair = self.open(command_line="workload=uniform pages=64 report_ms=5 steps=60")
+        pair = self.open(command_line="workload=uniform pages=64 report_ms=10 steps=300")
         primary, secondary = pair.start_protected()
         self.assertEqual(primary.process.wait(timeout=pairlib.PATIENCE_S), 0, primary.log_tail())
         self.assertIn(b"done steps 300", primary.console())
