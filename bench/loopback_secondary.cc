@@ -29,7 +29,7 @@ class AnyPrimary final : public replica::HelloPolicy {
  public:
   v1::HelloReply OnHello(const v1::Hello& hello) override {
     v1::HelloReply reply;
-    reply.set_protocol_version(wire::kProtocolVersion);
+    reply.set_protocol_version(codec::kNewestProtocol);
     reply.set_accepted(true);
     reply.set_node_name("bench-secondary");
     reply.set_term(hello.term());

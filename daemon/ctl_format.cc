@@ -175,6 +175,13 @@ TableRows StatusRows(const v1::GetStatusResponse& status) {
   if (!peer.node_name().empty()) {
     rows.emplace_back("peer", absl::StrCat(peer.node_name(), " at ", peer.address(),
                                            peer.connected() ? ", connected" : ", not connected"));
+    if (!peer.build().empty()) {
+      rows.emplace_back("peer build",
+                        absl::StrCat(peer.build(), peer.protocol_version() == 0
+                                                       ? ""
+                                                       : absl::StrCat(", protocol version ",
+                                                                      peer.protocol_version())));
+    }
     if (peer.heard()) rows.emplace_back("peer heard", absl::StrCat(peer.heard_ms_ago(), " ms ago"));
     if (!peer.detail().empty()) rows.emplace_back("peer detail", peer.detail());
     AddPathRows(status, rows);

@@ -126,6 +126,8 @@ romulus::v1::Goodbye::Reason GoodbyeToProto(failover::GoodbyeReason reason) {
       return Goodbye::REASON_DISK;
     case failover::GoodbyeReason::kHandOverFailed:
       return Goodbye::REASON_HAND_OVER_FAILED;
+    case failover::GoodbyeReason::kReplicaWrong:
+      return Goodbye::REASON_REPLICA_WRONG;
   }
   return Goodbye::REASON_UNSPECIFIED;
 }

@@ -175,6 +175,8 @@ class Node final : private GuestHostListener,
   void SetPaused(bool paused);
   void Tick();
   void ResetDetector();
+  // What was agreed on with the other node, for status.
+  void NoteAgreed(const std::string& build, const romulus::v1::HelloReply& reply);
   // node_disks.cc: what this node's disks are, in either role.
   absl::Status OpenDisks();
   // What the disks' side files say follows the role machine, before its actions are executed.
@@ -345,6 +347,8 @@ class Node final : private GuestHostListener,
   uint64_t last_sign_at_decision_ns_ = 0;
   bool promotion_by_operator_ = false;
   std::string peer_detail_;
+  std::string peer_build_;      // as the peer of the last accepted stream called itself
+  uint32_t peer_protocol_ = 0;  // that it speaks
   romulus::v1::SyncProgress sync_;
   std::optional<romulus::v1::LastFailover> last_failover_;
   std::vector<Answer<romulus::v1::FailoverResponse>> failover_answers_;

@@ -89,8 +89,10 @@ void Node::OnAuditMismatch(const wire::AuditReport& report) {
   }
   // Not a link that just ends: a secondary with automatic failover would promote what is wrong.
   if (config_.audit().on_mismatch() == v1::Audit::ON_MISMATCH_FULL_SYNC) {
-    Handle(EventOf(failover::EventKind::kStreamBroken, "audit: the replica is wrong: full sync"))
-        .IgnoreError();
+    failover::Event event =
+        EventOf(failover::EventKind::kStreamBroken, "audit: the replica is wrong: full sync");
+    event.goodbye = failover::GoodbyeReason::kReplicaWrong;
+    Handle(std::move(event)).IgnoreError();
   }
 }
 

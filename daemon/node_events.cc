@@ -2,6 +2,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "daemon/clean_text.h"
 #include "daemon/node.h"
 #include "replica/fault.h"
 #include "wire/handshake.h"
@@ -12,6 +13,8 @@ using failover::Event;
 using failover::EventKind;
 
 namespace {
+
+constexpr size_t kMaxBuildBytes = 100;
 
 Event WithTerm(EventKind kind, Term term, EpochId epoch = EpochId()) {
   Event event{};
@@ -46,6 +49,9 @@ Event GoodbyeEvent(const romulus::v1::Goodbye& goodbye) {
       break;
     case v1::REASON_HAND_OVER_FAILED:
       event.goodbye = failover::GoodbyeReason::kHandOverFailed;
+      break;
+    case v1::REASON_REPLICA_WRONG:
+      event.goodbye = failover::GoodbyeReason::kReplicaWrong;
       break;
     default:
       event.goodbye = failover::GoodbyeReason::kProtocol;
@@ -147,11 +153,19 @@ void Node::OnStreamAccepted(Term stream_term, const romulus::v1::HelloReply& rep
   peer_detail_.clear();
   ResetDetector();
   metrics_.SetPeerConnected(true);
-  log_.Info("peer_accepted", {{"stream_term", stream_term.value()}});
+  NoteAgreed(reply.build(), reply);
+  log_.Info("peer_accepted", {{"stream_term", stream_term.value()},
+                              {"peer_build", reply.build()},
+                              {"protocol", reply.protocol_version()}});
   Event event = WithTerm(EventKind::kPeerConnected, stream_term);
   event.started_again = reply.instance() != peer_instance_;
   if (role_.state().hand_over == failover::HandOver::kNone) peer_instance_ = reply.instance();
   Handle(std::move(event)).IgnoreError();
+}
+
+void Node::NoteAgreed(const std::string& build, const romulus::v1::HelloReply& reply) {
+  peer_build_ = CleanText(build, kMaxBuildBytes);
+  peer_protocol_ = reply.protocol_version();
 }
 
 void Node::OnStreamRefused(const romulus::v1::HelloReply& reply) {
@@ -232,10 +246,12 @@ void Node::OnHello(const romulus::v1::Hello& hello, const romulus::v1::HelloRepl
                       {"peer_build", hello.build()},
                       {"term", hello.term()},
                       {"accepted", reply.accepted()},
+                      {"protocol", reply.accepted() ? reply.protocol_version() : 0},
                       {"detail", reply.detail()}});
   if (reply.accepted()) {
     ResetDetector();
     peer_detail_.clear();
+    NoteAgreed(hello.build(), reply);
     metrics_.SetPeerConnected(true);
     Handle(WithTerm(EventKind::kPeerConnected, Term(hello.term()))).IgnoreError();
     return;

@@ -8,7 +8,6 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "base/check.h"
-#include "google/protobuf/message_lite.h"
 
 namespace romulus::codec {
 namespace {
@@ -72,7 +71,7 @@ void FrameWriter::Append(FrameKind kind, Term term, EpochId epoch, absl::string_
 void FrameWriter::Append(FrameKind kind, Term term, EpochId epoch,
                          const google::protobuf::MessageLite& body, std::string* message) {
   const size_t begin = Begin(kind, term, epoch, message);
-  ROMULUS_CHECK(body.AppendToString(message));
+  dialect_.Serialize(body, message);
   End(begin, message);
 }
 
@@ -120,6 +119,11 @@ absl::StatusOr<Frame> FrameReader::Next(absl::string_view* rest) {
   if (header.kind == 0 || header.kind >= kFrameKindEnd) {
     return fail(FrameFault::kKind, absl::StrCat("unknown kind ", header.kind));
   }
+  if (const auto kind = static_cast<FrameKind>(header.kind); !dialect_.Has(kind)) {
+    return fail(FrameFault::kKind,
+                absl::StrCat("kind ", FrameKindName(kind), " is unknown to protocol version ",
+                             dialect_.version()));
+  }
   if (header.flags != 0 || header.reserved != 0) {
     return fail(FrameFault::kFlags,
                 absl::StrFormat("unknown flags %#x, reserved %#x", header.flags, header.reserved));
@@ -141,12 +145,12 @@ absl::StatusOr<Frame> FrameReader::Next(absl::string_view* rest) {
   frame.epoch = EpochId(header.epoch);
   frame.sequence = header.sequence;
   frame.body = body;
+  frame.dialect = dialect_;
   return frame;
 }
 
 absl::Status ParseBody(const Frame& frame, google::protobuf::MessageLite* into) {
-  if (frame.body.size() > INT32_MAX ||
-      !into->ParseFromArray(frame.body.data(), static_cast<int>(frame.body.size()))) {
+  if (!frame.dialect.Parse(frame.body, into)) {
     return absl::InvalidArgumentError(
         absl::StrCat("body of ", FrameKindName(frame.kind), " frame does not parse"));
   }

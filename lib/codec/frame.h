@@ -27,6 +27,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "base/types.h"
+#include "codec/dialect.h"
 
 namespace google::protobuf {
 class MessageLite;
@@ -109,6 +110,7 @@ struct Frame {
   EpochId epoch;
   uint64_t sequence = 0;
   absl::string_view body;  // into the message that was read
+  Dialect dialect = {};    // of the reader
 };
 
 class FrameWriter {
@@ -117,7 +119,7 @@ class FrameWriter {
   // order of the calls of Append() and End().
   void Append(FrameKind kind, Term term, EpochId epoch, absl::string_view body,
               std::string* message);
-  // The same with a serialized protobuf message as body.
+  // The same with a protobuf message as body, as it is said in the dialect.
   void Append(FrameKind kind, Term term, EpochId epoch, const google::protobuf::MessageLite& body,
               std::string* message);
 
@@ -126,12 +128,15 @@ class FrameWriter {
   static size_t Begin(FrameKind kind, Term term, EpochId epoch, std::string* message);
   void End(size_t begin, std::string* message);
 
-  // The next frame begins a new stream.
-  void Reset() { sequence_ = 0; }
+  // Of the frames to come.
+  void SetDialect(Dialect dialect) { dialect_ = dialect; }
+  // The next frame begins a new stream, in no agreed dialect.
+  void Reset() { *this = FrameWriter(); }
   uint64_t last_sequence() const { return sequence_; }
 
  private:
   uint64_t sequence_ = 0;
+  Dialect dialect_;
 };
 
 class FrameReader {
@@ -143,7 +148,11 @@ class FrameReader {
   // empty. Nothing past *rest is read. Errors (InvalidArgument, ResourceExhausted for an oversized
   // body) say what is wrong and are final: the stream is over and every later call fails the same
   // way.
+  // A kind that the dialect does not have is unknown.
   absl::StatusOr<Frame> Next(absl::string_view* rest);
+
+  // Of the frames to come.
+  void SetDialect(Dialect dialect) { dialect_ = dialect; }
 
   FrameFault fault() const { return fault_; }
   uint64_t last_sequence() const { return sequence_; }
@@ -153,11 +162,13 @@ class FrameReader {
 
   size_t max_body_bytes_;
   uint64_t sequence_ = 0;
+  Dialect dialect_;
   FrameFault fault_ = FrameFault::kNone;
   absl::Status failure_;
 };
 
-// The frame's body as a protobuf message. Errors: InvalidArgument, naming the kind.
+// The frame's body as a protobuf message, as its dialect has it. Errors: InvalidArgument, naming
+// the kind.
 absl::Status ParseBody(const Frame& frame, google::protobuf::MessageLite* into);
 
 }  // namespace romulus::codec

@@ -106,6 +106,7 @@ struct RoleState {
   bool peer_connected = false;  // a stream stands
   bool peer_silent = false;     // secondary: no sign of life beyond the threshold
   bool peer_left = false;       // secondary: it said goodbye, so its silence is no failure
+  bool replica_wrong = false;   // secondary: the primary said so of what is held here
   bool unprotecting = false;    // primary: the secondary was asked to give its replica up
   bool sync_done = false;       // primary: epochs were cut, so the secondary may hold one
   HandOver hand_over = HandOver::kNone;
@@ -164,7 +165,7 @@ enum class EventKind : uint8_t {
   kReleased,        // primary: and has its answer. term
   kGoodbye,         // the peer ended the stream on purpose. goodbye, detail
   kStreamBroken,   // the peer lives, but the stream must start over (a refused frame, a bad audit).
-                   // detail
+                   // detail; goodbye: kReplicaWrong, else not looked at
   kOtherPrimary,   // another node that runs a guest has said Hello here. detail, term, lineage;
                    // or, record: the arbiter's record has been another's for a while
   kPromotionDone,  // the guest runs here. term = of the epoch that it goes on from
@@ -207,6 +208,7 @@ enum class GoodbyeReason : uint8_t {
   kCap,
   kDisk,  // the secondary has given its replica up, because its disks cannot take what comes
   kHandOverFailed,  // the secondary could not promote what it was handed, and has given it up
+  kReplicaWrong,    // the primary found by an audit that the replica is not the guest
 };
 
 // What the other node could go on from, as its answer says.

@@ -27,7 +27,9 @@ void Step::Primary() {
       return LoseSecondary(Because("the secondary is silent"));
     case EventKind::kStreamBroken:
       if (!state_.peer_connected) return;
-      SayGoodbye(GoodbyeReason::kProtocol, event_.detail);
+      SayGoodbye(event_.goodbye == GoodbyeReason::kReplicaWrong ? GoodbyeReason::kReplicaWrong
+                                                                : GoodbyeReason::kProtocol,
+                 event_.detail);
       return LoseSecondary(Because("the stream to the secondary was reset"));
     case EventKind::kProtectionFailed:
       if (!state_.peer_connected) return;

@@ -27,7 +27,7 @@ void Step::SecondSilent() {
   if (state_.role == Role::kPrimary || state_.mode != Mode::kDegraded || state_.claim) return;
   if (!state_.committed || (state_.peer_connected && !state_.peer_silent)) return;
   const std::string reason = Because("the primary is silent on both paths");
-  if (state_.held_back && !state_.peer_left) return StartPromotion(reason);
+  if (state_.held_back && !state_.peer_left && !state_.replica_wrong) return StartPromotion(reason);
   Enter(Mode::kDegraded, Advice(reason));
 }
 
@@ -59,6 +59,8 @@ void Step::Released() {
 }
 
 void Step::LosePrimary(absl::string_view reason) {
+  // It may be all that is left, or one bit off: for an operator to weigh.
+  if (state_.replica_wrong) return Enter(Mode::kDegraded, Advice(reason));
   if (!state_.second_heard) return StartPromotion(reason);
   if (state_.claim) return;
   state_.held_back = true;

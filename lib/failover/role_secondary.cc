@@ -70,6 +70,7 @@ void Step::SecondaryConnected() {
   state_.peer_connected = true;
   state_.peer_silent = false;
   state_.peer_left = false;
+  state_.replica_wrong = false;
   state_.released_for = Term();
   // The new full sync is written over whatever was here.
   state_.lineage = Lineage{};
@@ -117,6 +118,12 @@ void Step::SecondaryLinkClosed() {
 }
 
 std::string Step::Advice(absl::string_view reason) const {
+  if (state_.replica_wrong) {
+    return absl::StrCat(reason,
+                        "; what is held here is not promoted by itself (`romulusctl failover "
+                        "--force` goes on from epoch ",
+                        state_.committed_epoch.value(), " nevertheless)");
+  }
   if (state_.second_heard && !state_.peer_left) {
     return absl::StrCat(reason,
                         "; the primary is heard on the second path, so nothing is promoted");
@@ -167,6 +174,10 @@ void Step::SecondaryGoodbye() {
       if (state_.claim) return StreamReset(Because("the primary ended the protection"));
       DropReplica();
       return Enter(Mode::kStandby, Because("the primary ended the protection"));
+    case GoodbyeReason::kReplicaWrong:
+      state_.replica_wrong = true;
+      StreamReset(Because("the primary found this replica to be wrong"));
+      return NothingToClaim();
     default:
       return StreamReset(Because("the primary reset the stream"));
   }
@@ -180,6 +191,7 @@ void Step::NothingToClaim() {
 void Step::DropReplica() {
   state_.peer_connected = false;
   state_.peer_left = true;
+  state_.replica_wrong = false;
   state_.committed = false;
   state_.committed_epoch = EpochId();
   Do(ActionKind::kDropReplica);
@@ -197,6 +209,7 @@ void Step::PromotionDone() {
   state_.output_open = true;
   state_.peer_silent = false;
   state_.peer_left = false;
+  state_.replica_wrong = false;
   state_.released_for = Term();
   state_.overruled = Term();
   state_.committed = false;
@@ -237,6 +250,11 @@ void Step::OperatorFailover() {
   if (state_.peer_connected && !state_.peer_silent && !event_.force) {
     return Refuse(
         "the primary still answers: two nodes would run the guest (--force promotes anyway)");
+  }
+  if (state_.replica_wrong && !event_.force) {
+    return Refuse(
+        "the primary found by an audit that this replica is not the guest (--force promotes it "
+        "anyway)");
   }
   if (state_.second_heard && !state_.peer_left && !event_.force) {
     return Refuse(

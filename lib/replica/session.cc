@@ -6,7 +6,6 @@
 
 #include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
-#include "base/check.h"
 #include "base/status.h"
 #include "codec/peer_terms.h"
 #include "google/protobuf/message_lite.h"
@@ -167,6 +166,10 @@ absl::Status Session::HandleHello(const codec::Frame& frame) {
   }
   if (reply.term() == 0) reply.set_term(store_->known_term().value());
   if (reply.max_frame_bytes() == 0) reply.set_max_frame_bytes(options_.max_body_bytes);
+  if (reply.accepted()) {
+    dialect_.store(codec::Dialect(reply.protocol_version()));
+    reader_.SetDialect(dialect_.load());
+  }
   stage_ = reply.accepted() ? Stage::kRunning : Stage::kOver;
   (reply.accepted() ? counters_->streams_opened : counters_->streams_refused).fetch_add(1);
   const absl::Status sent =
@@ -430,7 +433,7 @@ void Session::OnClosed(const absl::Status& why) {
 absl::Status Session::Send(codec::FrameKind kind, Term term, EpochId epoch,
                            const google::protobuf::MessageLite& body, absl::Duration timeout) {
   std::string bytes;
-  ROMULUS_CHECK(body.AppendToString(&bytes));
+  dialect_.load().Serialize(body, &bytes);
   return SendBody(kind, term, epoch, bytes, timeout);
 }
 
@@ -438,6 +441,11 @@ absl::Status Session::SendBody(codec::FrameKind kind, Term term, EpochId epoch,
                                absl::string_view body, absl::Duration timeout) {
   const std::shared_ptr<wire::Link> open = link();
   if (open == nullptr) return absl::UnavailableError("the link is closed");
+  if (!dialect_.load().Has(kind)) {
+    return absl::FailedPreconditionError(absl::StrCat("protocol version ",
+                                                      dialect_.load().version(), " has no ",
+                                                      codec::FrameKindName(kind), " frame"));
+  }
   sends_.fetch_add(1);
   const absl::Cleanup done = [this] { sends_.fetch_sub(1); };
   {

@@ -118,6 +118,7 @@ class Session final : public wire::LinkListener {
   uint64_t mismatched_blocks_ = 0;
 
   std::atomic<uint64_t> term_{0};  // of the stream
+  std::atomic<codec::Dialect> dialect_{};
   std::atomic<uint64_t> echo_monotonic_ns_{0};
   std::atomic<bool> running_{false};
   std::atomic<bool> goodbye_said_{false};

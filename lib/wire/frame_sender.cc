@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "absl/cleanup/cleanup.h"
+#include "absl/strings/str_cat.h"
 #include "base/status.h"
 
 namespace romulus::wire {
@@ -20,10 +21,12 @@ void FrameSender::Start(Link* link) {
   link_ = link;
   broken_ = false;
   frames_.Reset();
+  dialect_ = codec::Dialect();
 }
 
-void FrameSender::StartPages(size_t peer_max_body_bytes) {
+void FrameSender::StartPages(size_t peer_max_body_bytes, codec::Dialect dialect) {
   absl::MutexLock lock(&mutex_);
+  dialect_ = dialect;
   encoder_->StartStream(peer_max_body_bytes);
 }
 
@@ -34,6 +37,7 @@ absl::Status FrameSender::WithEncoder(
   while (busy_) free_.Wait(&mutex_);
   if (link_ == nullptr || broken_) return absl::UnavailableError("the stream is over");
   busy_ = true;
+  frames_.SetDialect(dialect_);
   Link* const link = link_;
   mutex_.Unlock();
 
@@ -79,7 +83,12 @@ absl::Status FrameSender::SendControl(absl::Duration timeout, codec::FrameKind k
     return absl::DeadlineExceededError("the link is busy");
   }
   if (link_ == nullptr || broken_) return absl::UnavailableError("the stream is over");
+  if (!dialect_.Has(kind)) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        "protocol version ", dialect_.version(), " has no ", codec::FrameKindName(kind), " frame"));
+  }
   busy_ = true;
+  frames_.SetDialect(dialect_);
   Link* const link = link_;
   mutex_.Unlock();
 

@@ -35,8 +35,9 @@ class FrameSender {
   // A new stream on `link`, which outlives its use here: sequence numbers start over. Until then
   // everything fails with Unavailable.
   void Start(Link* link);
-  // Before the first page: what the peer's HelloReply said. Previous versions are forgotten.
-  void StartPages(size_t peer_max_body_bytes);
+  // Before the first page: what the peer's HelloReply said. Previous versions are forgotten. All
+  // frames from now on are of `dialect`.
+  void StartPages(size_t peer_max_body_bytes, codec::Dialect dialect);
 
   using Send = codec::EpochEncoder::Send;
   // Runs `work` with the encoder. Small messages given to `send` are collected up to `batch_bytes`;
@@ -47,7 +48,8 @@ class FrameSender {
                            uint64_t* send_ns = nullptr);
 
   // One control frame, also between the pages of an epoch or of a full sync. Gives up with
-  // DeadlineExceeded, having sent nothing, if others keep the link busy for `timeout`.
+  // DeadlineExceeded, having sent nothing, if others keep the link busy for `timeout`; errors also:
+  // FailedPrecondition, likewise, if the dialect has no such frame.
   absl::Status SendControl(absl::Duration timeout, codec::FrameKind kind, Term term, EpochId epoch,
                            const google::protobuf::MessageLite& body);
 
@@ -60,6 +62,7 @@ class FrameSender {
   bool busy_ ABSL_GUARDED_BY(mutex_) = false;
   Link* link_ ABSL_GUARDED_BY(mutex_) = nullptr;
   bool broken_ ABSL_GUARDED_BY(mutex_) = false;
+  codec::Dialect dialect_ ABSL_GUARDED_BY(mutex_);  // of whoever is busy next
   codec::FrameWriter frames_;
   std::unique_ptr<codec::EpochEncoder> encoder_;
 };

@@ -230,12 +230,19 @@ Refusal JudgeOtherPrimary(const Hello& hello, const HelloJudge& judge) {
   return {romulus::v1::REFUSAL_REASON_TWO_PRIMARIES, detail};
 }
 
+// A build that knows no ranges names one version.
+codec::ProtocolRange ProtocolsOf(const Hello& hello) {
+  return {hello.protocol_version(),
+          std::max(hello.protocol_version(), hello.newest_protocol_version())};
+}
+
 Refusal Judge(const Hello& hello, const HelloJudge& judge) {
-  if (hello.protocol_version() != kProtocolVersion) {
-    return {romulus::v1::REFUSAL_REASON_PROTOCOL_VERSION,
-            absl::StrCat("protocol version: ", hello.protocol_version(), " on the primary (build ",
-                         Quoted(hello.build()), "), ", kProtocolVersion, " here (build ",
-                         Quoted(judge.build), ")")};
+  if (codec::NewestCommon(ProtocolsOf(hello), judge.protocols) == 0) {
+    return {
+        romulus::v1::REFUSAL_REASON_PROTOCOL_VERSION,
+        absl::StrCat("protocol version: ", codec::RangeText(ProtocolsOf(hello)),
+                     " on the primary (build ", Quoted(hello.build()), "), ",
+                     codec::RangeText(judge.protocols), " here (build ", Quoted(judge.build), ")")};
   }
   // Whose guest it is comes before all about terms: another VM's terms mean nothing here.
   if (Refusal refusal = JudgeMachine(hello, judge.machine); !refusal.detail.empty()) return refusal;
@@ -283,7 +290,8 @@ void PutDisk(const DiskCopy& disk, romulus::v1::DiskCopy* into) {
 
 romulus::v1::Hello BuildHello(const HelloInput& input) {
   Hello hello;
-  hello.set_protocol_version(kProtocolVersion);
+  hello.set_protocol_version(input.protocols.oldest);
+  hello.set_newest_protocol_version(input.protocols.newest);
   hello.set_vm_name(input.machine.vm_name);
   hello.set_vm_uuid(input.machine.vm_uuid);
   hello.set_node_name(input.node_name);
@@ -335,7 +343,11 @@ Lineage LineageFrom(const romulus::v1::Lineage& lineage) {
 romulus::v1::HelloReply EvaluateHello(const Hello& hello, const HelloJudge& judge) {
   Refusal refusal = Judge(hello, judge);
   HelloReply reply;
-  reply.set_protocol_version(kProtocolVersion);
+  reply.set_protocol_version(refusal.detail.empty()
+                                 ? codec::NewestCommon(ProtocolsOf(hello), judge.protocols)
+                                 : judge.protocols.oldest);
+  reply.set_oldest_protocol_version(judge.protocols.oldest);
+  reply.set_newest_protocol_version(judge.protocols.newest);
   reply.set_node_name(judge.node_name);
   reply.set_build(judge.build);
   reply.set_term(judge.newest_term.value());

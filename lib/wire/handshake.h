@@ -15,12 +15,11 @@
 #include "absl/strings/string_view.h"
 #include "base/lineage.h"
 #include "base/types.h"
+#include "codec/dialect.h"
 #include "memory/memory_layout.h"
 #include "romulus/v1/replication.pb.h"
 
 namespace romulus::wire {
-
-inline constexpr uint32_t kProtocolVersion = 5;  // 2: disks; 3: lineage; 4: hand-over; 5: audit
 
 // One CPUID leaf as the guest sees it.
 struct CpuidLeaf {
@@ -76,7 +75,8 @@ struct HelloInput {
   uint64_t max_frame_bytes = 0;
   uint64_t instance = 0;  // drawn by each start of the node
   std::vector<DiskCopy> disks{};
-  bool overwrite_disks = false;  // by an operator's word: even if the secondary's may be newer
+  bool overwrite_disks = false;      // by an operator's word: even if the secondary's may be newer
+  codec::ProtocolRange protocols{};  // what this build speaks; others for tests
 };
 
 romulus::v1::Hello BuildHello(const HelloInput& input);
@@ -107,9 +107,11 @@ struct HelloJudge {
       missing_cpu_features;
   // Whether this host has a capability named in the Hello. Null: not checked.
   std::function<bool(absl::string_view)> has_capability;
+  codec::ProtocolRange protocols{};  // as in HelloInput
 };
 
-// Total on any input: a hostile Hello gets a refusal. Never accepts with a reason set.
+// Total on any input: a hostile Hello gets a refusal. Never accepts with a reason set. The reply to
+// an accepted one names the version that the stream speaks: the newest that both do.
 //
 // A secondary's disks are overwritten only if the primary's are known to hold all that they hold,
 // by term (covers_term): a node that was started again from an old disk raises its own term

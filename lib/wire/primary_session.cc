@@ -239,13 +239,15 @@ class Session final : public PrimarySession, public LinkListener {
     ROMULUS_RETURN_IF_ERROR(codec::CheckTerms(reply));
     answered_ = true;
     if (reply.accepted()) {
-      if (reply.protocol_version() != kProtocolVersion) {
-        return absl::InvalidArgumentError(
-            absl::StrCat("the secondary accepted, but speaks protocol version ",
-                         reply.protocol_version(), " instead of ", kProtocolVersion));
+      if (!options_.hello.protocols.Contains(reply.protocol_version())) {
+        return absl::InvalidArgumentError(absl::StrCat(
+            "the secondary accepted, but speaks protocol version ", reply.protocol_version(),
+            " instead of ", codec::RangeText(options_.hello.protocols)));
       }
       accepted_ = true;
-      frames_->StartPages(MaxBodyBytes(reply));
+      const codec::Dialect dialect(reply.protocol_version());
+      reader_.SetDialect(dialect);
+      frames_->StartPages(MaxBodyBytes(reply), dialect);
       sender_.StartHeartbeats();
     }
     absl::MutexLock lock(&mutex_);

@@ -261,7 +261,8 @@ class Primary::Stream final : public wire::LinkListener,
     ROMULUS_RETURN_IF_ERROR(codec::CheckTerms(reply));
     if (reply.accepted()) {
       accepted_ = true;
-      frames_->StartPages(std::min<size_t>(codec::kDefaultMaxBodyBytes, reply.max_frame_bytes()));
+      frames_->StartPages(std::min<size_t>(codec::kDefaultMaxBodyBytes, reply.max_frame_bytes()),
+                          codec::Dialect(reply.protocol_version()));
       Heartbeat();
     }
     reply_ = std::move(reply);

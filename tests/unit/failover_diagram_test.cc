@@ -43,7 +43,7 @@ std::string KeyOf(const RoleState& state) {
        {state.guest_running, state.output_open, state.protect_wanted, state.peer_connected,
         state.peer_silent, state.peer_left, state.unprotecting, state.sync_done, state.committed,
         state.held_since_start, state.claim.has_value(), state.withdrawing, state.second_heard,
-        state.held_back, state.releasing}) {
+        state.held_back, state.releasing, state.replica_wrong}) {
     key += flag ? '1' : '0';
   }
   return absl::StrCat(key, static_cast<int>(claim.action), static_cast<int>(state.role),
@@ -96,7 +96,7 @@ std::vector<Event> EventsIn(const RoleState& state) {
       events.push_back(event);
     }
     for (int reason = 0;
-         kind == EventKind::kGoodbye && reason <= static_cast<int>(GoodbyeReason::kHandOverFailed);
+         kind == EventKind::kGoodbye && reason <= static_cast<int>(GoodbyeReason::kReplicaWrong);
          ++reason) {
       event.goodbye = static_cast<GoodbyeReason>(reason);
       events.push_back(event);

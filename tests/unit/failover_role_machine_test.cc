@@ -163,6 +163,17 @@ TEST(PrimaryTest, BrokenStreamsStartOver) {
   }
 }
 
+TEST(PrimaryTest, AfterABadAuditTheGoodbyeSaysSo) {
+  Driver node(Manual());
+  node.Protected();
+  Event event{};
+  event.kind = K::kStreamBroken;
+  event.goodbye = GoodbyeReason::kReplicaWrong;
+  node.On(event);
+  EXPECT_TRUE(node.actions()[0].say_goodbye);
+  EXPECT_EQ(node.actions()[0].goodbye, GoodbyeReason::kReplicaWrong);
+}
+
 // --- primary: refused
 
 TEST(PrimaryTest, ARefusalForAnotherReasonIsOnlyTold) {

@@ -130,6 +130,29 @@ TEST(SecondaryTest, ABrokenStreamIsNoDeadPrimary) {
   }
 }
 
+// Beside the stream's end nothing else is news: it is the replica that must not be gone on from.
+TEST(SecondaryTest, AReplicaThatIsKnownToBeWrongIsPromotedByForceOnly) {
+  Driver node(Automatic());
+  node.Holding();
+  EXPECT_THAT(node.Goodbye(GoodbyeReason::kReplicaWrong), ElementsAre(A::kCloseLink));
+  EXPECT_EQ(node.mode(), Mode::kDegraded);
+  EXPECT_THAT(node.state().reason, HasSubstr("wrong"));
+  EXPECT_THAT(node.state().reason, HasSubstr("--force"));
+  EXPECT_THAT(node.On(K::kLinkClosed), IsEmpty());
+  EXPECT_THAT(node.On(K::kPeerSilent), IsEmpty());
+  EXPECT_EQ(node.mode(), Mode::kDegraded);
+  EXPECT_THAT(node.Failover(false), ElementsAre(A::kRefuse));
+  EXPECT_THAT(std::string(node.actions()[0].status.message()), HasSubstr("audit"));
+  EXPECT_THAT(node.Failover(true), ElementsAre(A::kPromote));
+  // The full sync that follows makes it right.
+  Driver synced(Automatic());
+  synced.Holding();
+  synced.Goodbye(GoodbyeReason::kReplicaWrong);
+  synced.On(K::kPeerConnected, Term(48));
+  synced.On(K::kEpochCommitted, Term(48), EpochId(1));
+  EXPECT_THAT(synced.On(K::kLinkClosed), ElementsAre(A::kPromote));
+}
+
 TEST(SecondaryTest, APrimaryHeardAgainIsTheProtectedOne) {
   Driver node(Manual());
   node.Holding();

@@ -6,7 +6,7 @@
 // hold the memory and the machine that they describe.
 //
 // A difference means that the format has changed: then kFrameVersion (codec/frame.h) or
-// kProtocolVersion (wire/handshake.h) rises, and `golden_test --write_golden` writes the files
+// kNewestProtocol (codec/dialect.h) rises, and `golden_test --write_golden` writes the files
 // anew. It refuses to change a file while both versions are what the file says; a new file it
 // writes at any time.
 #include <gtest/gtest.h>
@@ -83,7 +83,8 @@ v1::DiskCopy Disk(v1::DiskCopyRole role) {
 
 v1::Hello Hello() {
   v1::Hello hello;
-  hello.set_protocol_version(wire::kProtocolVersion);
+  hello.set_protocol_version(kOldestProtocol);
+  hello.set_newest_protocol_version(kNewestProtocol);
   hello.set_vm_name("model");
   hello.set_vm_uuid("6b2f0a4e-6f1d-4f8e-9a53-0c8d8b1f7a10");
   hello.set_node_name("alpha");
@@ -183,7 +184,9 @@ std::vector<Golden> ThisBuild(Model* model) {
   };
   add(&down, FrameKind::kHello, EpochId(), Hello());
   v1::HelloReply reply;
-  reply.set_protocol_version(wire::kProtocolVersion);
+  reply.set_protocol_version(kNewestProtocol);
+  reply.set_oldest_protocol_version(kOldestProtocol);
+  reply.set_newest_protocol_version(kNewestProtocol);
   reply.set_node_name("beta");
   reply.set_accepted(true);
   reply.set_reason(v1::REFUSAL_REASON_DEVICES);
@@ -297,8 +300,7 @@ std::string Path(const std::string& name) {
 }
 
 std::string Versions() {
-  return absl::StrCat("# frame version ", kFrameVersion, ", protocol version ",
-                      wire::kProtocolVersion);
+  return absl::StrCat("# frame version ", kFrameVersion, ", protocol version ", kNewestProtocol);
 }
 
 std::string AsText(const Golden& golden) {
@@ -412,7 +414,7 @@ TEST(GoldenTest, APrimaryUnderstandsTheStoredAnswers) {
   ASSERT_TRUE(frame.ok()) << frame.status();
   v1::HelloReply reply;
   ASSERT_TRUE(ParseBody(*frame, &reply).ok());
-  EXPECT_EQ(reply.protocol_version(), wire::kProtocolVersion);
+  EXPECT_EQ(reply.protocol_version(), kNewestProtocol);
   EXPECT_TRUE(reply.accepted());
   EXPECT_EQ(reply.detail(), "every field has a value");
   EXPECT_EQ(reply.term(), 17u);

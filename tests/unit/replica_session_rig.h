@@ -64,6 +64,7 @@ class TestPolicy final : public HelloPolicy {
   v1::HelloReply OnHello(const v1::Hello& hello) override {
     v1::HelloReply reply;
     reply.set_accepted(hello.vm_name() == "model");
+    reply.set_protocol_version(protocol);
     if (!reply.accepted()) {
       reply.set_reason(v1::REFUSAL_REASON_VM);
       reply.set_detail("vm_name is " + hello.vm_name());
@@ -72,7 +73,8 @@ class TestPolicy final : public HelloPolicy {
     return reply;
   }
 
-  std::vector<v1::DiskCopy> disks;  // that it says are here
+  std::vector<v1::DiskCopy> disks;             // that it says are here
+  uint32_t protocol = codec::kNewestProtocol;  // that it agrees on, whoever asks
 };
 
 class RecordingListener final : public SessionListener {

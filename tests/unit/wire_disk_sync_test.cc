@@ -323,7 +323,7 @@ class BarePeer final : public LinkListener {
   void Accept() {
     v1::HelloReply accept;
     accept.set_accepted(true);
-    accept.set_protocol_version(kProtocolVersion);
+    accept.set_protocol_version(codec::kNewestProtocol);
     Say(codec::FrameKind::kHelloReply, accept.SerializeAsString());
   }
   void Say(codec::FrameKind kind, absl::string_view body) {

@@ -53,7 +53,7 @@ class FullSyncTest : public testing::Test {
   FullSyncTest() {
     frames_ = *FrameSender::Create(memory_->layout().gfn_end(), {}, &clock_);
     frames_->Start(&link_);
-    frames_->StartPages(codec::kDefaultMaxBodyBytes);
+    frames_->StartPages(codec::kDefaultMaxBodyBytes, codec::Dialect(codec::kNewestProtocol));
   }
   void Fill(uint64_t gfn, int value) {
     std::vector<std::byte> page(kPageSize, static_cast<std::byte>(value));
@@ -213,7 +213,7 @@ TEST_F(FullSyncTest, MemoryAboveTheHoleIsNamedByItsOwnFrames) {
   memory_ = *memory::GuestMemory::Create(*memory::MemoryLayout::ForMib(3073));
   frames_ = *FrameSender::Create(memory_->layout().gfn_end(), {}, &clock_);
   frames_->Start(&link_);
-  frames_->StartPages(codec::kDefaultMaxBodyBytes);
+  frames_->StartPages(codec::kDefaultMaxBodyBytes, codec::Dialect(codec::kNewestProtocol));
   const Gfn above = GfnOf(Gpa(memory::kHoleEnd));
   ASSERT_TRUE(memory_->Fill(GpaOf(above), std::byte{7}, kPageSize).ok());
   ScriptedSource source(memory_.get());

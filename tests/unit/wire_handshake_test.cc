@@ -52,6 +52,52 @@ TEST(HandshakeTest, EqualNodesAgree) {
   EXPECT_TRUE(StatusOf(reply).ok());
 }
 
+TEST(HandshakeTest, TheNewestVersionThatBothSpeakIsSpoken) {
+  using codec::ProtocolRange;
+  struct Skew {
+    ProtocolRange primary, secondary;
+    uint32_t spoken;  // 0: none
+  };
+  for (const Skew& skew :
+       {Skew{{5, 6}, {5, 6}, 6}, Skew{{5, 6}, {6, 7}, 6}, Skew{{6, 7}, {5, 6}, 6},
+        Skew{{5, 6}, {5, 5}, 5}, Skew{{5, 5}, {5, 6}, 5}, Skew{{6, 7}, {5, 5}, 0},
+        Skew{{5, 5}, {6, 7}, 0}}) {
+    HelloInput primary = Primary();
+    primary.protocols = skew.primary;
+    primary.build = "old";
+    HelloJudge judge = Secondary();
+    judge.protocols = skew.secondary;
+    judge.build = "new";
+    const v1::HelloReply reply = EvaluateHello(BuildHello(primary), judge);
+    const std::string label =
+        absl::StrCat(RangeText(skew.primary), " with ", RangeText(skew.secondary));
+    EXPECT_EQ(reply.accepted(), skew.spoken != 0) << label;
+    EXPECT_EQ(reply.oldest_protocol_version(), skew.secondary.oldest) << label;
+    EXPECT_EQ(reply.newest_protocol_version(), skew.secondary.newest) << label;
+    if (skew.spoken != 0) {
+      EXPECT_EQ(reply.protocol_version(), skew.spoken) << label;
+      continue;
+    }
+    EXPECT_EQ(reply.reason(), v1::REFUSAL_REASON_PROTOCOL_VERSION) << label;
+    for (const std::string& named :
+         {RangeText(skew.secondary), std::string("'old'"), std::string("'new'")}) {
+      EXPECT_THAT(reply.detail(), HasSubstr(named)) << label;
+    }
+  }
+}
+
+// What the builds of protocol 5 do, which know no ranges: a primary names its one version, and goes
+// on only with that one; a secondary accepts only its own, and answers with it.
+TEST(HandshakeTest, ABuildThatKnowsNoRangesPairs) {
+  v1::Hello hello = BuildHello(Primary());
+  EXPECT_EQ(hello.protocol_version(), 5u) << "an old secondary refuses";
+  hello.set_protocol_version(5);
+  hello.clear_newest_protocol_version();
+  const v1::HelloReply reply = EvaluateHello(hello, Secondary());
+  EXPECT_TRUE(reply.accepted());
+  EXPECT_EQ(reply.protocol_version(), 5u) << "an old primary ends the stream";
+}
+
 TEST(HandshakeTest, TheDaemonThatIsHeardMayBeginANewStream) {
   HelloInput primary = Primary();
   primary.instance = 7;
@@ -242,6 +288,7 @@ TEST(HandshakeTest, TheAnswerSaysWhatIsHeldAndWhereItComesFrom) {
   EXPECT_EQ(EvaluateHello(hello, judge).holds(), v1::HOLDS_UNSPECIFIED);
   hello = BuildHello(Primary());
   hello.set_protocol_version(2);
+  hello.clear_newest_protocol_version();
   EXPECT_EQ(EvaluateHello(hello, judge).holds(), v1::HOLDS_UNSPECIFIED);
   EXPECT_FALSE(EvaluateHello(hello, judge).has_lineage());
 }

@@ -19,7 +19,7 @@ class EpochSenderTest : public testing::Test {
   EpochSenderTest() {
     frames_ = *FrameSender::Create(Gfn(1024), {}, &clock_);
     frames_->Start(&link_);
-    frames_->StartPages(codec::kDefaultMaxBodyBytes);
+    frames_->StartPages(codec::kDefaultMaxBodyBytes, codec::Dialect(codec::kNewestProtocol));
     Make({.term = kTerm, .max_unacked_epochs = 4});
   }
   ~EpochSenderTest() override { link_.Close(absl::OkStatus()); }

@@ -244,7 +244,7 @@ TEST_F(PrimarySessionTest, ALyingSecondaryIsLeft) {
     codec::FrameWriter writer;
     v1::HelloReply accept;
     accept.set_accepted(true);
-    accept.set_protocol_version(kProtocolVersion);
+    accept.set_protocol_version(codec::kNewestProtocol);
     std::string message;
     writer.Append(codec::FrameKind::kHelloReply, Term(32), EpochId(), accept, &message);
     ASSERT_TRUE(peer->Send(message).ok());
@@ -269,7 +269,7 @@ TEST_F(PrimarySessionTest, AReplyOfAnImpossibleTermIsNoReply) {
   std::unique_ptr<Link> peer = network.TakeLink(kSecondary);
   ASSERT_TRUE(OpenOn(network).ok());
   v1::HelloReply refuse;
-  refuse.set_protocol_version(kProtocolVersion);
+  refuse.set_protocol_version(codec::kNewestProtocol);
   refuse.set_reason(v1::REFUSAL_REASON_TERM);
   refuse.set_detail("fence yourself");
   refuse.set_term(UINT64_MAX);
@@ -291,7 +291,7 @@ TEST_F(PrimarySessionTest, AnAcceptanceInAnotherProtocolIsRefused) {
   codec::FrameWriter writer;
   v1::HelloReply accept;
   accept.set_accepted(true);
-  accept.set_protocol_version(kProtocolVersion + 1);
+  accept.set_protocol_version(codec::kNewestProtocol + 1);
   std::string message;
   writer.Append(codec::FrameKind::kHelloReply, Term(32), EpochId(), accept, &message);
   peer->Send(message).IgnoreError();
