@@ -33,7 +33,7 @@ class Node(pairlib.Daemon):
     """One node, whose daemon the agent starts and stops."""
 
     def __init__(self, pair, cluster, node):
-        self.pair, self.cluster, self.node = pair, cluster, node
+        self.pair, self.cluster, self.node, self.build = pair, cluster, node, pair.build
         self.log_path = pair.folder / f"{node}.log"
         self.console_path = pair.folder / f"{node}.console"
         self.address = f"unix://{pair.folder}/{node}.sock"

@@ -110,7 +110,8 @@ class Daemon:
         self.log_path = pair.folder / f"{node}.log"
         self.console_path = pair.folder / f"{node}.console"
         self.address = f"unix://{pair.folder}/{node}.sock"
-        command = [pair.build / "daemon/romulusd", "run", "--config", pair.config, "--node", node,
+        self.build = pair.builds.get(node, pair.build)
+        command = [self.build / "daemon/romulusd", "run", "--config", pair.config, "--node", node,
                    *(["--role", role] if role else []), *arguments]
 
         def prepare():
@@ -141,7 +142,7 @@ class Daemon:
         return when
 
     def ctl(self, *arguments, check=True, json_output=True):
-        command = [str(self.pair.build / "daemon/romulusctl"), "--address", self.address, *arguments]
+        command = [str(self.build / "daemon/romulusctl"), "--address", self.address, *arguments]
         if json_output:
             command.append("--json")
         done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
@@ -217,6 +218,7 @@ class Pair:
         """devices: more fields of guest; FOLDER in them is the pair's folder. disks: {name: MiB}; each
         node gets empty images of its own."""
         self.build = pathlib.Path(build).resolve()
+        self.builds = {}  # of nodes that are started next from another build folder
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="romulus-"))
         self.config = self.folder / "vm.textproto"
         self.daemons = {}
