@@ -10,7 +10,9 @@
 #include <cerrno>
 #include <cstring>
 #include <memory>
+#include <utility>
 
+#include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "base/status.h"
 
@@ -206,6 +208,10 @@ constexpr const char* kNeverWide[] = {"acct",
                                       "userfaultfd",
                                       "vhangup"};
 
+// What a new process would be alone with; unshare(2), setns(2) above are the other ways to it.
+constexpr uint64_t kNamespaces[] = {CLONE_NEWCGROUP, CLONE_NEWIPC,  CLONE_NEWNET, CLONE_NEWNS,
+                                    CLONE_NEWPID,    CLONE_NEWUSER, CLONE_NEWUTS};
+
 // KVM's requests are all of one type; of taps and sockets just those that are used.
 constexpr uint64_t kIoctlTypeMask = 0xff00;
 constexpr uint64_t kKvmIoctls = 0xae00;
@@ -255,12 +261,49 @@ absl::Status AddStrict(const Filter& filter) {
     ROMULUS_RETURN_IF_ERROR(
         allow_if(SCMP_SYS(prctl), SCMP_A0(SCMP_CMP_MASKED_EQ, 0xffffffffu, option), "prctl"));
   }
-  // Threads, no processes. What clone3(2) is asked lies in memory, where a filter cannot look:
-  // glibc takes clone(2) when the kernel does not know it.
+  // It is hidden already, and a second answer would be logged.
   ROMULUS_RETURN_IF_ERROR(
-      allow_if(SCMP_SYS(clone), SCMP_A0(SCMP_CMP_MASKED_EQ, kThreadFlags, kThreadFlags), "clone"));
-  return Check(::seccomp_rule_add(filter.get(), SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(clone3), 0),
-               "clone3");
+      Check(::seccomp_rule_add(filter.get(), SCMP_ACT_ALLOW, SCMP_SYS(clone3), 0), "clone3"));
+  // Threads, no processes.
+  return allow_if(SCMP_SYS(clone), SCMP_A0(SCMP_CMP_MASKED_EQ, kThreadFlags, kThreadFlags),
+                  "clone");
+}
+
+absl::Status AddWide(const Filter& filter, uint32_t refuse) {
+  ROMULUS_RETURN_IF_ERROR(AddAll(filter, refuse, kNeverWide));
+  for (const uint64_t flag : kNamespaces) {
+    ROMULUS_RETURN_IF_ERROR(Check(::seccomp_rule_add(filter.get(), refuse, SCMP_SYS(clone), 1,
+                                                     SCMP_A0(SCMP_CMP_MASKED_EQ, flag, flag)),
+                                  "clone"));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<Filter> NewFilter(uint32_t otherwise, uint32_t other_architectures, bool log) {
+  Filter filter(::seccomp_init(otherwise));
+  if (filter == nullptr) return Check(-ENOMEM, "seccomp_init");
+  const std::pair<scmp_filter_attr, uint32_t> attributes[] = {
+      {SCMP_FLTATR_ACT_BADARCH, other_architectures},
+      {SCMP_FLTATR_CTL_NNP, 1},
+      {SCMP_FLTATR_CTL_TSYNC, 1},
+      {SCMP_FLTATR_CTL_LOG, log ? 1 : 0}};
+  for (const auto& [attribute, value] : attributes) {
+    ROMULUS_RETURN_IF_ERROR(
+        Check(::seccomp_attr_set(filter.get(), attribute, value), "seccomp_attr_set"));
+  }
+  return filter;
+}
+
+// What clone3(2) is asked lies in memory, where a filter cannot look. glibc asks for each thread
+// and child, and takes clone(2) when the kernel does not know it: nothing to log, but a filter logs
+// all that it refuses or nothing. So this is one of its own; of two equal answers the newer
+// filter's counts, so the other one allows the call (seccomp_run_filters in the kernel).
+absl::Status HideClone3() {
+  ROMULUS_ASSIGN_OR_RETURN(const Filter filter,
+                           NewFilter(SCMP_ACT_ALLOW, SCMP_ACT_ALLOW, /*log=*/false));
+  ROMULUS_RETURN_IF_ERROR(Check(
+      ::seccomp_rule_add(filter.get(), SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(clone3), 0), "clone3"));
+  return Check(::seccomp_load(filter.get()), "seccomp_load");
 }
 
 }  // namespace
@@ -283,20 +326,15 @@ absl::Status NarrowSyscalls(SyscallFilter wanted) {
   }
   const bool strict = wanted == SyscallFilter::kStrict;
   const uint32_t refuse = SCMP_ACT_ERRNO(EPERM);
-  const Filter filter(::seccomp_init(strict ? refuse : SCMP_ACT_ALLOW));
-  if (filter == nullptr) return Check(-ENOMEM, "seccomp_init");
-  const std::pair<scmp_filter_attr, uint32_t> attributes[] = {
-      {SCMP_FLTATR_ACT_BADARCH, refuse},  // 32-bit calls of a 64-bit process
-      {SCMP_FLTATR_CTL_NNP, 1},
-      {SCMP_FLTATR_CTL_TSYNC, 1},
-      {SCMP_FLTATR_CTL_LOG, 1}};
-  for (const auto& [attribute, value] : attributes) {
-    ROMULUS_RETURN_IF_ERROR(
-        Check(::seccomp_attr_set(filter.get(), attribute, value), "seccomp_attr_set"));
-  }
+  ROMULUS_ASSIGN_OR_RETURN(
+      const Filter filter,
+      NewFilter(strict ? refuse : SCMP_ACT_ALLOW,
+                /*other_architectures=*/refuse, /*log=*/true));  // 32-bit calls of a 64-bit process
   // A list of 150 is looked through for every call, and the frequent ones are anywhere in it.
   ::seccomp_attr_set(filter.get(), SCMP_FLTATR_CTL_OPTIMIZE, 2);
-  ROMULUS_RETURN_IF_ERROR(strict ? AddStrict(filter) : AddAll(filter, refuse, kNeverWide));
+  ROMULUS_RETURN_IF_ERROR(strict ? AddStrict(filter) : AddWide(filter, refuse));
+  // First, as seccomp(2) is not among what is allowed then.
+  ROMULUS_RETURN_IF_ERROR(HideClone3());
   return Check(::seccomp_load(filter.get()), "seccomp_load");
 }
 

@@ -22,6 +22,8 @@ import tempfile
 import time
 import uuid
 
+import refused_calls
+
 PATIENCE_S = float(os.environ.get("ROMULUS_PATIENCE_S", "120"))
 NODES = ("alpha", "beta")
 SKIPPED = 77
@@ -208,7 +210,10 @@ class Daemon:
 
 
 class Pair:
-    """with Pair(build) as pair: pair.start(); ..."""
+    """with Pair(build) as pair: pair.start(); ...
+
+    A daemon of `build` that was refused a system call by its own filter fails the test, where the kernel's log can be read.
+    """
 
     def __init__(self, build, command_line="workload=uniform pages=64 report_ms=5", vcpus=1,
                  memory_mib=32, tracking="AUTO", kernel=None, initrd="",
@@ -222,6 +227,8 @@ class Pair:
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="romulus-"))
         self.config = self.folder / "vm.textproto"
         self.daemons = {}
+        self.refused_calls = refused_calls.RefusedCalls()
+        self.pids = set()  # of all daemons of `build` that were started
         if kernel is None:  # the ledger wants to be told
             command_line = f"vcpus={vcpus} {command_line}"
         self.options = dict(command_line=command_line, vcpus=vcpus,
@@ -264,6 +271,10 @@ class Pair:
         for daemon in self.daemons.values():
             if daemon.alive():
                 daemon.kill()
+        refused = self.refused_calls.of(self.pids)
+        self.refused_calls.close()
+        if kind is None and refused:
+            raise PairError("the daemons' filter refused them: " + "; ".join(refused))
         if kind is None and not os.environ.get("ROMULUS_KEEP"):
             shutil.rmtree(self.folder, ignore_errors=True)
         else:
@@ -271,6 +282,8 @@ class Pair:
 
     def start_node(self, node, role, *arguments, before_exec=None):
         self.daemons[node] = Daemon(self, node, role, *arguments, before_exec=before_exec)
+        if self.daemons[node].build == self.build:
+            self.pids.add(self.daemons[node].pid)
         return self.daemons[node]
 
     def start(self):

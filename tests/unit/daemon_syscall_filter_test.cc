@@ -1,6 +1,9 @@
 // Each filter in a process of its own: it is for good.
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <linux/sched.h>
+#include <sched.h>
+#include <spawn.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -32,6 +35,18 @@ void ExpectRefused(const char* what, const std::function<long()>& call) {
 void ExpectDone(const char* what, long result) {
   if (result != -1) return;
   std::fprintf(stderr, "%s: errno %d\n", what, errno);
+  ::_exit(1);
+}
+
+// Ends the process with 0 if there is no clone3(2); a C library then takes clone(2).
+void ExpectNoClone3() {
+  clone_args arguments{};
+  arguments.exit_signal = SIGCHLD;
+  errno = 0;
+  const long child = ::syscall(SYS_clone3, &arguments, sizeof(arguments));
+  if (child == 0) ::_exit(0);
+  if (child == -1 && errno == ENOSYS) return;
+  std::fprintf(stderr, "clone3: %ld, errno %d\n", child, errno);
   ::_exit(1);
 }
 
@@ -90,9 +105,22 @@ TEST_F(SyscallFilterTest, StrictRefusesTheRest) {
         ExpectRefused("chown", [] { return ::chown("/none", 0, 0); });
         ExpectRefused("TIOCSTI", [] { return ::ioctl(0, TIOCSTI, "x"); });
         ExpectRefused("bpf", [] { return ::syscall(SYS_bpf, 0, nullptr, 0); });
+        ExpectRefused("seccomp", [] { return ::syscall(SYS_seccomp, 0, 0, nullptr); });
+        ExpectNoClone3();
         ::_exit(0);
       },
       ::testing::ExitedWithCode(0), "");
+}
+
+// As a fence command is started.
+void SpawnTrue() {
+  char program[] = "/bin/true";
+  char* words[] = {program, nullptr};
+  pid_t spawned = 0;
+  if (::posix_spawn(&spawned, program, nullptr, nullptr, words, nullptr) != 0) ::_exit(1);
+  int ended = 0;
+  ExpectDone("waitpid", ::waitpid(spawned, &ended, 0));
+  if (ended != 0) ::_exit(1);
 }
 
 TEST_F(SyscallFilterTest, WideStartsProgramsThatHaveTheFilterToo) {
@@ -100,6 +128,14 @@ TEST_F(SyscallFilterTest, WideStartsProgramsThatHaveTheFilterToo) {
       {
         Narrow(SyscallFilter::kWide);
         ExpectRefused("mount", [] { return ::mount("a", "/b", "tmpfs", 0, nullptr); });
+        ExpectRefused("clone", [] {
+          return ::syscall(SYS_clone, CLONE_NEWUSER | CLONE_NEWNET | SIGCHLD, 0, 0, 0, 0);
+        });
+        ExpectNoClone3();
+        int done = 0;
+        std::thread([&done] { done = 1; }).join();
+        if (done != 1) ::_exit(1);
+        SpawnTrue();
         const pid_t child = ::fork();
         ExpectDone("fork", child);
         if (child == 0) {
