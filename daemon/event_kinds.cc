@@ -32,6 +32,7 @@ constexpr Kind kKinds[] = {
     {"checkpoint_failed", "the checkpoint of epoch {epoch} failed: {why}"},
     {"claim_left_behind", "a claim was left at the arbiter: {what}"},
     {"claim_taken_back", "the claim to term {wanted} is withdrawn: {why}"},
+    {"config_refused", "the configuration was refused, no daemon started: {why}"},
     {"connections_crowded", "too many connections: {why}"},
     {"console_failed", "the console cannot be written: {why}"},
     {"console_goes_on", "the console can be written again"},

@@ -37,7 +37,9 @@ void Node::TellTerm(Term before, const std::string& event) {
 
 void Node::Remember() {
   options_.history->Add(BuildStatus(), clock_.NowNs(), UnixMs());
-  if (const uint64_t lines = options_.events->unreadable_lines(); lines != 0 && !told_unreadable_) {
+  const uint64_t lines = options_.events->unreadable_lines();
+  metrics_.SetEventsUnreadable(lines);
+  if (lines != 0 && !told_unreadable_) {
     log_.Warning("events_unreadable", {{"lines", lines}});
     told_unreadable_ = true;
   }

@@ -20,6 +20,7 @@
 #include "daemon/history.h"
 #include "daemon/node.h"
 #include "daemon/probe_command.h"
+#include "daemon/refused_config.h"
 #include "daemon/service_manager.h"
 #include "daemon/syscall_filter.h"
 #include "daemon/version.h"
@@ -128,11 +129,15 @@ absl::Status Narrow(const romulus::v1::Config& config, Log& log) {
   return done;
 }
 
+std::string StateDirectory() {
+  const char* const given = std::getenv("STATE_DIRECTORY");
+  return given == nullptr ? "" : given;
+}
+
 EventJournal::Options JournalOptions(const romulus::v1::Config& config) {
-  const char* const state_directory = std::getenv("STATE_DIRECTORY");
   return {.vm = config.name(),
           .node = config.node_name(),
-          .folder = EventFolder(config, state_directory == nullptr ? "" : state_directory),
+          .folder = EventFolder(config, StateDirectory()),
           .max_bytes = uint64_t{config.events().max_kib()} << 10};
 }
 
@@ -143,6 +148,7 @@ int Run(const Arguments& arguments) {
   LoadedConfig loaded = LoadConfig(arguments.config, options);
   if (!loaded.ok()) {
     std::fputs(loaded.ErrorText().c_str(), stderr);
+    LeaveRefused(loaded, arguments.node, StateDirectory());
     return kExitUsage;
   }
   EventJournal events(JournalOptions(loaded.config));
@@ -157,6 +163,7 @@ int Run(const Arguments& arguments) {
   loaded = LoadConfig(arguments.config, options);
   if (!loaded.ok()) {
     std::fputs(loaded.ErrorText().c_str(), stderr);
+    TellRefused(loaded, events);
     return kExitUsage;
   }
   if (absl::Status able = (*system)->RequireForMachine(); !able.ok()) return fail(able);

@@ -195,6 +195,10 @@ Instruments::Instruments(prometheus::Registry& registry, const prometheus::Label
                                         "Bytes of them that were sent or found to be there.");
   disk_log_bytes = make.MakeGauge("romulus_disk_log_bytes",
                                   "Disk writes of epochs that are not acked yet, in bytes.");
+  events_unreadable_lines = make.MakeGauge(
+      "romulus_events_unreadable_lines",
+      "Lines of the event journal that could not be read when the daemon started, and were "
+      "skipped.");
   tls_expiry =
       make.MakeGauge("romulus_tls_certificate_expiry_timestamp_seconds",
                      "When the certificate of this node expires, in Unix time; 0 without TLS.");

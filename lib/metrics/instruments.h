@@ -119,6 +119,7 @@ struct Instruments {
   prometheus::Gauge* audit_disk_pass_seconds;
   prometheus::Gauge* audit_last_disk_pass_time_seconds;
   prometheus::Gauge* tls_expiry;
+  prometheus::Gauge* events_unreadable_lines;
   prometheus::Gauge* peer_connected;
   prometheus::Gauge* heartbeat_timeout_seconds;
   Labelled<prometheus::Gauge> arbiter_up;

@@ -208,6 +208,10 @@ void Metrics::SetTlsExpiry(int64_t unix_s) {
   impl_->instruments.tls_expiry->Set(static_cast<double>(unix_s));
 }
 
+void Metrics::SetEventsUnreadable(uint64_t lines) {
+  impl_->instruments.events_unreadable_lines->Set(Number(lines));
+}
+
 void Metrics::ArbiterAnswered(size_t verdict) {
   impl_->instruments.arbiter_answers.at(verdict).Increment();
 }

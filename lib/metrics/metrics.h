@@ -163,6 +163,8 @@ class Metrics {
   void SetTlsRefusals(size_t reason, uint64_t total);
   // When this node's certificate expires.
   void SetTlsExpiry(int64_t unix_s);
+  // Of the event journal, when it was opened.
+  void SetEventsUnreadable(uint64_t lines);
   // By failover::Verdict.
   void ArbiterAnswered(size_t verdict);
   // Of the one in Labels::arbiters: whether its last answer was one to go by.

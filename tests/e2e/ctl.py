@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import unittest
+import urllib.request
 
 import ctl_screen
 import pair as pairlib
@@ -111,7 +112,32 @@ class Events(WithPair):
         self.assertEqual(said[0]["number"], "1")
         unreadable = [e for e in said if e["kind"] == "events_unreadable"]
         self.assertEqual(unreadable[0]["fields"]["lines"], "2")
+        page = urllib.request.urlopen(f"http://127.0.0.1:{self.pair.ports[2]}/metrics",
+                                      timeout=pairlib.PATIENCE_S).read().decode()
+        self.assertRegex(page, r"(?m)^romulus_events_unreadable_lines\{.*\} 2$")
         self.assertNotIn("\x1b", self.run_ctl("alpha", "events").stdout)
+
+    def test_a_configuration_that_was_refused_is_told_later(self):
+        good = self.pair.config.read_text()
+        out_of_range = good.replace("checkpoint {", "checkpoint { max_dirty_pages: 0", 1)
+        for text in out_of_range, good + "guest { vcpus: many }":
+            self.pair.config.write_text(text)
+            refused = self.pair.start_node("alpha", "primary")
+            self.assertEqual(refused.process.wait(timeout=pairlib.PATIENCE_S), 2)
+        self.pair.config.write_text(good)
+        primary = self.pair.start_node("alpha", "primary")
+        primary.await_mode("solo")
+        said = self.events("alpha")
+        self.assertEqual([event["kind"] for event in said[:3]], ["config_refused", "config_refused", "started"])
+        self.assertIn("max_dirty_pages", said[0]["text"])
+        self.assertIn(f"{self.pair.config}:", said[1]["text"])
+        # A second daemon with a bad one does not write to the journal of the first, which runs.
+        self.pair.config.write_text(out_of_range)
+        second = self.pair.start_node("alpha", "primary")
+        self.assertEqual(second.process.wait(timeout=pairlib.PATIENCE_S), 2)
+        self.assertEqual(self.kinds("alpha").count("config_refused"), 2)
+        self.assertTrue(primary.alive())
+        primary.kill()
 
     def test_a_journal_that_is_another_daemons_is_left_alone(self):
         self.journal("alpha").mkdir()

@@ -18,6 +18,7 @@
 #include "daemon/ctl_events.h"
 #include "daemon/event_journal.h"
 #include "daemon/history.h"
+#include "daemon/refused_config.h"
 
 namespace romulus::daemon {
 namespace {
@@ -85,6 +86,40 @@ TEST_F(JournalTest, SurvivesARestartAndCountsOn) {
   EXPECT_EQ(events[1].term(), 3u);
   EXPECT_EQ(events[2].number(), 3u);
   EXPECT_EQ(journal->unreadable_lines(), 0u);
+}
+
+TEST_F(JournalTest, AConfigurationThatIsRefusedLeavesAnEvent) {
+  const std::string nodes = R"(nodes { name: "alpha" } nodes { name: "beta" } )";
+  const std::string good = R"(name: "vm1" )" + nodes;
+  const auto refuse = [this](const std::string& text, const std::string& node = "alpha") {
+    ConfigOptions options;
+    options.node = node;
+    options.check_files = false;
+    const LoadedConfig loaded = ParseConfig(text, "vm1.textproto", options);
+    ASSERT_FALSE(loaded.ok());
+    LeaveRefused(loaded, node, folder_);
+  };
+  refuse(good + "checkpoint { max_dirty_pages: 0 }");
+  refuse(good + "guest {\n  vcpus: many }");  // from here on nothing was read
+  // Whose journal it would be is not sure.
+  refuse(R"(name: "../vm1" )" + nodes);
+  refuse(good, "gamma");
+  refuse(good, "../../alpha");
+  refuse(nodes);
+  refuse("nodes { " + good);
+  refuse(good + R"(events { folder: "{node}" } guest { vcpus: many })");
+  refuse("");
+  const auto journal = Open();
+  const std::vector<std::string> texts = Texts(*journal);
+  ASSERT_EQ(texts.size(), 2u);
+  EXPECT_THAT(texts[0], HasSubstr("the configuration was refused"));
+  EXPECT_THAT(texts[0], HasSubstr("errors more"));
+  EXPECT_THAT(texts[1], HasSubstr("vm1.textproto:2:"));
+  EXPECT_EQ(journal->After(0, 1)[0].severity(), v1::SEVERITY_ERROR);
+  // While a daemon has the journal it is left alone.
+  refuse(good);
+  EXPECT_THAT(Texts(*journal), testing::SizeIs(2));
+  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(folder_), {}), 1);
 }
 
 TEST_F(JournalTest, ATornTailCostsOneLine) {

@@ -48,6 +48,13 @@ std::string ValueOf(const Metrics& metrics, const std::string& name, const std::
   return "absent";
 }
 
+TEST(Metrics, LinesOfTheEventJournalThatCouldNotBeReadAreShown) {
+  Metrics metrics("vm1", "alpha", TestLabels());
+  EXPECT_EQ(ValueOf(metrics, "romulus_events_unreadable_lines", ""), "0");
+  metrics.SetEventsUnreadable(3);
+  EXPECT_EQ(ValueOf(metrics, "romulus_events_unreadable_lines", ""), "3");
+}
+
 TEST(Metrics, AnEpochIsCountedByReasonAndPhase) {
   Metrics metrics("vm1", "alpha", TestLabels());
   const std::array<uint64_t, 2> phases = {40'000, 1'500};
