@@ -6,6 +6,7 @@
 #ifndef ROMULUS_DAEMON_NODE_H_
 #define ROMULUS_DAEMON_NODE_H_
 
+#include <atomic>
 #include <boost/asio/signal_set.hpp>
 #include <cstdint>
 #include <functional>
@@ -338,6 +339,7 @@ class Node final : private GuestHostListener,
   // Told to stop, and what is done about it.
   enum class Stop : uint8_t { kNo, kHandsOver, kAsksGuest, kEnds };
   Stop stop_ = Stop::kNo;
+  bool ends_with_last_epoch_ = false;  // of a hand-over that was under way
   bool exit_ = false;
   bool begins_anew_ = false;
   absl::Status exit_status_;
@@ -356,7 +358,7 @@ class Node final : private GuestHostListener,
   uint64_t unprotect_generation_ = 0;
   SwitchoverRecord switchovers_;
   std::vector<Answer<romulus::v1::SwitchoverResponse>> switchover_answers_;
-  uint64_t switchover_generation_ = 0;
+  std::atomic<uint64_t> switchover_generation_{0};  // set on the control loop
   uint64_t switchover_until_ns_ = 0;
   const uint64_t instance_ = uint64_t{std::random_device()()} << 32 | std::random_device()();
   uint64_t peer_instance_ = 0;  // of the node that was accepted last, or last offered a hand-over

@@ -108,7 +108,10 @@ void Node::StopInPlace() {
                              kMarginNs);
   }
   const failover::RoleState& state = role_.state();
-  if (state.hand_over == failover::HandOver::kDraining) return;  // OnLastEpoch goes on
+  if (state.hand_over == failover::HandOver::kDraining) {
+    ends_with_last_epoch_ = true;  // OnLastEpoch goes on
+    return;
+  }
   if (state.role != failover::Role::kPrimary || state.mode != failover::Mode::kProtected ||
       state.hand_over != failover::HandOver::kNone || host_ == nullptr) {
     return FinishShutdown();

@@ -20,6 +20,8 @@ using metrics::SwitchoverResult;
 constexpr uint64_t kMillisecond = 1'000'000;  // in nanoseconds
 constexpr uint64_t kDefaultTimeoutNs = 10'000 * kMillisecond;
 constexpr uint64_t kMaxTimeoutNs = 25'000 * kMillisecond;  // a call is answered in 30 s
+// How long an operator who forces something else waits for a console that stands still.
+constexpr absl::Duration kOutputSlice = absl::Milliseconds(50);
 // The other node has this long at least: what it was offered cannot be taken back.
 constexpr uint64_t kMinAnswerNs = 1'000 * kMillisecond;
 
@@ -73,6 +75,10 @@ void Node::StartSwitchover(uint64_t timeout_ns, Answer<v1::SwitchoverResponse> a
 
 void Node::BeginSwitchover(uint64_t until_ns, Answer<v1::SwitchoverResponse> answer) {
   const bool under_way = role_.state().hand_over != HandOver::kNone;
+  // An operator and the end of this daemon want the same, and the arbiter was read for both.
+  if (under_way && stop_ == Stop::kHandsOver) {
+    return switchover_answers_.push_back(std::move(answer));
+  }
   if (!under_way) switchover_until_ns_ = until_ns;
   const absl::Status refused = Handle(EventOf(EventKind::kOpSwitchover));
   if (!refused.ok()) return answer(refused);
@@ -92,8 +98,12 @@ void Node::CutLast() {
       if (flushed.ok()) epoch = *flushed;
     }
     // What this node has not said the other one would say again, or nobody.
-    if (last.ok() && !host->AwaitOutputGone(Left(clock_, until_ns))) {
-      last = absl::DeadlineExceededError("what the guest said last does not leave this node");
+    while (last.ok() && !host->AwaitOutputGone(std::min(kOutputSlice, Left(clock_, until_ns)))) {
+      if (generation != switchover_generation_) {
+        last = absl::CancelledError("the switchover was given up");
+      } else if (Left(clock_, until_ns) == absl::ZeroDuration()) {
+        last = absl::DeadlineExceededError("what the guest said last does not leave this node");
+      }
     }
     control_.Post(
         [this, generation, term, epoch, last] { OnLastEpoch(generation, term, epoch, last); });
@@ -101,8 +111,8 @@ void Node::CutLast() {
 }
 
 void Node::OnLastEpoch(uint64_t generation, Term term, EpochId epoch, const absl::Status& last) {
+  if (std::exchange(ends_with_last_epoch_, false)) return FinishShutdown();
   if (generation != switchover_generation_) return;
-  if (stop_ == Stop::kEnds) return FinishShutdown();
   Event event = EventOf(last.ok() ? EventKind::kFinalEpoch : EventKind::kFinalEpochFailed,
                         std::string(last.message()));
   event.term = term;
@@ -118,11 +128,12 @@ void Node::OfferHandOver() {
   offer.set_stood_still_ns(now_ns - stands_still_since_ns_);
   primary_->OfferHandOver(role_.state().committed_epoch, std::move(offer));
   const uint64_t left_ns = switchover_until_ns_ - std::min(switchover_until_ns_, now_ns);
-  control_.PostAfter(std::max(left_ns, kMinAnswerNs), [this, generation = switchover_generation_] {
-    if (generation != switchover_generation_) return;
-    Handle(EventOf(EventKind::kHandOverLate)).IgnoreError();
-    AnswerSwitchovers(absl::DeadlineExceededError(role_.state().reason));
-  });
+  control_.PostAfter(std::max(left_ns, kMinAnswerNs),
+                     [this, generation = switchover_generation_.load()] {
+                       if (generation != switchover_generation_) return;
+                       Handle(EventOf(EventKind::kHandOverLate)).IgnoreError();
+                       AnswerSwitchovers(absl::DeadlineExceededError(role_.state().reason));
+                     });
 }
 
 void Node::OnHandOverRefused(const std::string& detail) {
@@ -142,6 +153,7 @@ void Node::OnHandOver(Term term, EpochId epoch, uint64_t stood_still_ns) {
 void Node::NoteSwitchover(const RoleState& before) {
   const RoleState& now = role_.state();
   if (before.hand_over == now.hand_over) return;
+  if (now.hand_over == HandOver::kNone) ++switchover_generation_;  // nothing is waited for any more
   v1::LastSwitchover last;
   last.set_from_term(before.term.value());
   last.set_epoch(before.committed_epoch.value());

@@ -4,7 +4,10 @@
 Needs /dev/kvm.
 """
 
+import json
+import resource
 import signal
+import threading
 import time
 import unittest
 
@@ -12,6 +15,8 @@ import pair as pairlib
 import switchover
 
 BUILD = None
+# A secondary that is frozen for a while is not lost.
+PATIENT = "auto_failover: false heartbeat_interval_ms: 20 heartbeat_timeout_ms: 60000"
 LISTENS = "workload=uniform pages=64 report_ms=5 power_button=1"
 
 
@@ -88,10 +93,7 @@ class Stopping(unittest.TestCase):
                 alpha = pair.start_node("alpha", "primary")
                 alpha.await_console("the guest, which listens before it speaks", lambda said: b"\n" in said)
                 alpha.signal(signal.SIGTERM)
-                deadline = time.monotonic() + pairlib.PATIENCE_S
-                while "event=guest_asked_to_power_off" not in alpha.log_path.read_text():
-                    self.assertLess(time.monotonic(), deadline, alpha.log_tail())
-                    time.sleep(0.01)
+                self.await_log(alpha, "event=guest_asked_to_power_off")
                 self.assertEqual(alpha.status()["mode"], "MODE_SOLO")
                 if again:
                     alpha.signal(signal.SIGTERM)
@@ -120,6 +122,79 @@ class Stopping(unittest.TestCase):
         log = self.stop(alpha)
         held = beta.await_mode("degraded")
         self.assertIn(f"the secondary holds epoch {held['epoch_acked']}", log)
+
+    def switchover_under_way(self, **options):
+        """Of an operator: the guest stands still, and its last epoch is not acked, as beta is frozen."""
+        pair = self.make("", failover=PATIENT, **options)
+        alpha, beta = pair.start_protected()
+        beta.signal(signal.SIGSTOP)
+        asked = []
+        operator = threading.Thread(target=lambda: asked.append(alpha.ctl("switchover", check=False)))
+        operator.start()
+        alpha.await_status("a switchover under way", lambda s: "hands over" in s["reason"])
+        alpha.signal(signal.SIGTERM)
+        self.await_log(alpha, "event=signal")
+
+        def answer():
+            operator.join()
+            return asked[0]
+
+        return alpha, beta, answer
+
+    def await_log(self, daemon, words):
+        deadline = time.monotonic() + pairlib.PATIENCE_S
+        while words not in daemon.log_path.read_text():
+            self.assertLess(time.monotonic(), deadline, daemon.log_tail())
+            time.sleep(0.01)
+
+    def test_a_stop_during_an_operators_switchover_waits_for_it(self):
+        alpha, beta, answer = self.switchover_under_way()
+        beta.signal(signal.SIGCONT)
+        log = self.ended(alpha)
+        self.assertIn('what="the guest was handed over', log)
+        self.assertEqual(log.count("event=switchover_begins"), 1, log)
+        self.assertNotIn("event=begins_anew", log)
+        said = answer()
+        self.assertEqual(said.returncode, 0, said.stderr)
+        self.assertEqual(json.loads(said.stdout)["new_primary"], "beta")
+        beta.await_status("the guest", lambda s: s["role"] == "ROLE_PRIMARY")
+        # One of the two said each byte.
+        said = len(beta.console())
+        beta.await_status("the guest to go on", lambda s: len(beta.console()) > said + 500)
+        beta.ctl("pause")
+        whole, wrong = switchover.said_once(alpha.console(), beta.settled_console())
+        self.assertEqual(wrong, "")
+        self.assertTrue(pairlib.judge_console(whole)["good"])
+
+    def test_a_stop_during_a_switchover_that_fails_asks_the_guest(self):
+        alpha, beta, answer = self.switchover_under_way(command_line=LISTENS)
+        beta.kill()
+        log = self.ended(alpha)
+        self.assertIn("event=hand_over_failed", log)
+        self.assertEqual(log.count("event=guest_asked_to_power_off"), 1, log)
+        self.assertIn("event=guest_stopped vm=ledger node=alpha reason=power_off", log)
+        said = answer()
+        self.assertNotEqual(said.returncode, 0)
+        self.assertIn("secondary", said.stderr)
+
+    def test_a_hand_over_that_an_operator_gives_up_does_not_keep_the_guest(self):
+        """Its console stands still, so its last words do not leave this node; it is asked to power off, and hears it
+        before the time for the hand-over is over."""
+        pair = self.make("hand_over_ms: 25000 shut_down_seconds: 10", command_line=LISTENS, failover=PATIENT)
+        alpha, _ = pair.start_protected()
+        alpha.await_console("steps", lambda said: said.count(b"step ") > 3)
+        # Long before that the console is larger; the log goes on for a while.
+        size = max(len(alpha.console()) + 1000, 4 * alpha.log_path.stat().st_size)
+        _, hard = resource.prlimit(alpha.pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(alpha.pid, resource.RLIMIT_FSIZE, (size, hard))
+        alpha.await_status("a console that fails", lambda s: s.get("console", {}).get("failure"))
+        alpha.signal(signal.SIGTERM)
+        alpha.await_status("a hand-over", lambda s: "hands over" in s["reason"])
+        alpha.ctl("unprotect", "--force")
+        log = self.ended(alpha)
+        self.assertIn("event=guest_asked_to_power_off", log)
+        self.assertNotIn("event=guest_stays", log)
+        self.assertIn("reason=power_off", log)
 
     def test_a_stop_right_after_an_operators_switchover_leaves_the_guest_where_it_went(self):
         pair = self.make("")
