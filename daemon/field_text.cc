@@ -7,12 +7,16 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "base/status.h"
+#include "daemon/clean_text.h"
 
 namespace romulus::daemon {
 namespace {
 
 using google::protobuf::FieldDescriptor;
 using google::protobuf::Message;
+
+// No value that anybody wrote is longer: a configuration is not, nor a message of control.
+constexpr size_t kMaxValueBytes = 4u << 20;
 
 // `index`: -1 unless the field is a list.
 std::string ValueText(const Message& message, const FieldDescriptor* field, int index) {
@@ -24,10 +28,7 @@ std::string ValueText(const Message& message, const FieldDescriptor* field, int 
   const google::protobuf::Reflection* reflection = message.GetReflection();
   text = index < 0 ? reflection->GetString(message, field)
                    : reflection->GetRepeatedString(message, field, index);
-  for (char& c : text) {
-    if (static_cast<unsigned char>(c) < ' ' || c == '\x7f') c = ' ';
-  }
-  return text;
+  return CleanText(text, kMaxValueBytes);
 }
 
 // The message of a list's type, for elements that are not there.

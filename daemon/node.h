@@ -146,6 +146,7 @@ class Node final : private GuestHostListener,
   void WatchGuest();
   // A disk does not answer: who waits for it is waited for (disk/watched_files.h).
   bool DiskHangs() const;
+  std::function<bool()> DiskExcuse() const;  // of a loop, while one does
   // node_second_path.cc: the other network on which the two nodes hear each other.
   absl::Status OpenSecondPath();
   void WatchSecondPath(uint64_t now_ns);

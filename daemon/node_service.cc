@@ -35,11 +35,14 @@ bool Node::DiskHangs() const {
   return wait && now_ns - std::min(now_ns, wait->since_ns) > kDiskPatienceNs;
 }
 
+std::function<bool()> Node::DiskExcuse() const {
+  return [this] { return DiskHangs(); };
+}
+
 void Node::WatchLoops() {
   if (options_.watchdog == nullptr) return;
   Watchdog& watchdog = *options_.watchdog;
   watchdog.Settled();
-  const auto excused = [this] { return DiskHangs(); };
   const auto add = [&](std::string name, Watchdog::Probe probe) {
     watched_.push_back(watchdog.Add(std::move(name), [this, probe = std::move(probe)] {
       Watchdog::Mark mark = probe();
@@ -47,12 +50,12 @@ void Node::WatchLoops() {
       return mark;
     }));
   };
-  watched_.push_back(watchdog.AddExecutor("control", &control_, excused));
+  watched_.push_back(watchdog.AddExecutor("control", &control_, DiskExcuse()));
   if (disk_files_ != nullptr) {
     add("journal", [files = disk_files_.get()] { return MarkOf(files->work()); });
   }
   if (secondary_ != nullptr) {
-    watched_.push_back(watchdog.AddExecutor("promoter", &secondary_->promoter(), excused));
+    watched_.push_back(watchdog.AddExecutor("promoter", &secondary_->promoter(), DiskExcuse()));
     add("replica", [secondary = secondary_.get(), files = disk_files_.get()] {
       Watchdog::Mark mark = MarkOf(secondary->stream_work());
       // It may wait for room in the journal.
@@ -70,8 +73,7 @@ void Node::WatchGuest() {
   watched_.push_back(watchdog.Add("checkpoint", [this, host] {
     return Watchdog::Mark{host->loop().Progress(), !DiskHangs()};
   }));
-  watched_.push_back(
-      watchdog.AddExecutor("devices", &host->device_loop(), [this] { return DiskHangs(); }));
+  watched_.push_back(watchdog.AddExecutor("devices", &host->device_loop(), DiskExcuse()));
   for (int vcpu = 0; vcpu < host->machine().vcpu_count(); ++vcpu) {
     watched_.push_back(watchdog.Add(absl::StrCat("vcpu", vcpu), [host, vcpu] {
       const vmm::Machine::Pulse pulse = host->machine().TakePulse(vcpu);

@@ -41,7 +41,7 @@ TEST(FieldText, SaysDefaultsOfWhatIsNot) {
 TEST(FieldText, IsOneLineWhateverAPeerSays) {
   romulus::v1::GetStatusResponse status;
   status.mutable_peer()->set_detail("no\nROLE_PRIMARY\x1b[2J \"quoted\"");
-  EXPECT_EQ(Get(status, "peer.detail"), "no ROLE_PRIMARY [2J \"quoted\"");
+  EXPECT_EQ(Get(status, "peer.detail"), "no ROLE_PRIMARY\ufffd[2J \"quoted\"");
 }
 
 TEST(FieldText, NamesWhatIsNoSingleValue) {
