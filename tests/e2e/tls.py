@@ -104,14 +104,17 @@ class TlsPair(pairlib.Pair):
         said = daemon.log_path.read_text()
         assert "event=tls_refused" in said and f"reason={reason}" in said, said
 
-    def remote_ctl(self, node, who, *arguments, ca=None, name=None):
+    def remote_command(self, node, who, *arguments, ca=None, name=None):
         """romulusctl from elsewhere, as `who`."""
         ca = ca or self.ca
         command = [BUILD / "daemon/romulusctl", "--address",
                    f"127.0.0.1:{self.remote[pairlib.NODES.index(node)]}",
                    "--tls-ca", self.ca / "ca.pem", "--tls-cert", ca / f"{who}.pem",
                    "--tls-key", ca / f"{who}.key", "--tls-name", name or node, *arguments]
-        return subprocess.run([str(part) for part in command], capture_output=True, text=True,
+        return [str(part) for part in command]
+
+    def remote_ctl(self, *arguments, **options):
+        return subprocess.run(self.remote_command(*arguments, **options), capture_output=True, text=True,
                               timeout=pairlib.PATIENCE_S)
 
 
@@ -213,22 +216,16 @@ class Strangers(WithTls):
         says_tls(ports[0], "-tls1_1", "-cipher", "DEFAULT@SECLEVEL=0")
         self.pair.await_refusal(secondary, "protocol")
 
-        # A node with a good certificate that is not the other node.
-        gamma = self.pair.folder / "gamma.textproto"
-        own = pairlib.free_ports(8)
-        text = self.pair.text.replace('name: "alpha"', 'name: "gamma"').replace("alpha.sock", "gamma.sock")
-        for old, new in zip((self.pair.ports[0], self.pair.ports[2], self.pair.beats[0],
-                             self.pair.remote[0]), own):
-            text = text.replace(f'"127.0.0.1:{old}"', f'"127.0.0.1:{new}"')
-        gamma.write_text(text)
+        # A node with a good certificate that is not the other node: on the second path alone, on which the node that
+        # is listed first connects, whatever it plays, and on the stream alone.
         self.pair.install("gamma")
-        own_config, self.pair.config = self.pair.config, gamma
-        third = self.pair.start_node("gamma", "primary")
-        self.pair.config = own_config
+        self.refuse_gamma(secondary, "secondary", self.gammas_text(), 0)
+        counted = self.pair.refusals("beta")["wrong_name"]
+        alone = re.sub(r"(?m)^ *heartbeat_address: .*\n", "", self.gammas_text())
+        third = self.refuse_gamma(secondary, "primary", alone, counted)
         refused = third.await_status("a refusal", lambda s: "certificate" in
                                      s.get("peer", {}).get("detail", ""))
         self.assertIn("not of 'alpha'", refused["peer"]["detail"])
-        self.pair.await_refusal(secondary, "wrong_name")
         self.assertRegex(secondary.log_path.read_text(),
                          r"reason=wrong_name from=ipv4:127.0.0.1:\d+ why=.*gamma.*not of.*alpha")
         third.kill()
@@ -240,6 +237,25 @@ class Strangers(WithTls):
             self.assertNotIn("second_path_silent", node.log_path.read_text())
         self.assertEqual(self.pair.refusals("alpha"), {})
         self.await_steps(primary)
+
+    def gammas_text(self):
+        """gamma takes itself for beta's peer, at addresses of its own."""
+        text = self.pair.text.replace('name: "alpha"', 'name: "gamma"').replace("alpha.sock", "gamma.sock")
+        for old, new in zip((self.pair.ports[0], self.pair.ports[2], self.pair.beats[0],
+                             self.pair.remote[0]), pairlib.free_ports(8)):
+            text = text.replace(f'"127.0.0.1:{old}"', f'"127.0.0.1:{new}"')
+        return text
+
+    def refuse_gamma(self, secondary, role, text, counted):
+        """It is refused once more; the daemon, which lives on if it is a primary."""
+        (self.pair.folder / "gamma.textproto").write_text(text)
+        own_config, self.pair.config = self.pair.config, self.pair.folder / "gamma.textproto"
+        third = self.pair.start_node("gamma", role)
+        self.pair.config = own_config
+        self.pair.await_refusal(secondary, "wrong_name", counted)
+        if role == "secondary":
+            third.kill()
+        return third
 
     def test_a_primary_does_not_take_another_for_its_secondary(self):
         # beta's address is gamma's, whose certificate is good.
@@ -360,6 +376,34 @@ class RemoteControl(WithTls):
                 self.assertIn("neither admins nor read_only", done.stderr)
         self.assertEqual(primary.status()["mode"], "MODE_PROTECTED")
         primary.await_status("the count", lambda _: self.pair.refusals("alpha").get("role") == 13)
+
+    def test_an_operator_who_is_revoked_is_out_at_once(self):
+        """Of another CA, which alone ceases to be trusted: nobody else is disturbed."""
+        other = self.pair.folder / "other"
+        certs(other, "ops")
+        own_ca, both = self.pair.ca / "ca.pem", self.pair.folder / "both.pem"
+        both.write_text(own_ca.read_text() + (other / "ca.pem").read_text())
+        replace(both, self.pair.folder / "alpha.ca.pem")
+        primary, secondary = self.pair.start_on_both_paths()
+        term = primary.status()["term"]
+        follower = subprocess.Popen(self.pair.remote_command("alpha", "ops", "events", "--follow", ca=other), text=True,
+                                    stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=pairlib.die_with_parent)
+        self.addCleanup(follower.wait)
+        self.addCleanup(follower.kill)
+        self.assertTrue(follower.stdout.readline())  # he is in
+        replace(own_ca, self.pair.folder / "alpha.ca.pem")
+        _, complaint = follower.communicate(timeout=pairlib.PATIENCE_S)
+        self.assertEqual(follower.returncode, 4, complaint)
+        self.assertIn("not trusted any more", complaint)
+        self.pair.await_refusal(primary, "revoked")
+        self.assertEqual(self.pair.remote_ctl("alpha", "ops", "status", ca=other).returncode, 3)
+        self.pair.await_refusal(primary, "untrusted")
+        self.assertEqual(self.pair.remote_ctl("alpha", "ops", "status").returncode, 0)
+        for node in primary, secondary:
+            status = node.status()
+            self.assertEqual((status["mode"], status["term"]), ("MODE_PROTECTED", term))
+            self.assertNotIn("second_path_silent", node.log_path.read_text())
+        self.assertEqual(self.pair.refusals("beta"), {})
 
     def test_nobody_else_gets_in(self):
         primary, _ = self.pair.start_on_both_paths()
