@@ -149,6 +149,9 @@ class NoNews final : public wire::PrimarySessionListener {
   void OnPeerGoodbye(const v1::Goodbye& goodbye) override {
     std::cerr << "secondary says goodbye: " << goodbye.detail() << "\n";
   }
+  void OnBroken(const absl::Status& why) override {
+    std::cerr << "the stream is broken: " << why << "\n";
+  }
   void OnSessionClosed(const absl::Status&) override {}
 };
 

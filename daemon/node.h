@@ -187,6 +187,7 @@ class Node final : private GuestHostListener,
   void OpenOutput();
   void NoteDiskProgress(const wire::SyncProgress& progress);
   void ShowNoSync();
+  void NoteStreamEnd(const absl::Status& why);
   void FillDisks(romulus::v1::GetStatusResponse& status) const;
   // What hangs, if something does: "waits for PATH (sync) since 3.2 s"; else empty.
   std::string DiskWaitText() const;
@@ -243,6 +244,7 @@ class Node final : private GuestHostListener,
   void OnAuditMismatch(const wire::AuditReport& report) override;
   void OnPrimaryGoodbye(const romulus::v1::Goodbye& goodbye) override;
   void OnHandOverRefused(const std::string& detail) override;
+  void OnStreamBroken(const absl::Status& why) override;
   void OnStreamClosed(const absl::Status& why) override;
 
   // SecondaryListener:

@@ -228,13 +228,22 @@ void Node::OnPrimaryGoodbye(const romulus::v1::Goodbye& goodbye) {
   Handle(GoodbyeEvent(goodbye)).IgnoreError();
 }
 
+void Node::OnStreamBroken(const absl::Status& why) {
+  NoteStreamEnd(why);
+  Handle(EventOf(EventKind::kStreamBroken, peer_detail_)).IgnoreError();
+}
+
 void Node::OnStreamClosed(const absl::Status& why) {
+  NoteStreamEnd(why);
+  Handle(EventOf(EventKind::kLinkClosed, peer_detail_)).IgnoreError();
+}
+
+void Node::NoteStreamEnd(const absl::Status& why) {
   peer_detail_ = std::string(why.message());
   metrics_.SetPeerConnected(false);
   ShowNoSync();
   sync_.set_active(false);
   log_.Warning("stream_closed", {{"why", why}});
-  Handle(EventOf(EventKind::kLinkClosed, peer_detail_)).IgnoreError();
 }
 
 // --- as a secondary
@@ -290,11 +299,7 @@ void Node::OnCommitted(Term term, EpochId epoch) {
 void Node::OnSecondaryGoodbye(const romulus::v1::Goodbye& goodbye) { OnPrimaryGoodbye(goodbye); }
 
 void Node::OnInboundClosed(const absl::Status& why) {
-  peer_detail_ = std::string(why.message());
-  metrics_.SetPeerConnected(false);
-  ShowNoSync();
-  sync_.set_active(false);
-  log_.Warning("stream_closed", {{"why", why}});
+  NoteStreamEnd(why);
   if (replica::FaultOf(why) == replica::Fault::kDiskIo) {
     log_.Error("replica_given_up", {{"why", why}});
     return Handle(EventOf(EventKind::kReplicaLost, peer_detail_)).IgnoreError();

@@ -51,6 +51,11 @@ class Primary::Stream final : public wire::PrimarySessionListener,
       parts_.counters->frame_faults[static_cast<size_t>(fault)].fetch_add(1);
     }
   }
+  void OnBroken(const absl::Status& why) override {
+    std::lock_guard lock(mutex_);
+    broken_ = why;
+    if (accepted_) TellBrokenLocked();
+  }
   void OnSessionClosed(const absl::Status& why) override {
     std::lock_guard lock(mutex_);
     closed_ = why;
@@ -90,8 +95,15 @@ class Primary::Stream final : public wire::PrimarySessionListener,
     std::lock_guard lock(mutex_);
     return session_;
   }
+  bool is_broken() const {
+    std::lock_guard lock(mutex_);
+    return broken_.has_value();
+  }
 
  private:
+  void TellBrokenLocked() {
+    Tell([why = *broken_](PrimaryListener& to) { to.OnStreamBroken(why); });
+  }
   void TellClosedLocked() {
     Tell([why = *closed_](PrimaryListener& to) { to.OnStreamClosed(why); });
   }
@@ -105,6 +117,7 @@ class Primary::Stream final : public wire::PrimarySessionListener,
   std::unique_ptr<RecordingSink> sink_;
   mutable std::mutex mutex_;  // for all below
   bool accepted_ = false;
+  std::optional<absl::Status> broken_;
   std::optional<absl::Status> closed_;
   std::shared_ptr<wire::PrimarySession> session_;
 };
@@ -144,6 +157,7 @@ absl::Status Primary::Stream::Open(wire::HelloInput hello, const std::string& ad
   std::lock_guard lock(mutex_);
   accepted_ = true;
   Tell([term, reply](PrimaryListener& to) { to.OnStreamAccepted(term, reply); });
+  if (broken_) TellBrokenLocked();
   if (closed_) TellClosedLocked();
   return absl::OkStatus();
 }
@@ -244,9 +258,12 @@ void Primary::StartSync(std::shared_ptr<GuestHost> host, Term term) {
   worker_.Post([stream = stream_, host = std::move(host), term]() mutable {
     const absl::Status synced = stream->Sync(std::move(host), term);
     if (synced.ok()) return;
-    // The session says so itself if it is the stream that ended; the first word counts.
+    // The session says so itself if it is the stream that ended; the first word counts. One that is
+    // broken ends with a goodbye.
     const std::shared_ptr<wire::PrimarySession> session = stream->session();
-    if (session != nullptr) session->Close(base::Annotate(synced, "full sync"));
+    if (session != nullptr && !stream->is_broken()) {
+      session->Close(base::Annotate(synced, "full sync"));
+    }
   });
 }
 

@@ -46,6 +46,8 @@ class PrimaryListener {
   virtual void OnPrimaryGoodbye(const romulus::v1::Goodbye& goodbye) = 0;
   // The secondary's word, or the offer could not be sent: the stream stands.
   virtual void OnHandOverRefused(const std::string& detail) = 0;
+  // What came on an accepted stream was refused: it is to be ended, with a goodbye.
+  virtual void OnStreamBroken(const absl::Status& why) = 0;
   // An accepted stream ended.
   virtual void OnStreamClosed(const absl::Status& why) = 0;
 };

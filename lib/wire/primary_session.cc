@@ -283,11 +283,18 @@ class Session final : public PrimarySession, public LinkListener {
         absl::StrCat("unexpected frame: ", codec::FrameKindName(frame.kind)));
   }
 
-  // Link thread: must not wait for the link.
+  // Link thread: must not wait for the link, on which an epoch may be under way. So whoever listens
+  // says goodbye.
   void Refuse(const absl::Status& why) {
     over_ = true;
+    const absl::Status broken =
+        absl::IsDataLoss(why) ? why : base::Annotate(why, "the secondary broke the protocol");
+    if (accepted_) {
+      listener_->OnBroken(broken);
+      return CancelFullSync();
+    }
     Say(v1::Goodbye::REASON_PROTOCOL, why.message(), absl::ZeroDuration()).IgnoreError();
-    Close(absl::IsDataLoss(why) ? why : base::Annotate(why, "the secondary broke the protocol"));
+    Close(broken);
   }
 
   const PrimarySessionOptions options_;

@@ -37,9 +37,13 @@ class PrimarySessionListener {
   virtual void OnPeerGoodbye(const romulus::v1::Goodbye& goodbye) = 0;
   // After OfferHandOver(): the secondary does not promote, and the stream goes on.
   virtual void OnHandOverRefused(const std::string& detail) { (void)detail; }
-  // What came was refused, and the session closes: the framing was wrong as `fault` says, or, if
-  // that is kNone, a good frame had no business here.
+  // What came was refused: the framing was wrong as `fault` says, or, if that is kNone, a good
+  // frame had no business here.
   virtual void OnRefused(codec::FrameFault fault) { (void)fault; }
+  // Nothing that the secondary says is looked at any more, and it is to hear so: a stream that just
+  // ends is a dead primary's. Whoever listens calls SendGoodbye(), which may wait, from a thread of
+  // its own. Only after an accepting handshake; before it the session closes by itself.
+  virtual void OnBroken(const absl::Status& why) = 0;
   // Once, and last. The link is closed, nothing of the session runs but its destructor.
   virtual void OnSessionClosed(const absl::Status& why) = 0;
 };

@@ -118,6 +118,7 @@ class Node final : private PrimaryListener, private SecondaryListener {
   void OnAcked(Term term, EpochId epoch) override;
   void OnPrimaryGoodbye(const v1::Goodbye& goodbye) override;
   void OnHandOverRefused(const std::string& detail) override;
+  void OnStreamBroken(const absl::Status& why) override;
   void OnStreamClosed(const absl::Status& why) override;
 
   // SecondaryListener:

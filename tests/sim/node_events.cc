@@ -108,6 +108,10 @@ void Node::OnPrimaryGoodbye(const v1::Goodbye& goodbye) {
   Handle(GoodbyeEvent(goodbye)).IgnoreError();
 }
 
+void Node::OnStreamBroken(const absl::Status& why) {
+  Handle(EventOf(EventKind::kStreamBroken, std::string(why.message()))).IgnoreError();
+}
+
 void Node::OnStreamClosed(const absl::Status& why) {
   Handle(EventOf(EventKind::kLinkClosed, std::string(why.message()))).IgnoreError();
 }

@@ -144,8 +144,11 @@ class Primary::Stream final : public wire::LinkListener,
       const absl::Status handled = frame.ok() ? HandleFrame(*frame) : frame.status();
       if (!handled.ok()) {
         over_ = true;
+        broken_ = base::Annotate(handled, "the secondary broke the protocol");
+        if (accepted_told_) return TellBroken();
+        if (accepted_) return;  // the worker, which wakes up, tells of it
         Say(v1::Goodbye::REASON_PROTOCOL, std::string(handled.message()));
-        return CloseSession(base::Annotate(handled, "the secondary broke the protocol"));
+        return CloseSession(*broken_);
       }
     }
     parts_.heard();
@@ -223,7 +226,11 @@ class Primary::Stream final : public wire::LinkListener,
     accepted_told_ = true;
     Tell(
         [term = term_, reply = *reply_](PrimaryListener& to) { to.OnStreamAccepted(term, reply); });
+    if (broken_) TellBroken();
     if (closed_) TellClosed();
+  }
+  void TellBroken() {
+    Tell([why = *broken_](PrimaryListener& to) { to.OnStreamBroken(why); });
   }
   void TellClosed() {
     Tell([why = *closed_](PrimaryListener& to) { to.OnStreamClosed(why); });
@@ -353,6 +360,7 @@ class Primary::Stream final : public wire::LinkListener,
   bool accepted_ = false;
   bool accepted_told_ = false;
   bool over_ = false;
+  std::optional<absl::Status> broken_;
   bool offered_ = false;  // a hand-over that was not refused
   std::optional<v1::HelloReply> reply_;
   std::optional<absl::Status> closed_;

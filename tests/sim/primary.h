@@ -29,6 +29,7 @@ class PrimaryListener {
   virtual void OnAcked(Term term, EpochId epoch) = 0;
   virtual void OnPrimaryGoodbye(const v1::Goodbye& goodbye) = 0;
   virtual void OnHandOverRefused(const std::string& detail) = 0;
+  virtual void OnStreamBroken(const absl::Status& why) = 0;
   virtual void OnStreamClosed(const absl::Status& why) = 0;
 };
 

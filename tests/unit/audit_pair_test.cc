@@ -106,6 +106,9 @@ class AuditedPair final : public AckListener, public epoch::CheckpointListener, 
       });
     }
   }
+  void SayGoodbye(const absl::Status& why) {
+    session_->SendGoodbye(v1::Goodbye::REASON_PROTOCOL, why.message(), kPatience);
+  }
   void FlipBitInReplica(Gfn gfn) {
     (*secondary_.memory->WritableSpan(GpaOf(gfn), kPageSize))[77] ^= std::byte{4};
   }
@@ -234,9 +237,10 @@ TEST(AuditPairTest, AFullSyncIsAskedForByEndingTheStream) {
   pair.repair = false;
   pair.verdict = absl::DataLossError("audit: full sync");
   ASSERT_TRUE(pair.Protect().ok());
-  const absl::Status why = pair.listener.AwaitClosed();
+  const absl::Status why = pair.listener.AwaitBroken();
   EXPECT_EQ(why.message(), "audit: full sync") << "the peer did nothing wrong";
   EXPECT_TRUE(pair.listener.refused.empty());
+  pair.SayGoodbye(why);
   pair.secondary_.AwaitClosed();
   absl::MutexLock lock(&pair.secondary_.mutex);
   EXPECT_EQ(pair.secondary_.goodbye.reason(), v1::Goodbye::REASON_PROTOCOL);

@@ -386,7 +386,7 @@ TEST_F(BareDiskSyncTest, P7_HashesOutsideASyncEndTheStream) {
   std::string body;
   codec::AppendDiskHashes(hashes, &body);
   peer_->Say(codec::FrameKind::kDiskHashes, body);
-  EXPECT_THAT(std::string(primary_.listener.AwaitClosed().message()),
+  EXPECT_THAT(std::string(primary_.listener.AwaitBroken().message()),
               HasSubstr("unexpected frame: disk_hashes"));
   EXPECT_THAT(primary_.listener.refused, testing::ElementsAre(codec::FrameFault::kNone));
 }
@@ -404,7 +404,7 @@ TEST_F(BareDiskSyncTest, P7_OtherHashesThanAskedForEndTheStream) {
     peer_->Say(codec::FrameKind::kDiskHashes, body);
   };
   EXPECT_FALSE(RunSync().ok());
-  EXPECT_THAT(std::string(primary_.listener.AwaitClosed().message()),
+  EXPECT_THAT(std::string(primary_.listener.AwaitBroken().message()),
               HasSubstr("for which nobody asked"));
   EXPECT_THAT(primary_.listener.refused, testing::ElementsAre(codec::FrameFault::kNone));
 }

@@ -138,6 +138,18 @@ class TestPrimaryListener final : public PrimarySessionListener {
     absl::MutexLock lock(&mutex);
     refused.push_back(fault);
   }
+  void OnBroken(const absl::Status& status) override {
+    absl::MutexLock lock(&mutex);
+    broken = status;
+  }
+  absl::Status AwaitBroken() {
+    absl::MutexLock lock(&mutex);
+    ROMULUS_CHECK(
+        mutex.AwaitWithTimeout(absl::Condition(
+                                   +[](absl::Status* status) { return !status->ok(); }, &broken),
+                               kPatience));
+    return broken;
+  }
   void OnSessionClosed(const absl::Status& status) override {
     absl::MutexLock lock(&mutex);
     ++closed;
@@ -161,6 +173,7 @@ class TestPrimaryListener final : public PrimarySessionListener {
   int round_trips = 0;
   v1::Goodbye goodbye;
   std::vector<codec::FrameFault> refused;
+  absl::Status broken;
   int closed = 0;
   absl::Status why;
 };

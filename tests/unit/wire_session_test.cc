@@ -253,14 +253,118 @@ TEST_F(PrimarySessionTest, ALyingSecondaryIsLeft) {
     lies[i](writer, &message);
     peer->Send(message).IgnoreError();
     peer->Send(message).IgnoreError();  // what comes after it is not looked at
-    EXPECT_THAT(std::string(primary.listener.AwaitClosed().message()),
+    EXPECT_THAT(std::string(primary.listener.AwaitBroken().message()),
                 HasSubstr("broke the protocol"))
         << "lie " << i;
+    EXPECT_EQ(primary.listener.closed, 0) << "lie " << i;  // not before the goodbye
+    primary.session->SendGoodbye(v1::Goodbye::REASON_PROTOCOL, "a lie", kPatience);
+    primary.listener.AwaitClosed().IgnoreError();
     EXPECT_THAT(primary.listener.refused, testing::ElementsAre(counted_as[i])) << "lie " << i;
     EXPECT_TRUE(primary.acks.acks().empty());
     EXPECT_EQ(primary.listener.goodbye.reason(), v1::Goodbye::REASON_UNSPECIFIED);
     primary.session.reset();
   }
+}
+
+// Sends nothing until it is opened, as a link whose peer is slow to read.
+class GatedLink final : public Link {
+ public:
+  explicit GatedLink(std::unique_ptr<Link> inner) : inner_(std::move(inner)) {}
+
+  void Gate(bool shut) {
+    absl::MutexLock lock(&mutex_);
+    shut_ = shut;
+  }
+  void AwaitWaiting() {
+    absl::MutexLock lock(&mutex_);
+    ROMULUS_CHECK(mutex_.AwaitWithTimeout(absl::Condition(&waiting_), kPatience));
+  }
+  absl::Status Send(std::string frames) override {
+    return SendWithin(kPatience, std::move(frames));
+  }
+  absl::Status SendWithin(absl::Duration timeout, std::string frames) override {
+    {
+      absl::MutexLock lock(&mutex_);
+      const auto may_pass = [this] { return !shut_ || closed_; };
+      waiting_ = shut_;
+      if (!mutex_.AwaitWithTimeout(absl::Condition(&may_pass), timeout)) {
+        return absl::DeadlineExceededError("shut");
+      }
+      if (closed_) return absl::UnavailableError("closed");
+    }
+    return inner_->Send(std::move(frames));
+  }
+  void Close(const absl::Status& why) override {
+    {
+      absl::MutexLock lock(&mutex_);
+      closed_ = true;
+    }
+    inner_->Close(why);
+  }
+
+ private:
+  const std::unique_ptr<Link> inner_;
+  absl::Mutex mutex_;
+  bool shut_ = false;
+  bool waiting_ = false;
+  bool closed_ = false;
+};
+
+// A secondary that only sees the stream end may promote itself.
+TEST_F(PrimarySessionTest, AGoodbyeAfterALieWaitsForWhatIsUnderWay) {
+  class Reader final : public LinkListener {
+   public:
+    void OnMessage(absl::string_view frames) override {
+      while (!frames.empty()) {
+        absl::StatusOr<codec::Frame> frame = reader_.Next(&frames);
+        ROMULUS_CHECK(frame.ok());
+        kinds.push_back(frame->kind);
+      }
+    }
+    void OnClosed(const absl::Status&) override {}
+    std::vector<codec::FrameKind> kinds;
+
+   private:
+    codec::FrameReader reader_{codec::kDefaultMaxBodyBytes};
+  } heard;
+  LoopbackNetwork network;
+  network.DeliverAtOnce();
+  network.SetListener(kSecondary, &heard);
+  std::unique_ptr<Link> peer = network.TakeLink(kSecondary);
+  GatedLink* gate = nullptr;
+  ASSERT_TRUE(primary_
+                  .Open([&](LinkListener* listener) {
+                    network.SetListener(kPrimary, listener);
+                    auto link = std::make_unique<GatedLink>(network.TakeLink(kPrimary));
+                    gate = link.get();
+                    return absl::StatusOr<std::unique_ptr<Link>>(std::move(link));
+                  })
+                  .ok());
+  codec::FrameWriter writer;
+  v1::HelloReply accept;
+  accept.set_accepted(true);
+  accept.set_protocol_version(kProtocolVersion);
+  std::string message;
+  writer.Append(codec::FrameKind::kHelloReply, Term(32), EpochId(), accept, &message);
+  ASSERT_TRUE(peer->Send(message).ok());
+  ASSERT_TRUE(primary_.session->Handshake(kPatience).ok());
+  gate->Gate(true);
+  primary_.Scribble(3);
+  primary_.CutEpoch();
+  gate->AwaitWaiting();
+
+  ASSERT_TRUE(peer->Send("garbage").ok());
+  EXPECT_THAT(std::string(primary_.listener.AwaitBroken().message()),
+              HasSubstr("broke the protocol"));
+  std::thread says([this] {
+    primary_.session->SendGoodbye(v1::Goodbye::REASON_PROTOCOL, "garbage", kPatience);
+  });
+  gate->Gate(false);
+  says.join();
+  primary_.listener.AwaitClosed().IgnoreError();
+  primary_.session.reset();
+  ASSERT_FALSE(heard.kinds.empty());
+  EXPECT_EQ(heard.kinds.back(), codec::FrameKind::kGoodbye);
 }
 
 TEST_F(PrimarySessionTest, AReplyOfAnImpossibleTermIsNoReply) {
