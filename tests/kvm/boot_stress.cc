@@ -40,6 +40,7 @@ enum class Mode {
   kToggle,      // the dirty log goes on and off
   kDrain,       // pauses in which the dirty log is harvested and reset
   kCheckpoint,  // all of it
+  kRestore,     // pauses after which a new machine goes on, as after a promotion
 };
 
 const std::map<std::string, Mode> kModes = {{"none", Mode::kNone},
@@ -48,7 +49,8 @@ const std::map<std::string, Mode> kModes = {{"none", Mode::kNone},
                                             {"capture", Mode::kCapture},
                                             {"toggle", Mode::kToggle},
                                             {"drain", Mode::kDrain},
-                                            {"checkpoint", Mode::kCheckpoint}};
+                                            {"checkpoint", Mode::kCheckpoint},
+                                            {"restore", Mode::kRestore}};
 
 struct Settings {
   std::string mode = "checkpoint";
@@ -146,6 +148,8 @@ class Stress {
         if (state.ok()) last_state_ = *std::move(state);
         return state.status();
       }
+      case Mode::kRestore:
+        return rig_.MoveToNewMachine();
       case Mode::kToggle:
         return rig_.machine->SetDirtyLogging(!rig_.machine->dirty_logging() && !full);
       case Mode::kLog:
@@ -256,7 +260,8 @@ class Stress {
 
 int Main(const Settings& settings) {
   const Mode mode = kModes.at(settings.mode);
-  const bool logs = mode != Mode::kNone && mode != Mode::kPause && mode != Mode::kCapture;
+  const bool logs = mode != Mode::kNone && mode != Mode::kPause && mode != Mode::kCapture &&
+                    mode != Mode::kRestore;
   auto rig = MachineRig::Create({.kernel = settings.kernel,
                                  .initrd = settings.initrd,
                                  .command_line = settings.append,

@@ -87,6 +87,19 @@ class MachineRig : public vmm::GuestListener {
     while (Progress() < goal && !ring_full && !stopped) std::this_thread::yield();
   }
 
+  // As a promotion: a new machine, which KVM knows nothing about, goes on from what a pause left.
+  // Without a dirty log: what Parts() named is gone then.
+  absl::Status MoveToNewMachine() {
+    ROMULUS_ASSIGN_OR_RETURN(auto paused, machine->Pause({.capture_state = true}));
+    ROMULUS_ASSIGN_OR_RETURN(state::MachineState state, paused->TakeState());
+    machine->Stop();  // it stands still: no instruction is executed twice
+    paused = nullptr;
+    spec_.cpuid = machine->cpuid();
+    machine = nullptr;
+    ROMULUS_ASSIGN_OR_RETURN(machine, vmm::Machine::Restore(*system, spec_, std::move(state)));
+    return machine->Start();
+  }
+
   static constexpr uint64_t kProgress = 0x200000;
 
   MachineRigOptions options;
@@ -114,7 +127,7 @@ class MachineRig : public vmm::GuestListener {
     memory = std::move(owned);
     gate = std::make_unique<epoch::OutputGate>(epoch::OutputGate::Options{}, &released);
     ROMULUS_ASSIGN_OR_RETURN(staging, epoch::StagingPool::Create(options.staging_bytes));
-    vmm::MachineSpec spec;
+    vmm::MachineSpec& spec = spec_;
     spec.vcpu_count = options.vcpus;
     spec.memory = memory;
     spec.dirty_log = options.dirty_log;
@@ -140,6 +153,7 @@ class MachineRig : public vmm::GuestListener {
   }
 
  private:
+  vmm::MachineSpec spec_;
   mutable absl::Mutex mutex_;
   std::string stop_detail_ ABSL_GUARDED_BY(mutex_);
 };

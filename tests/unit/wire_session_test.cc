@@ -343,7 +343,7 @@ TEST_F(PrimarySessionTest, AGoodbyeAfterALieWaitsForWhatIsUnderWay) {
   codec::FrameWriter writer;
   v1::HelloReply accept;
   accept.set_accepted(true);
-  accept.set_protocol_version(kProtocolVersion);
+  accept.set_protocol_version(codec::kNewestProtocol);
   std::string message;
   writer.Append(codec::FrameKind::kHelloReply, Term(32), EpochId(), accept, &message);
   ASSERT_TRUE(peer->Send(message).ok());
