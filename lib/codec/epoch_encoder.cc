@@ -28,6 +28,7 @@ EpochEncoder::EpochEncoder(PreviousCache cache, FrameWriter* frames, const Encod
 
 void EpochEncoder::StartStream(size_t max_body_bytes) {
   cache_.Clear();
+  machine_.Reset();
   options_.max_body_bytes = max_body_bytes;
   // A record may begin just below the limit.
   page_body_bytes_ =
@@ -115,6 +116,7 @@ absl::Status EpochEncoder::BeginSync(Term term, uint64_t total_pages, Send send)
   epoch_ = EpochId();
   sync_pages_ = 0;
   cache_.Clear();  // whatever the secondary held before, this stream has not put there
+  machine_.Reset();
   v1::SyncBegin body;
   body.set_total_pages(total_pages);
   ROMULUS_RETURN_IF_ERROR(AppendControl(FrameKind::kSyncBegin, body));
@@ -329,8 +331,8 @@ absl::Status EpochEncoder::Finish(const epoch::StagedEpoch& epoch, uint64_t sent
   v1::EpochCommit commit;
   commit.set_page_count(epoch.page_count);
   commit.set_pages_digest(digest_.value());
-  commit.set_machine(epoch.machine.Serialize());
-  commit.set_machine_digest(HashBytes(commit.machine()));
+  machine_.Put(epoch.machine.Serialize(), frames_->dialect().version() >= kMachineDeltaSince,
+               &commit);
   commit.set_console_offset(epoch.console.offset);
   commit.set_console_bytes(epoch.console.bytes);
   commit.set_console_released(std::max(console_released, epoch.console_released));

@@ -28,6 +28,7 @@
 #include "base/types.h"
 #include "codec/disk_records.h"
 #include "codec/frame.h"
+#include "codec/machine_delta.h"
 #include "codec/page_digest.h"
 #include "codec/page_encoding.h"
 #include "codec/previous_cache.h"
@@ -121,6 +122,7 @@ class EpochEncoder {
   enum class Mode { kOver, kIdle, kSyncing, kEpochOpen };
 
   PreviousCache cache_;
+  MachineDeltaWriter machine_;
   FrameWriter* frames_;
   EncoderOptions options_;
   EncodeStats stats_;

@@ -130,6 +130,7 @@ class FrameWriter {
 
   // Of the frames to come.
   void SetDialect(Dialect dialect) { dialect_ = dialect; }
+  const Dialect& dialect() const { return dialect_; }
   // The next frame begins a new stream, in no agreed dialect.
   void Reset() { *this = FrameWriter(); }
   uint64_t last_sequence() const { return sequence_; }

@@ -31,6 +31,7 @@ void Assembler::Start() {
   Stop();
   started_ = true;
   first_ = true;
+  machine_.Reset();
 }
 
 void Assembler::Stop() {
@@ -203,11 +204,6 @@ absl::Status Assembler::CheckDigests(const v1::EpochCommit& commit) const {
     return FaultStatus(Fault::kDigest,
                        absl::StrCat(Name(current_), ": pages do not have the announced digest"));
   }
-  if (commit.machine_digest() != codec::HashBytes(commit.machine())) {
-    return FaultStatus(Fault::kDigest, absl::StrCat(Name(current_),
-                                                    ": machine state does not have "
-                                                    "the announced digest"));
-  }
   if (commit.disk_record_count() != disk_writes_.size() || commit.disk_bytes() != disk_bytes_) {
     return FaultStatus(Fault::kCount,
                        absl::StrCat(Name(current_), " announces ", commit.disk_record_count(),
@@ -222,16 +218,31 @@ absl::Status Assembler::CheckDigests(const v1::EpochCommit& commit) const {
   return absl::OkStatus();
 }
 
+absl::StatusOr<state::MachineState> Assembler::TakeMachine(const v1::EpochCommit& commit) {
+  absl::StatusOr<std::string> serialized = machine_.Take(commit);
+  if (!serialized.ok()) {
+    return WithFault(Fault::kMachine, base::Annotate(serialized.status(), Name(current_)));
+  }
+  if (commit.machine_digest() != codec::HashBytes(*serialized)) {
+    return FaultStatus(Fault::kDigest, absl::StrCat(Name(current_),
+                                                    ": machine state does not have "
+                                                    "the announced digest"));
+  }
+  absl::StatusOr<state::MachineState> machine = state::MachineState::Parse(*serialized);
+  if (!machine.ok()) {
+    return WithFault(Fault::kMachine, base::Annotate(machine.status(), Name(current_)));
+  }
+  machine_.Keep(*std::move(serialized));
+  return machine;
+}
+
 absl::StatusOr<AssembledEpoch> Assembler::Complete(const codec::Frame& frame) {
   v1::EpochCommit commit;
   if (absl::Status status = codec::ParseBody(frame, &commit); !status.ok()) {
     return WithFault(Fault::kBody, status);
   }
   ROMULUS_RETURN_IF_ERROR(CheckDigests(commit));
-  absl::StatusOr<state::MachineState> machine = state::MachineState::Parse(commit.machine());
-  if (!machine.ok()) {
-    return WithFault(Fault::kMachine, base::Annotate(machine.status(), Name(current_)));
-  }
+  ROMULUS_ASSIGN_OR_RETURN(state::MachineState machine, TakeMachine(commit));
   AssembledEpoch epoch;
   epoch.key = current_;
   epoch.page_count = page_count_;
@@ -240,7 +251,7 @@ absl::StatusOr<AssembledEpoch> Assembler::Complete(const codec::Frame& frame) {
   epoch.disk_writes = std::exchange(disk_writes_, {});
   epoch.disk_bytes = disk_bytes_;
   if (audit_.has_value()) epoch.audit = *std::exchange(audit_, std::nullopt);
-  epoch.machine = *std::move(machine);
+  epoch.machine = std::move(machine);
   epoch.console_offset = commit.console_offset();
   epoch.console_bytes = std::move(*commit.mutable_console_bytes());
   epoch.console_released = commit.console_released();

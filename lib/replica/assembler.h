@@ -17,6 +17,7 @@
 #include "codec/audit_records.h"
 #include "codec/disk_records.h"
 #include "codec/frame.h"
+#include "codec/machine_delta.h"
 #include "codec/page_digest.h"
 #include "epoch/staged_epoch.h"
 #include "memory/guest_memory.h"
@@ -84,6 +85,7 @@ class Assembler {
   absl::Status StageAudit(const codec::Frame& frame);
   absl::Status CheckCap() const;
   absl::Status CheckDigests(const v1::EpochCommit& commit) const;
+  absl::StatusOr<state::MachineState> TakeMachine(const v1::EpochCommit& commit);
   absl::StatusOr<AssembledEpoch> Complete(const codec::Frame& frame);
   void CloseEpoch();
 
@@ -94,6 +96,8 @@ class Assembler {
   bool first_ = true;  // no epoch seen since Start()
   EpochKey newest_;    // highest seen, committed or aborted
   EpochId committed_;  // highest committed of newest_.term
+
+  codec::MachineDeltaReader machine_;
 
   bool open_ = false;
   EpochKey current_;

@@ -3,6 +3,7 @@
 #include <cstring>
 #include <memory>
 
+#include "codec/machine_delta.h"
 #include "codec/page_encoding.h"
 #include "replica/assembler.h"
 #include "replica/fault.h"
@@ -41,7 +42,8 @@ class AssemblerTest : public testing::Test {
   absl::StatusOr<AssembledEpoch> Commit(uint64_t term, uint64_t epoch,
                                         const v1::EpochCommit& commit) {
     const std::string body = commit.SerializeAsString();
-    return assembler_.Commit({FrameKind::kEpochCommit, Term(term), EpochId(epoch), 1, body});
+    return assembler_.Commit({FrameKind::kEpochCommit, Term(term), EpochId(epoch), 1, body,
+                              codec::Dialect(codec::kNewestProtocol)});
   }
   absl::Status CommitEmpty(uint64_t term, uint64_t epoch) {
     return Commit(term, epoch, EmptyCommit()).status();
@@ -120,6 +122,35 @@ TEST_F(AssemblerTest, WhatWasAnnouncedMustHaveCome) {
             Fault::kMachine);
   EXPECT_FALSE(assembler_.epoch_open());
   EXPECT_EQ(FaultOf(CommitEmpty(1, 2)), Fault::kUnexpected) << "a stream goes on after an error";
+}
+
+// A state's delta is on the last one that was committed, of this stream.
+TEST_F(AssemblerTest, MachineStatesTravelAsDeltas) {
+  codec::MachineDeltaWriter writer;
+  state::MachineState machine;
+  machine.Put("cpu", 0, 1, std::string(5000, 'r'));
+  const auto commit_of = [&] {
+    v1::EpochCommit commit;
+    writer.Put(machine.Serialize(), /*deltas=*/true, &commit);
+    return commit;
+  };
+  assembler_.Start();
+  ASSERT_TRUE(Commit(1, 1, commit_of()).ok());
+  machine = {};
+  machine.Put("cpu", 0, 1, std::string(4999, 'r') + "s");
+  const v1::EpochCommit delta = commit_of();
+  ASSERT_FALSE(delta.machine_delta().empty());
+  ASSERT_TRUE(Abort(1, 2).ok());
+  absl::StatusOr<AssembledEpoch> epoch = Commit(1, 2, delta);
+  ASSERT_TRUE(epoch.ok()) << epoch.status();
+  EXPECT_EQ(epoch->machine, machine);
+  EXPECT_EQ(FaultOf(Commit(1, 3, delta).status()), Fault::kNone)
+      << "the same once more is no change";
+  v1::EpochCommit wrong = delta;
+  wrong.set_machine_digest(delta.machine_digest() ^ 1);
+  EXPECT_EQ(FaultOf(Commit(1, 4, wrong).status()), Fault::kDigest);
+  assembler_.Start();
+  EXPECT_EQ(FaultOf(Commit(1, 1, delta).status()), Fault::kMachine) << "on one of an older stream";
 }
 
 TEST_F(AssemblerTest, EpochsAreConsecutive) {
