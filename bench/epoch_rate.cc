@@ -6,6 +6,9 @@
 //   epoch_rate --kernel build/release/guests/ledger.elf [--pages 1,3,10] [--seconds 5] [--json
 //   FILE]
 //
+// --intervals-us 25000,1000: rows for each of these times between epochs instead, with no budget,
+// so that `--pages` is the guest's working set.
+//
 // --audit-pass-ms N: with the audit, at N ms for a pass of the rig's memory. What counts is the
 // pages a second: 64 MiB in 4,700 ms cost what 4 GiB in 300 s do.
 
@@ -45,6 +48,7 @@ struct Settings {
   std::vector<std::string> tracking = {"ring", "bitmap"};
   double seconds = 5;
   uint64_t max_interval_us = 100;
+  std::vector<uint64_t> intervals_us;  // empty: by budget
   uint64_t memory_mib = 64;
   int vcpus = 1;
   uint64_t audit_pass_ms = 0;  // 0: no audit
@@ -187,7 +191,9 @@ double WritesPerSecond(const testing::MachineRig& rig, double seconds) {
          static_cast<double>(rig.clock.NowNs() - began_ns);
 }
 
-absl::StatusOr<Row> Measure(const Settings& settings, const std::string& tracking, uint64_t pages) {
+// `interval_us` is 0 for a row by budget.
+absl::StatusOr<Row> Measure(const Settings& settings, const std::string& tracking, uint64_t pages,
+                            uint64_t interval_us) {
   // The guest's own page of counters is one of the dirty pages of each vCPU.
   const uint64_t counters = static_cast<uint64_t>(settings.vcpus);
   const uint64_t data_pages = std::max<uint64_t>(counters, pages > counters ? pages - counters : 1);
@@ -205,6 +211,7 @@ absl::StatusOr<Row> Measure(const Settings& settings, const std::string& trackin
   row.set_tracking(tracking);
   row.set_vcpus(static_cast<uint32_t>(settings.vcpus));
   row.set_pages_per_epoch(pages);
+  row.set_interval_us(interval_us);
   {
     auto plain = options;
     plain.dirty_log = vmm::DirtyLogMode::kNone;
@@ -218,7 +225,10 @@ absl::StatusOr<Row> Measure(const Settings& settings, const std::string& trackin
   ROMULUS_ASSIGN_OR_RETURN(auto rig, BenchRig::Create(options));
   Failures failures;
   // Time enough to dirty so many pages, at about 40 us for a first write to a clean page.
-  const uint64_t max_interval_us = std::max(settings.max_interval_us, pages > 10 ? pages * 40 : 0);
+  const uint64_t max_interval_us =
+      interval_us != 0 ? interval_us
+                       : std::max(settings.max_interval_us, pages > 10 ? pages * 40 : 0);
+  const bool budget = interval_us == 0 && pages > 10;
   epoch::CheckpointParts parts = rig->Parts();
   std::optional<epoch::Auditor> auditor;
   if (settings.audit_pass_ms != 0) {
@@ -227,7 +237,7 @@ absl::StatusOr<Row> Measure(const Settings& settings, const std::string& trackin
     parts.auditor = &*auditor;
   }
   epoch::CheckpointLoop loop(parts,
-                             {.governor = {.max_dirty_pages = pages > 10 ? pages : 1u << 20,
+                             {.governor = {.max_dirty_pages = budget ? pages : 1u << 20,
                                            .max_interval_ns = max_interval_us * 1000,
                                            .min_interval_ns = 0},
                               .max_unacked_epochs = 16},
@@ -358,11 +368,15 @@ absl::Status Run(const Settings& settings) {
               settings.vcpus, static_cast<unsigned long long>(settings.memory_mib));
   std::printf("%-7s %5s %8s %9s %8s %8s %8s %8s %7s %9s\n", "log", "pages", "dirty", "epochs/s",
               "pause50", "pause99", "ack50", "ack99", "guest%", "bytes");
+  std::vector<uint64_t> intervals_us = settings.intervals_us;
+  if (intervals_us.empty()) intervals_us.push_back(0);
   for (const std::string& tracking : settings.tracking) {
     for (uint64_t pages : settings.pages) {
-      ROMULUS_ASSIGN_OR_RETURN(const Row row, Measure(settings, tracking, pages));
-      PrintRow(row);
-      *report.add_rows() = row;
+      for (uint64_t interval_us : intervals_us) {
+        ROMULUS_ASSIGN_OR_RETURN(const Row row, Measure(settings, tracking, pages, interval_us));
+        PrintRow(row);
+        *report.add_rows() = row;
+      }
     }
   }
   return WriteFiles(settings, report);
@@ -381,6 +395,9 @@ int main(int argc, char** argv) {
   app.add_option("--tracking", settings.tracking, "ring, bitmap")->delimiter(',');
   app.add_option("--seconds", settings.seconds, "per row");
   app.add_option("--max-interval-us", settings.max_interval_us, "longest epoch");
+  app.add_option("--intervals-us", settings.intervals_us,
+                 "times between epochs, instead of a budget; --pages is the working set")
+      ->delimiter(',');
   app.add_option("--memory-mib", settings.memory_mib);
   app.add_option("--vcpus", settings.vcpus);
   app.add_option("--audit-pass-ms", settings.audit_pass_ms,
