@@ -3,8 +3,8 @@
 
     net_latency.py --build FOLDER [--pings 5000] [--json FILE]
 
-The echo guest (tests/guests/echo) runs under romulusd on a tap; a client on the same host sends one ping at a
-time. First alone (one node: what it says is let out at once), then protected by a second daemon on loopback
+The echo guest (tests/guests/echo) runs under romulusd on a tap; a client on the same host sends pings, so
+many at a time. First alone (one node: what it says is let out at once), then protected by a second daemon on loopback
 (each reply waits for its epoch's ack). In a network namespace of its own. Nothing is asserted: it measures.
 The machine should have nothing else to do: the guest polls, so one processor is always busy.
 """
@@ -27,23 +27,25 @@ PORT = 7
 DEVICES = f'nics {{ tap: "tap-{{node}}" mac: "52:54:00:52:4f:02" announce_ip: "{netns.GUEST_IP}" }} rng: false'
 
 
-def ping(count, timeout_s=1.0):
-    """Round trips in nanoseconds, one ping at a time, and how many were not answered."""
+def ping(count, concurrent=1, timeout_s=1.0):
+    """Round trips in nanoseconds, so many pings on their way at a time, and how many were not answered."""
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     sock.connect((netns.GUEST_IP, PORT))
     sock.settimeout(timeout_s)
-    times, lost = [], 0
-    for number in range(count):
-        payload = number.to_bytes(8, "little") + bytes(8)
-        began = time.perf_counter_ns()
-        sock.send(payload)
+    times, lost, sent, began = [], 0, 0, {}
+    while len(times) + lost < count:
+        while sent < count and len(began) < concurrent:
+            began[sent] = time.perf_counter_ns()
+            sock.send(sent.to_bytes(8, "little") + bytes(8))
+            sent += 1
         try:
-            while sock.recv(2048)[:8] != payload[:8]:
-                pass  # a late answer to one that was given up
+            number = int.from_bytes(sock.recv(2048)[:8], "little")
         except TimeoutError:
-            lost += 1
+            lost += len(began)
+            began.clear()
             continue
-        times.append(time.perf_counter_ns() - began)
+        if number in began:  # else a late answer to one that was given up
+            times.append(time.perf_counter_ns() - began.pop(number))
     sock.close()
     return times, lost
 
@@ -57,13 +59,17 @@ def row(name, times, lost, seconds, **more):
 
 
 def measure(name, options, counters=lambda: {}):
+    """A row for each number of pings at a time."""
+    rows = []
     ping(options.warm)
-    before, began = counters(), time.monotonic()
-    times, lost = ping(options.pings)
-    seconds = time.monotonic() - began
-    after = counters()
-    return row(name, times, lost, seconds,
-               **{key: int(after[key]) - int(before[key]) for key in before})
+    for concurrent in options.concurrent:
+        before, began = counters(), time.monotonic()
+        times, lost = ping(options.pings, concurrent)
+        seconds = time.monotonic() - began
+        after = counters()
+        rows.append(row(name, times, lost, seconds, concurrent=concurrent,
+                        **{key: int(after[key]) - int(before[key]) for key in before}))
+    return rows
 
 
 def start(pair, node, role):
@@ -82,24 +88,26 @@ def run(options):
     for repeat in range(options.repeats):
         with pairlib.Pair(options.build, **arguments) as pair:
             primary = start(pair, "alpha", "primary")
-            rows.append(measure("unprotected", options))
+            rows += measure("unprotected", options)
             secondary = pair.start_node("beta", "secondary")
             secondary.await_status("an answer", lambda s: True)
             primary.await_mode("protected")
-            rows.append(measure("protected", options, lambda: {
-                "epochs": primary.status()["counters"]["epochs_acked"]}))
+            rows += measure("protected", options, lambda: {
+                "epochs": primary.status()["counters"]["epochs_acked"]})
     return rows
 
 
 def print_table(rows):
-    print(f"{'':<12} {'pings':>7} {'lost':>5} {'p50 us':>9} {'p99 us':>9} {'max us':>9} {'epochs':>8}")
+    print(f"{'':<12} {'at once':>7} {'pings':>7} {'lost':>5} {'p50 us':>9} {'p99 us':>9} {'max us':>9} {'epochs':>8}")
     for each in rows:
-        print(f"{each['name']:<12} {each['pings']:>7} {each['lost']:>5} {each['p50_us']:>9.1f}"
+        print(f"{each['name']:<12} {each['concurrent']:>7} {each['pings']:>7} {each['lost']:>5} {each['p50_us']:>9.1f}"
               f" {each['p99_us']:>9.1f} {each['max_us']:>9.1f} {each.get('epochs', ''):>8}")
-    medians = {name: statistics.median(r["p50_us"] for r in rows if r["name"] == name)
+    fewest = min(each["concurrent"] for each in rows)
+    medians = {name: statistics.median(r["p50_us"] for r in rows
+                                       if r["name"] == name and r["concurrent"] == fewest)
                for name in ("unprotected", "protected")}
     added = medians["protected"] - medians["unprotected"]
-    print(f"protection adds {added:,.0f} us at the median")
+    print(f"protection adds {added:,.0f} us at the median, with {fewest} at a time")
     return added
 
 
@@ -108,6 +116,8 @@ def main():
     parser.add_argument("--build", required=True, help="CMake build folder")
     parser.add_argument("--pings", type=int, default=5000)
     parser.add_argument("--warm", type=int, default=200, help="pings before those that count")
+    parser.add_argument("--concurrent", type=lambda text: [int(word) for word in text.split(",")],
+                        default=[1, 16, 64], help="pings on their way at a time")
     parser.add_argument("--repeats", type=int, default=3, help="alternations of the two")
     parser.add_argument("--max-interval-us", type=int, default=20000)
     parser.add_argument("--min-interval-us", type=int, default=100)

@@ -1,0 +1,157 @@
+#!/usr/bin/env python3
+"""What the benches' tools decide, on figures that are given: no guest, no peer."""
+
+import pathlib
+import shutil
+import tempfile
+import unittest
+
+import common
+import comparison
+import peers
+import plan
+import plots
+import qemu
+import results
+import results_peers
+import tables
+
+
+def event(name, seconds, microseconds=0):
+    return {"event": name, "timestamp": {"seconds": seconds, "microseconds": microseconds}}
+
+
+class PausesTest(unittest.TestCase):
+    def test_from_stop_to_resume(self):
+        events = [event("RESUME", 1), event("STOP", 2), event("RESUME", 2, 1500), event("OTHER", 3),
+                  event("STOP", 3, 999000), event("RESUME", 4, 1000), event("STOP", 5)]
+        found = qemu.pauses_of(events)
+        self.assertEqual([1.5, 2.0], [round(pause, 3) for pause in found])
+
+    def test_none(self):
+        self.assertEqual([], qemu.pauses_of([event("RESUME", 1)]))
+        self.assertIsNone(common.quantile([], 0.5))
+
+
+class StepsTest(unittest.TestCase):
+    def test_rate_by_the_guests_own_clock(self):
+        before = peers.last_words(b"step 000001 ms 1000 sum 00 writes 10 vcpus 1 ok\r\nstep 00")
+        after = peers.last_words(b"step 000001 ms 1000 sum 00 writes 10 vcpus 1 ok\n"
+                                 b"step 000002 ms 1500 sum ab writes 510 vcpus 1 ok\n")
+        self.assertEqual((1000, 10), before)
+        self.assertEqual(1000, peers.writes_per_s(before, after))
+
+    def test_no_step_in_the_window(self):
+        self.assertIsNone(peers.writes_per_s(None, (1, 1)))
+        self.assertIsNone(peers.writes_per_s((5, 7), (5, 7)))
+
+
+class CompareTest(unittest.TestCase):
+    def test_range_of_the_median(self):
+        # 2 * (1 + 9) / 512 = 3.9 %: one value at each end can be left out, a second cannot.
+        self.assertEqual((2, 8), comparison.median_range(range(1, 10)))
+        self.assertEqual((1, 5), comparison.median_range(range(1, 6)))
+
+    def test_verdicts(self):
+        worse = [0.9, 0.91, 0.92, 0.9, 0.93, 0.9, 0.91, 0.9, 0.95]
+        self.assertEqual("WORSE", comparison.judge(worse, True, 0.03)["verdict"])
+        self.assertEqual("better", comparison.judge(worse, False, 0.03)["verdict"])
+        noisy = [0.5, 1.6, 0.9, 1.2, 0.8, 1.1, 0.7, 1.3, 0.9]
+        self.assertEqual("same", comparison.judge(noisy, True, 0.03)["verdict"])
+        within = [0.98] * 9
+        self.assertEqual("same", comparison.judge(within, True, 0.03)["verdict"])
+
+    def test_nothing_in_common(self):
+        with self.assertRaises(common.ResultError):
+            comparison.report({"a": {"old": [1.0], "new": [], "more_is_better": True}}, 0.03)
+
+
+class FormTest(unittest.TestCase):
+    BENCH = plan.Bench("x", 1, 1, [], [], [], ("rows.*.value",))
+
+    def test_numbers_are_there(self):
+        plan.check(self.BENCH, {"rows": [{"value": 1.5}, {"value": "17"}]})  # protobuf's 64-bit integers
+
+    def test_missing_empty_or_no_number(self):
+        for bad in ({}, {"rows": []}, {"rows": [{}]}, {"rows": [{"value": None}]}, {"rows": [{"value": "NaN"}]},
+                    {"rows": [{"value": True}]}, {"rows": [{"value": [1]}]}, []):
+            with self.subTest(bad=bad), self.assertRaises(common.ResultError):
+                plan.check(self.BENCH, bad)
+
+    def test_a_damaged_file(self):
+        with tempfile.NamedTemporaryFile(suffix=".json") as file:
+            file.write(b'{"rows": [')
+            file.flush()
+            with self.assertRaises(common.ResultError):
+                common.load_json(file.name)
+
+
+class TablesTest(unittest.TestCase):
+    def test_what_misses_its_goal_is_bold(self):
+        self.assertEqual("80.0 %", tables.verdict(0.8, 0.8, tables.share))
+        self.assertEqual("**79.0 %**", tables.verdict(0.79, 0.8, tables.share))
+        self.assertEqual("**0.600 ms**", tables.verdict(0.6, 0.5, lambda v: f"{v:.3f} ms", most=True))
+        self.assertEqual("-", tables.verdict(None, 1, tables.share))
+
+    def test_cells_fit_heads(self):
+        with self.assertRaises(ValueError):
+            tables.table(["a", "b"], [["1"]])
+
+    def test_factors(self):
+        self.assertEqual(["15.0x", "1/8.0", "0"], [results_peers.factor(v) for v in (15, 1 / 8, 0)])
+
+
+def session(rate, pause_ms):
+    row = {"delay_ms": 1, "checkpoints_per_s": rate, "checkpoints": 100, "pause_p50_ms": pause_ms,
+           "pause_p99_ms": pause_ms, "bytes_per_checkpoint": 1000, "cpu_share": 1.0, "writes_per_s": 50}
+    result = {"alone_writes_per_s": 100, "modest": dict(row), "fastest": dict(row), "failover_ms": 4.0}
+    peers.add_progress(result)
+    return result
+
+
+class PageTest(unittest.TestCase):
+    """A page of what is there, and words for what is not."""
+
+    def page(self, states, files):
+        with tempfile.TemporaryDirectory() as name:
+            out = pathlib.Path(name)
+            folder = out / "results"
+            folder.mkdir()
+            common.write_json(folder / "run.json", {"host": common.host(), "commit": "abc", "qemu": None,
+                                                    "quick": False, "benches": states})
+            for bench, data in files.items():
+                common.write_json(folder / f"{bench}.json", data)
+            page = results.write(out, folder).read_text()
+            pictures = sorted(path.name for path in folder.glob("*.svg"))
+        return page, pictures
+
+    def test_peers(self):
+        load = {"pages_per_s": 200, "failed": [{"vmm": "colo", "why": "it hung"}],
+                "sessions": [{"colo": session(200, 1.0), "romulus": session(3000, 0.2)},
+                             {"romulus": session(3000, 0.2)}]}
+        peers.judge(load)
+        self.assertEqual(15, load["ratios"]["fastest"]["checkpoints_per_s"]["median"])
+        self.assertEqual(1, load["ratios"]["fastest"]["checkpoints_per_s"]["count"])
+        page, pictures = self.page({"peers": {"state": "ok"}, "codec": {"state": "failed", "why": "no end"}}, {
+            "peers": {"qemu": "7.2", "memory_mib": 256, "working_set_mib": 64, "cache_mib": 128, "modest_ms": 20,
+                      "loads": [load]}})
+        self.assertIn("| 200 | checkpoints/s (goal 15.0x) | 200 | 3,000 | 15.0x |", page)
+        self.assertIn("**1/5.0**", page)  # of the pause, which was to be 1/8
+        self.assertIn("it hung", page)
+        self.assertIn("Not measured in this run: no end.", page)
+        self.assertEqual(["peers.svg"] if shutil.which("gnuplot") else [], pictures)
+
+    def test_results_of_another_form(self):
+        with self.assertRaises(common.ResultError):
+            self.page({"codec": {"state": "ok"}}, {"codec": {}})
+
+    def test_each_bench_has_a_section(self):
+        self.assertEqual({bench.name for bench in plan.BENCHES}, {name for name, _, _ in results.SECTIONS})
+
+    def test_blocks_of_a_plot(self):
+        rows = [{"pages_per_epoch": "10", "epochs_per_s": 5, "progress_share": 0.5}]
+        self.assertEqual([("10 pages", [(5, 50.0)])], plots.progress_blocks({"rows": rows}))
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,48 @@
+"""Plots of a run, by gnuplot; a host without it has the tables only."""
+
+import shutil
+import subprocess
+
+from common import HERE, say
+
+
+def gnuplot(script, table, picture):
+    subprocess.run(["gnuplot", "-e", f"table='{table}'; picture='{picture}'", HERE / script], check=True,
+                   timeout=60)
+
+
+def blocks(path, named_rows):
+    """Tab separated blocks with a name before each, for gnuplot's `index`."""
+    with open(path, "w", encoding="utf-8") as file:
+        for name, rows in named_rows:
+            file.write(f'"{name}"\n')
+            for row in rows:
+                file.write("\t".join("NaN" if cell is None else str(cell) for cell in row) + "\n")
+            file.write("\n\n")
+
+
+def progress_blocks(data):
+    sets = sorted({int(row["pages_per_epoch"]) for row in data["rows"]})
+    return [(f"{pages} pages", [(row["epochs_per_s"], 100 * row["progress_share"]) for row in data["rows"]
+                                if int(row["pages_per_epoch"]) == pages]) for pages in sets]
+
+
+def peers_blocks(data):
+    def cells(load, vmm):
+        found = load["medians"][vmm]["fastest"]
+        name = load["pages_per_s"] or "all"
+        return [f'"{name}"', *(found[measure]["median"] for measure in
+                               ("checkpoints_per_s", "pause_p50_ms", "pause_p99_ms"))]
+    return [(vmm, [cells(load, vmm) for load in data["loads"]]) for vmm in ("colo", "romulus")]
+
+
+def draw(folder, found):
+    if not shutil.which("gnuplot"):
+        say("no gnuplot: no plots")
+        return
+    if "epoch_rate" in found:
+        gnuplot("epoch_rate.gp", folder / "epoch_rate.tsv", folder / "epoch_rate.svg")
+    for name, make in (("progress", progress_blocks), ("peers", peers_blocks)):
+        if name in found:
+            blocks(folder / f"{name}.tsv", make(found[name]))
+            gnuplot(f"{name}.gp", folder / f"{name}.tsv", folder / f"{name}.svg")

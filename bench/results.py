@@ -1,0 +1,189 @@
+"""Writes RESULTS.md and the plots from the JSON files of a run."""
+
+from common import ResultError, load_json
+import plots
+import results_peers
+from tables import amount, share, table, verdict
+
+NOT_MEASURED = "Not measured in this run: {}."
+
+
+def floor_us(costs, pages):
+    """The pause that cannot be avoided: the kick, each item of a vCPU's state, a copy of the pages."""
+    return costs["kick_us"] + sum(costs["vcpu_items_us"].values()) + pages * costs["copy_page_us"]
+
+
+def cost_us(costs, tracking, pages):
+    """What an epoch of so many pages takes from the guest at least."""
+    return pages * costs["first_write_us"][tracking] + floor_us(costs, pages)
+
+
+def costs_section(costs, _):
+    rows = [["first write to a clean page, ring", amount(costs["first_write_us"]["ring"], "us")],
+            ["first write to a clean page, bitmap", amount(costs["first_write_us"]["bitmap"], "us")],
+            ["stopping a running vCPU", amount(costs["kick_us"], "us")],
+            ["state of a vCPU that does not come with the exit, one ioctl an item",
+             amount(sum(costs["vcpu_items_us"].values()), "us")],
+            ["copying a page", amount(costs["copy_page_us"], "us")]]
+    return ["The bounds below follow from these. An epoch of n pages takes n first writes, and a pause of one kick, "
+            "the vCPU's items and n copies.", "", *table(["cost", "each"], rows)]
+
+
+def rate_row(row, costs):
+    dirty = row["dirty_pages_mean"]
+    cells = [row["tracking"], str(row["pages_per_epoch"]), f"{dirty:.1f}", f"{row['epochs_per_s']:.0f}"]
+    if costs:
+        bound = 1e6 / cost_us(costs, row["tracking"], dirty)
+        cells += [f"{bound:.0f}", verdict(row["epochs_per_s"] / bound, 0.8, share)]
+    p50, p99 = row["pause"]["p50_us"], row["pause"]["p99_us"]
+    cells += [amount(p50, "us"), amount(p99, "us")]
+    if costs:
+        cells += [verdict(p50 / floor_us(costs, dirty), 2, ratio_text, most=True)]
+    return cells + [verdict(p99 / p50, 3, ratio_text, most=True), amount(row["ack"]["p50_us"], "us"),
+                    share(row["progress_share"]), f"{row['bytes_per_epoch']:.0f}"]
+
+
+def ratio_text(value):
+    return f"{value:.2f}x"
+
+
+def rate_section(data, others):
+    costs = others.get("kvm_costs")
+    heads = ["log", "pages", "dirty", "epochs/s", *(["bound", "of it (goal 80 %)"] if costs else []), "pause p50",
+             "p99", *(["p50 / floor (goal 2x)"] if costs else []), "p99 / p50 (goal 3x)", "ack p50", "progress",
+             "bytes"]
+    return table(heads, [rate_row(row, costs) for row in data["rows"]])
+
+
+def two_vcpus_section(data, others):
+    lines = rate_section(data, others)
+    single = {int(row["pages_per_epoch"]): row for row in others.get("epoch_rate", {}).get("rows", [])
+              if row["tracking"] == "ring"}
+    for row in data["rows"]:
+        alone = single.get(int(row["pages_per_epoch"]))
+        if alone:
+            factor = row["pause"]["p50_us"] / alone["pause"]["p50_us"]
+            lines += ["", f"{row['pages_per_epoch']} pages: pause p50 {verdict(factor, 2.5, ratio_text, most=True)} "
+                          "that of one vCPU (goal: 2.5x at most)."]
+    return lines
+
+
+def progress_section(data, others):
+    costs = others.get("kvm_costs")
+    rows = []
+    for row in data["rows"]:
+        cells = [str(row["pages_per_epoch"]), f"{1e6 / int(row['interval_us']):.0f}", f"{row['epochs_per_s']:.0f}",
+                 f"{row['dirty_pages_mean']:.1f}", share(row["progress_share"])]
+        if costs:
+            lost = row["epochs_per_s"] * cost_us(costs, row["tracking"], row["dirty_pages_mean"]) / 1e6
+            bound = max(0.0, 1 - lost)
+            cells += [share(bound), verdict(row["progress_share"] - bound, -0.10, points)]
+        rows.append(cells)
+    heads = ["working set, pages", "epochs/s wanted", "measured", "dirty", "progress",
+             *(["bound", "points from it (goal -10)"] if costs else [])]
+    return [*table(heads, rows), "", "![progress](results/progress.svg)"]
+
+
+def points(value):
+    return f"{100 * value:+.1f}"
+
+
+def memory_size_section(data, _):
+    small, large = (str(mib) for mib in sorted(data["sizes_mib"])[::max(1, len(data["sizes_mib"]) - 1)])
+    rows = [[line["tracking"], str(line["pages"]), *(amount(line["pause_p50_us"][mib]["median"], "us")
+                                                     for mib in (small, large)),
+             verdict(line["pause_ratio"]["median"], 1.1, ratio_text, most=True)
+             if line["tracking"] == "ring" else ratio_text(line["pause_ratio"]["median"]),
+             *(f"{line['epochs_per_s'][mib]['median']:.0f}" for mib in (small, large))] for line in data["lines"]]
+    return table(["log", "pages", f"pause p50, {small} MiB", f"{large} MiB", "ratio (goal 1.1x with the ring)",
+                  f"epochs/s, {small} MiB", f"{large} MiB"], rows)
+
+
+def codec_section(data, _):
+    return table(["bench/dirty pages/changed words", "CPU", "bytes an epoch"], [
+        [each["name"], f"{each['cpu_time']:.0f} {each['time_unit']}", f"{each.get('bytes_per_epoch', 0):.0f}"]
+        for each in data["benchmarks"]])
+
+
+def latency_section(data, _):
+    rows = [[row["name"], str(row["concurrent"]), str(row["pings"]), str(row["lost"]), amount(row["p50_us"], "us"),
+             amount(row["p99_us"], "us")] for row in data["rows"]]
+    added = verdict(data["added_p50_us"] / 1e3, 0.5, lambda ms: f"{ms:.3f} ms", most=True)
+    return [*table(["", "at a time", "pings", "lost", "p50", "p99"], rows), "",
+            f"Protection adds {added} at the median of one request at a time (goal: 0.5 ms)."]
+
+
+def footprint_section(data, _):
+    rows = [[row["name"], share(row["unprotected"]["cpu_share"]),
+             verdict(row["protected"]["cpu_share"], 0.02, share, most=True), f"{row['protected']['epochs_per_s']:.1f}",
+             f"{row['protected']['loopback_bytes_per_s']:.0f}",
+             verdict(row["protected"]["stream_bytes_per_epoch"], 512, lambda b: f"{b:.0f}", most=True)]
+            for row in data["idle"]]
+    memory = data["memory"]
+    limits = {"primary": 64 + memory["configured_caches_mib"], "secondary": 64 + memory["pages_per_epoch"] / 256}
+    held = [[role, verdict(memory[role]["beyond_mib"], limits[role], lambda mib: f"{mib:.1f} MiB", most=True),
+             f"{limits[role]:.1f} MiB", f"{memory[role]['growth_mib']:+.1f} MiB"] for role in limits]
+    return ["A halted guest:", "",
+            *table(["", "processor, alone", "both daemons (goal 2 % of a core)", "epochs/s", "loopback B/s",
+                    "stream bytes an epoch (goal 512)"], rows), "",
+            f"Memory beyond the guest's, while it writes as fast as it can for {memory['seconds']:.0f} s; the limit "
+            f"is 64 MiB and, on the primary, the configured caches ({memory['configured_caches_mib']} MiB), on the "
+            "secondary, one epoch:", "", *table(["", "at most", "limit", "growth in the second half"], held)]
+
+
+SECTIONS = (
+    ("kvm_costs", "What cannot be avoided", costs_section),
+    ("sustained", "Rate and pause, a minute a row", rate_section),
+    ("epoch_rate", "Rate and pause, ring and bitmap", rate_section),
+    ("two_vcpus", "Two vCPUs", two_vcpus_section),
+    ("progress", "Guest progress", progress_section),
+    ("memory_size", "Memory size", memory_size_section),
+    ("codec", "Encoding and committing", codec_section),
+    ("net_latency", "Latency through a tap", latency_section),
+    ("footprint", "Idle and memory", footprint_section),
+    ("peers", "Beside QEMU COLO", results_peers.colo_section),
+    ("migration", "Beside QEMU's live migration", results_peers.migration_section),
+)
+
+
+def introduction(run):
+    host = run["host"]
+    lines = ["# Results", "", "Written by `bench/run`; to repeat it: `bench/run`, on a machine that has nothing else "
+             "to do. Raw figures and plots are in results/. Bold is what misses its goal.", ""]
+    if run["quick"]:
+        lines += ["**A quick run: it shows that the benches work. Its figures mean nothing.**", ""]
+    if host["load_before"] > 0.5:
+        lines += [f"**The machine was busy (load {host['load_before']} before the first bench): these figures are "
+                  "not to be compared with others.**", ""]
+    lines += table(["", ""], [["processor", f"{host['processor']}, {host['cores']} cores"],
+                              ["memory", f"{host['memory_mib']} MiB"], ["kernel", host["kernel"]],
+                              ["KVM", ", ".join(host["kvm"]) or "built in"], ["commit", run["commit"]],
+                              ["peer", run["qemu"] or "none"]])
+    return lines
+
+
+def section(name, title, body, run, found):
+    state = run["benches"].get(name, {"state": "skipped", "why": "not asked for"})
+    lines = ["", f"## {title}", ""]
+    if state["state"] != "ok":
+        return lines + [NOT_MEASURED.format(state["why"] or state["state"])]
+    try:
+        return lines + body(found[name], found)
+    except (KeyError, TypeError, ZeroDivisionError, ValueError) as error:
+        raise ResultError(f"{name}: {error!r}") from error
+
+
+def write(out, folder):
+    """The page's path. Errors: ResultError if a bench that says ok has results of another form."""
+    run = load_json(folder / "run.json")
+    found = {name: load_json(folder / f"{name}.json") for name, state in run["benches"].items()
+             if state["state"] == "ok"}
+    lines = introduction(run)
+    for name, title, body in SECTIONS:
+        lines += section(name, title, body, run, found)
+    plots.draw(folder, found)
+    if "epoch_rate" in found:
+        lines += ["", "![rate and pause](results/epoch_rate.svg)"]
+    page = out / "RESULTS.md"
+    page.write_text("\n".join(lines) + "\n")
+    return page

@@ -1,0 +1,134 @@
+"""Runs the benches on this host and writes one page of results.
+
+    bench/run                       about 35 minutes; the machine should have nothing else to do
+    bench/run --quick               short rows: shows that the benches work, not how fast anything is
+    bench/run --only peers,codec    these; of the others the figures that are there already stay
+
+Writes OUT/RESULTS.md, and beside it OUT/results/ with each bench's JSON, what it printed, and plots. OUT is
+`bench`, of a quick run build/bench. Builds first, unless it is given a build folder. Exit code 1: a bench
+failed, was late, or its results are not all there.
+"""
+
+import argparse
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+from common import ROOT, SKIPPED, ResultError, host, load_json, say, write_json
+import plan
+import qemu
+import results
+
+
+def build():
+    say("building")
+    for command in (["cmake", "--preset", "release"],
+                    ["cmake", "--build", "--preset", "release", "--target", *plan.TARGETS]):
+        subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    return ROOT / "build/release"
+
+
+def stream(process, text_path):
+    """What it prints, to the terminal and into a file; returns all of it."""
+    text = []
+    with open(text_path, "w", encoding="utf-8") as copy:
+        for line in process.stdout:
+            text.append(line)
+            copy.write(line)
+            print("    " + line, end="", flush=True)
+    return "".join(text)
+
+
+def attempt(bench, options, folder):
+    """One bench: {"state": "ok" | "skipped" | "failed", "why", "seconds"}; its JSON is in the folder if ok."""
+    json_path = folder / f"{bench.name}.json"
+    json_path.unlink(missing_ok=True)
+    words = bench.words(options.build, json_path, folder / f"{bench.name}.tsv", options.quick)
+    limit_s = bench.quick_limit_s if options.quick else bench.limit_s
+    began = time.monotonic()
+    # Its own session, so that one that is late ends with all its processes.
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                               stdin=subprocess.DEVNULL, start_new_session=True)
+    late = threading.Event()
+
+    def end():
+        late.set()
+        os.killpg(process.pid, signal.SIGKILL)
+    timer = threading.Timer(limit_s * options.patience, end)
+    timer.start()
+    said = stream(process, folder / f"{bench.name}.txt")
+    code = process.wait()
+    timer.cancel()
+    state = {"state": "ok", "why": "", "seconds": round(time.monotonic() - began, 1)}
+    if code == SKIPPED:
+        return {**state, "state": "skipped", "why": said.strip().splitlines()[-1] if said.strip() else ""}
+    if late.is_set():
+        return {**state, "state": "failed", "why": f"no end within {limit_s} s"}
+    if code != 0:
+        return {**state, "state": "failed", "why": f"exit code {code}"}
+    try:
+        if bench.json_on_stdout:
+            json_path.write_text(next((line for line in said.splitlines() if line.startswith("{")), ""))
+        plan.check(bench, load_json(json_path))
+    except ResultError as error:
+        return {**state, "state": "failed", "why": str(error)}
+    return state
+
+
+def commit():
+    done = subprocess.run(["git", "-C", str(ROOT), "describe", "--always", "--dirty"], capture_output=True,
+                          text=True)
+    return done.stdout.strip() or "unknown"
+
+
+def choose(only):
+    names = [bench.name for bench in plan.BENCHES]
+    unknown = set(only) - set(names)
+    if unknown:
+        raise SystemExit(f"bench/run: no such bench: {', '.join(sorted(unknown))}; there are {', '.join(names)}")
+    return [bench for bench in plan.BENCHES if not only or bench.name in only]
+
+
+def known_before(folder):
+    """What an earlier run left: the states of its benches."""
+    try:
+        return load_json(folder / "run.json")["benches"]
+    except (ResultError, KeyError):
+        return {}
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="bench/run", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--only", type=lambda text: text.split(","), default=[])
+    parser.add_argument("--build", type=pathlib.Path, help="a build folder; default: builds build/release")
+    parser.add_argument("--out", type=pathlib.Path)
+    parser.add_argument("--patience", type=float, default=1, help="factor on how long each bench may take")
+    options = parser.parse_args()
+    chosen = choose(options.only)
+    facts = {"host": host(), "commit": commit(), "qemu": qemu.version(), "quick": options.quick}
+    options.build = options.build.resolve() if options.build else build()
+    out = (options.out or ROOT / ("build/bench" if options.quick else "bench")).resolve()
+    folder = out / "results"
+    folder.mkdir(parents=True, exist_ok=True)
+    states = known_before(folder) if options.only else {}
+    for number, bench in enumerate(chosen, 1):
+        say(f"[{number}/{len(chosen)}] {bench.name}")
+        states[bench.name] = attempt(bench, options, folder)
+        state = states[bench.name]
+        say(f"  {state['state']} after {state['seconds']:.0f} s {state['why']}")
+        write_json(folder / "run.json", {**facts, "benches": states})
+    try:
+        say(f"written: {results.write(out, folder)}")
+    except ResultError as error:
+        say(f"no page: {error}")
+        return 1
+    bad = [name for name, state in states.items() if state["state"] == "failed"]
+    if bad:
+        say(f"failed: {', '.join(bad)}")
+    return 1 if bad else 0
