@@ -51,7 +51,8 @@ def memory(options):
     with pairlib.Pair(options.build, command_line=peers.guest_words(0), memory_mib=peers.MEMORY_MIB,
                       checkpoint=f"staging_mib: {STAGING_MIB} previous_cache_mib: {CACHE_MIB}",
                       failover=peers.FAILOVER) as pair:
-        primary, secondary = pair.start_protected()
+        primary = peers.start_primary(pair)
+        secondary = peers.protect(pair, primary)
         daemons = {"primary": primary, "secondary": secondary}
         samples = []
         for _ in range(SAMPLES):
@@ -100,9 +101,7 @@ def idle(options, name, checkpoint):
             return {key: int(counted.get(key, 0)) for key in ("epochs_acked", "bytes_sent")}
 
         unprotected = span([primary], options.seconds / 2, counters)
-        secondary = pair.start_node("beta", "secondary")
-        secondary.await_status("an answer", lambda s: True)
-        primary.await_mode("protected")
+        secondary = peers.protect(pair, primary)
         protected = span([primary, secondary], options.seconds, counters)
     say(f"  idle, {name}: alone {100 * unprotected['cpu_share']:.2f} % of a core, protected "
         f"{100 * protected['cpu_share']:.2f} %, {protected['loopback_bytes_per_s']:.0f} B/s, "

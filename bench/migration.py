@@ -59,11 +59,8 @@ def first_copy_romulus(options):
     memory_mib = options.fill_mib + 128
     with pairlib.Pair(options.build, command_line=words(options.fill_mib, 100), memory_mib=memory_mib,
                       checkpoint="", failover=peers.FAILOVER) as pair:
-        primary = pair.start_node("alpha", "primary")
-        primary.await_console("the guest's first steps", peers.ready)
-        secondary = pair.start_node("beta", "secondary")
-        secondary.await_status("an answer", lambda s: True)
-        primary.await_mode("protected")
+        primary = peers.start_primary(pair)
+        peers.protect(pair, primary)
         seconds = sync_span(primary)
         status = primary.status()
     return {"seconds": seconds, "mib_per_s": options.fill_mib / seconds if seconds else None,
@@ -80,7 +77,8 @@ def sync_span(primary):
 def redirtied_romulus(options):
     with pairlib.Pair(options.build, command_line=words(WORKING_SET_PAGES >> 8, 20000), memory_mib=128,
                       checkpoint="max_interval_us: 100000 max_dirty_pages: 1000000", failover=peers.FAILOVER) as pair:
-        primary, _ = pair.start_protected()
+        primary = peers.start_primary(pair)
+        peers.protect(pair, primary)
         before = primary.status()["counters"]
         time.sleep(options.seconds)  # the span measured
         after = primary.status()["counters"]

@@ -58,6 +58,21 @@ def ready(console):
     return len(STEP.findall(console)) >= 2
 
 
+def start_primary(pair):
+    """A node alone, whose guest has written its memory once."""
+    primary = pair.start_node("alpha", "primary")
+    primary.await_console("the guest's first steps", ready)
+    return primary
+
+
+def protect(pair, primary):
+    """The other node, once the two are in step."""
+    secondary = pair.start_node("beta", "secondary")
+    secondary.await_status("an answer", lambda s: True)
+    primary.await_mode("protected")
+    return secondary
+
+
 class Window:
     """Between its construction and close(): time, processor time, loopback bytes and the guest's words."""
 
@@ -161,12 +176,9 @@ def romulus(options, rate):
     with pairlib.Pair(options.build, command_line=guest_words(rate), memory_mib=MEMORY_MIB,
                       checkpoint=CHECKPOINT, failover=FAILOVER, limits=f"epoch_records: {RECORDS}",
                       ) as pair:
-        primary = pair.start_node("alpha", "primary")
-        primary.await_console("the guest's first steps", ready)
+        primary = start_primary(pair)
         result = {"alone_writes_per_s": alone([primary.pid], primary.console, options.seconds / 2)}
-        secondary = pair.start_node("beta", "secondary")
-        secondary.await_status("an answer", lambda s: True)
-        primary.await_mode("protected")
+        secondary = protect(pair, primary)
         result["modest"] = romulus_row(primary, secondary, MODEST_MS * 1000, options.seconds)
         result["fastest"] = romulus_row(primary, secondary, ROMULUS_SHORTEST_US, options.seconds)
         primary.kill()
@@ -193,7 +205,8 @@ def judge(load):
     load["medians"] = {vmm: {mode: {measure: summary([s[vmm][mode].get(measure) for s in sessions if vmm in s])
                                     for measure in MEASURES} for mode in ("modest", "fastest")} for vmm in VMMS}
     for vmm in VMMS:
-        load["medians"][vmm]["failover_ms"] = summary([s[vmm].get("failover_ms") for s in sessions if vmm in s])
+        for measure in ("failover_ms", "detect_ms"):
+            load["medians"][vmm][measure] = summary([s[vmm].get(measure) for s in sessions if vmm in s])
         load["medians"][vmm]["delay_ms"] = summary([s[vmm]["fastest"]["delay_ms"] for s in sessions if vmm in s])
     both = [s for s in sessions if all(vmm in s for vmm in VMMS)]
     load["ratios"] = {mode: {measure: summary([ratio(s["romulus"][mode].get(measure), s["colo"][mode].get(measure))

@@ -109,8 +109,9 @@ class Qemu:
         monitor_path = folder / f"{name}.qmp"
         # qboot instead of SeaBIOS: where CPL0 is emulated the latter takes a minute to get to the kernel.
         # Some hosts offer IA32_ARCH_CAPABILITIES (MSR 0x10a) and refuse its value, which ends QEMU.
-        command = [PROGRAM, "-accel", "kvm", "-machine", "pc", "-bios", "qboot.rom", "-cpu", "host,arch-capabilities=off",
-                   "-m", str(memory_mib), "-smp", "1", "-nodefaults", "-no-user-config", "-vga", "none", "-nic", "none", "-display", "none",
+        command = [PROGRAM, "-accel", "kvm", "-machine", "pc", "-bios", "qboot.rom",
+                   "-cpu", "host,arch-capabilities=off", "-m", str(memory_mib), "-smp", "1",
+                   "-nodefaults", "-no-user-config", "-vga", "none", "-nic", "none", "-display", "none",
                    "-serial", f"file:{self.console_path}", "-qmp", f"unix:{monitor_path},server=on,wait=off",
                    "-kernel", str(kernel), "-append", command_line,
                    *(["-incoming", incoming] if incoming else [])]

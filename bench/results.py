@@ -1,6 +1,6 @@
 """Writes RESULTS.md and the plots from the JSON files of a run."""
 
-from common import ResultError, load_json
+from common import ResultError, load_json, ratio
 import plots
 import results_peers
 from tables import amount, share, table, verdict
@@ -38,8 +38,8 @@ def rate_row(row, costs):
     p50, p99 = row["pause"]["p50_us"], row["pause"]["p99_us"]
     cells += [amount(p50, "us"), amount(p99, "us")]
     if costs:
-        cells += [verdict(p50 / floor_us(costs, dirty), 2, ratio_text, most=True)]
-    return cells + [verdict(p99 / p50, 3, ratio_text, most=True), amount(row["ack"]["p50_us"], "us"),
+        cells += [verdict(ratio(p50, floor_us(costs, dirty)), 2, ratio_text, most=True)]
+    return cells + [verdict(ratio(p99, p50), 3, ratio_text, most=True), amount(row["ack"]["p50_us"], "us"),
                     share(row["progress_share"]), f"{row['bytes_per_epoch']:.0f}"]
 
 
@@ -62,7 +62,7 @@ def two_vcpus_section(data, others):
     for row in data["rows"]:
         alone = single.get(int(row["pages_per_epoch"]))
         if alone:
-            factor = row["pause"]["p50_us"] / alone["pause"]["p50_us"]
+            factor = ratio(row["pause"]["p50_us"], alone["pause"]["p50_us"])
             lines += ["", f"{row['pages_per_epoch']} pages: pause p50 {verdict(factor, 2.5, ratio_text, most=True)} "
                           "that of one vCPU (goal: 2.5x at most)."]
     return lines

@@ -34,4 +34,5 @@ def table(heads, rows):
         if len(row) != len(heads):
             raise ValueError(f"{len(row)} cells under {len(heads)} heads")
     return ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads),
-            *("| " + " | ".join(row) + " |" for row in rows)]
+            *("| " + " | ".join(cell.replace("|", "/").replace("\n", " ") for cell in row) + " |"
+              for row in rows)]
