@@ -1,8 +1,12 @@
 #!/usr/bin/env python3
 """What the benches' tools decide, on figures that are given: no guest, no peer."""
 
+import argparse
+import contextlib
+import io
 import pathlib
 import shutil
+import sys
 import tempfile
 import unittest
 
@@ -14,6 +18,7 @@ import plots
 import qemu
 import results
 import results_peers
+import run_all
 import tables
 
 
@@ -84,6 +89,32 @@ class FormTest(unittest.TestCase):
             file.flush()
             with self.assertRaises(common.ResultError):
                 common.load_json(file.name)
+
+
+class AttemptTest(unittest.TestCase):
+    """One bench as a program of its own, which does this and that."""
+
+    def attempt(self, code, limit_s=60):
+        bench = plan.Bench("x", limit_s, limit_s, [sys.executable, "-c", code, "JSON"], [], [], ("a",))
+        options = argparse.Namespace(build="/", quick=True, patience=1)
+        with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+            return run_all.attempt(bench, options, pathlib.Path(folder))
+
+    def test_outcomes(self):
+        def writes(text):
+            return f"import sys; open(sys.argv[1], 'w').write({text!r})"
+        for code, state, why in ((writes('{"a": 1}'), "ok", ""), ("", "failed", "No such file"),
+                                 (writes("{"), "failed", "Expecting"), (writes('{"b": 1}'), "failed", "no a"),
+                                 ("raise SystemExit(3)", "failed", "exit code 3"),
+                                 ("print('skipped: no tun'); raise SystemExit(77)", "skipped", "no tun")):
+            with self.subTest(code=code):
+                found = self.attempt(code)
+                self.assertEqual(state, found["state"])
+                self.assertIn(why, found["why"])
+
+    def test_what_does_not_end_is_ended_with_its_children(self):
+        found = self.attempt("import subprocess; subprocess.run(['sleep', '1000'])", 0.5)
+        self.assertEqual(("failed", "no end within 0.5 s"), (found["state"], found["why"]))
 
 
 class TablesTest(unittest.TestCase):

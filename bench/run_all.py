@@ -10,6 +10,7 @@ failed, was late, or its results are not all there.
 """
 
 import argparse
+import contextlib
 import os
 import pathlib
 import signal
@@ -50,24 +51,24 @@ def attempt(bench, options, folder):
     words = bench.words(options.build, json_path, folder / f"{bench.name}.tsv", options.quick)
     limit_s = bench.quick_limit_s if options.quick else bench.limit_s
     began = time.monotonic()
-    # Its own session, so that one that is late ends with all its processes.
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                               stdin=subprocess.DEVNULL, start_new_session=True)
     late = threading.Event()
-
-    def end():
-        late.set()
-        os.killpg(process.pid, signal.SIGKILL)
-    timer = threading.Timer(limit_s * options.patience, end)
-    timer.start()
-    said = stream(process, folder / f"{bench.name}.txt")
-    code = process.wait()
-    timer.cancel()
+    # Its own session, so that one that is late ends with all its processes.
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                          stdin=subprocess.DEVNULL, start_new_session=True) as process:
+        def end():
+            late.set()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+        timer = threading.Timer(limit_s * options.patience, end)
+        timer.start()
+        said = stream(process, folder / f"{bench.name}.txt")
+        code = process.wait()
+        timer.cancel()
     state = {"state": "ok", "why": "", "seconds": round(time.monotonic() - began, 1)}
     if code == SKIPPED:
         return {**state, "state": "skipped", "why": said.strip().splitlines()[-1] if said.strip() else ""}
     if late.is_set():
-        return {**state, "state": "failed", "why": f"no end within {limit_s} s"}
+        return {**state, "state": "failed", "why": f"no end within {limit_s * options.patience:g} s"}
     if code != 0:
         return {**state, "state": "failed", "why": f"exit code {code}"}
     try:
