@@ -14,7 +14,7 @@ import pathlib
 import sys
 import time
 
-from common import SKIPPED, host, say, write_json
+from common import SKIPPED, host, say, tsc_word, write_json
 import netns
 import pair as pairlib
 import peers
@@ -26,7 +26,7 @@ CACHE_MIB = 512
 
 def words(fill_mib, rate):
     return (f"workload=uniform bytes=8 pages={fill_mib << 8} rate={rate} verify=0 fill=1 report_ms=250 clock=1"
-            " lsr=0")
+            " lsr=0" + tsc_word())
 
 
 def first_copy_qemu(options):

@@ -20,7 +20,7 @@ import re
 import sys
 import time
 
-from common import SKIPPED, cpu_seconds, host, loopback_bytes, quantile, ratio, say, summary, write_json
+from common import SKIPPED, cpu_seconds, host, loopback_bytes, quantile, ratio, say, summary, tsc_word, write_json
 import netns
 import pair as pairlib
 import qemu
@@ -39,7 +39,8 @@ FAILOVER = "auto_failover: true heartbeat_interval_ms: 50 heartbeat_timeout_ms: 
 
 
 def guest_words(rate):
-    return f"workload=uniform bytes=8 pages={PAGES} rate={rate} verify=0 fill=1 report_ms=250 clock=1 lsr=0"
+    return (f"workload=uniform bytes=8 pages={PAGES} rate={rate} verify=0 fill=1 report_ms=250 clock=1 lsr=0"
+            + tsc_word())
 
 
 def last_words(console):
