@@ -20,6 +20,7 @@ import threading
 import time
 
 from common import ROOT, SKIPPED, ResultError, host, load_json, say, write_json
+import pair as pairlib
 import plan
 import qemu
 import results
@@ -54,7 +55,8 @@ def attempt(bench, options, folder):
     late = threading.Event()
     # Its own session, so that one that is late ends with all its processes.
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                          stdin=subprocess.DEVNULL, start_new_session=True) as process:
+                          stdin=subprocess.DEVNULL, start_new_session=True,
+                          preexec_fn=pairlib.die_with_parent) as process:
         def end():
             late.set()
             with contextlib.suppress(ProcessLookupError):
