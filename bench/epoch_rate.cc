@@ -36,6 +36,7 @@
 #include "epoch_rate.pb.h"
 #include "loopback_secondary.h"
 #include "support/machine_rig.h"
+#include "tsc.h"
 #include "wire/grpc_link.h"
 #include "wire/primary_session.h"
 
@@ -197,11 +198,12 @@ absl::StatusOr<Row> Measure(const Settings& settings, const std::string& trackin
   // The guest's own page of counters is one of the dirty pages of each vCPU.
   const uint64_t counters = static_cast<uint64_t>(settings.vcpus);
   const uint64_t data_pages = std::max<uint64_t>(counters, pages > counters ? pages - counters : 1);
+  ROMULUS_ASSIGN_OR_RETURN(const std::string tsc_word, TscWord());
   const testing::MachineRigOptions options{
       .kernel = settings.kernel,
       .command_line = absl::StrCat("vcpus=", settings.vcpus, " workload=sequential pages=",
                                    data_pages, " bytes=8 verify=0 report_ms=1000 lsr=0",
-                                   pages <= counters ? " workload=idle report_ms=1" : ""),
+                                   pages <= counters ? " workload=idle report_ms=1" : "", tsc_word),
       .vcpus = settings.vcpus,
       .memory_mib = settings.memory_mib,
       .dirty_log = tracking == "ring" ? vmm::DirtyLogMode::kRing : vmm::DirtyLogMode::kBitmap,
@@ -335,6 +337,7 @@ absl::Status WriteFiles(const Settings& settings, const Report& report) {
     google::protobuf::util::JsonPrintOptions options;
     options.add_whitespace = true;
     options.preserve_proto_field_names = true;
+    options.always_print_primitive_fields = true;  // a zero is a result too
     std::string json;
     if (!google::protobuf::util::MessageToJsonString(report, &json, options).ok()) {
       return absl::InternalError("report does not become JSON");

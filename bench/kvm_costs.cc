@@ -21,6 +21,7 @@
 #include "kvm/vcpu.h"
 #include "kvm/vm.h"
 #include "support/machine_rig.h"
+#include "tsc.h"
 
 namespace romulus::bench {
 namespace {
@@ -50,13 +51,14 @@ double MedianUs(const base::Clock& clock, int times, const std::function<absl::S
 
 absl::StatusOr<std::unique_ptr<testing::MachineRig>> StartGuest(const std::string& kernel,
                                                                 vmm::DirtyLogMode mode) {
+  ROMULUS_ASSIGN_OR_RETURN(const std::string tsc_word, TscWord());
   ROMULUS_ASSIGN_OR_RETURN(
       auto rig,
       testing::MachineRig::Create({.kernel = kernel,
                                    .command_line = absl::StrCat(
                                        "workload=sequential bytes=8 verify=0 report_ms=60000 lsr=0 "
                                        "pages=",
-                                       kWorkingSet),
+                                       kWorkingSet, tsc_word),
                                    .memory_mib = 64,
                                    .dirty_log = mode,
                                    .ring_entries = 65536}));
