@@ -131,6 +131,10 @@ class Host:
     def pid(self):
         return self._qemu.pid if self._qemu else None
 
+    def aborted(self):
+        """Whether QEMU ended by an assertion of its own."""
+        return self._qemu is not None and self._qemu.poll() == -signal.SIGABRT
+
     def alive(self):
         return self._qemu is not None and self._qemu.poll() is None
 

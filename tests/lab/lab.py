@@ -30,6 +30,7 @@ from host import Host, LabError
 __all__ = ["Lab", "LabError"]
 
 _PREFIX = "romulus-lab-"
+_BOOT_ATTEMPTS = 3
 _TIME_ATTEMPTS = 5  # to have hosts whose TSCs run at the same speed
 _TSC_TOLERANCE = 200e-6
 
@@ -92,8 +93,17 @@ class Lab:
             if host in (a, b):
                 cable.drain(0 if host is a else 1)
         self._unplugged = {(h, peer) for h, peer in self._unplugged if h is not host}
-        host.start()
-        host.ready()
+        for attempt in range(1, _BOOT_ATTEMPTS + 1):
+            host.start()
+            try:
+                host.ready()
+                break
+            except LabError:
+                # An assertion of QEMU's own, which one processor fails while another moves PCI windows.
+                if not host.aborted() or attempt == _BOOT_ATTEMPTS:
+                    raise
+                print(f"     {host.name}: QEMU gave up while it booted, once more", flush=True)
+                host.kill()
         self._agree_on_time([host])
 
     def _agree_on_time(self, fresh=None):
