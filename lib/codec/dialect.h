@@ -7,7 +7,8 @@
 //   frame kinds            each with its first version: dialect.cc
 //   fields, enum values    each with its first version: romulus/v1/replication.proto (`since`)
 //   records in binary bodies, sections of the machine state
-//                          none has changed so far; whoever writes them would ask version()
+//                          none has changed so far; whoever writes them would ask version(), as
+//                          the encoder does for the machine state's delta (machine_delta.h)
 //
 // Values; any thread.
 #ifndef ROMULUS_CODEC_DIALECT_H_
@@ -27,8 +28,9 @@ namespace romulus::codec {
 
 enum class FrameKind : uint8_t;
 
-// 2: disks; 3: lineage; 4: hand-over; 5: audit; 6: REASON_REPLICA_WRONG. The oldest is the previous
-// release's newest, so that an upgrade can go host by host (docs/upgrade.md).
+// 2: disks; 3: lineage; 4: hand-over; 5: audit; 6: REASON_REPLICA_WRONG, machine state deltas. The
+// oldest is the previous release's newest, so that an upgrade can go host by host
+// (docs/upgrade.md).
 inline constexpr uint32_t kOldestProtocol = 5;
 inline constexpr uint32_t kNewestProtocol = 6;
 

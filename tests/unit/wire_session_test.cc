@@ -14,6 +14,14 @@ using testing::HasSubstr;
 
 using PrimarySessionTest = PairTest;
 
+// A secondary's yes to Hello.
+void AppendAcceptance(codec::FrameWriter& writer, std::string* message) {
+  v1::HelloReply accept;
+  accept.set_accepted(true);
+  accept.set_protocol_version(codec::kNewestProtocol);
+  writer.Append(codec::FrameKind::kHelloReply, Term(32), EpochId(), accept, message);
+}
+
 TEST_F(PrimarySessionTest, SyncsAndReplicatesByteForByte) {
   primary_.Scribble(900);
   primary_.rounds = 3;
@@ -242,11 +250,8 @@ TEST_F(PrimarySessionTest, ALyingSecondaryIsLeft) {
                     })
                     .ok());
     codec::FrameWriter writer;
-    v1::HelloReply accept;
-    accept.set_accepted(true);
-    accept.set_protocol_version(codec::kNewestProtocol);
     std::string message;
-    writer.Append(codec::FrameKind::kHelloReply, Term(32), EpochId(), accept, &message);
+    AppendAcceptance(writer, &message);
     ASSERT_TRUE(peer->Send(message).ok());
     ASSERT_TRUE(primary.session->Handshake(kPatience).ok());
     message.clear();
@@ -341,11 +346,8 @@ TEST_F(PrimarySessionTest, AGoodbyeAfterALieWaitsForWhatIsUnderWay) {
                   })
                   .ok());
   codec::FrameWriter writer;
-  v1::HelloReply accept;
-  accept.set_accepted(true);
-  accept.set_protocol_version(codec::kNewestProtocol);
   std::string message;
-  writer.Append(codec::FrameKind::kHelloReply, Term(32), EpochId(), accept, &message);
+  AppendAcceptance(writer, &message);
   ASSERT_TRUE(peer->Send(message).ok());
   ASSERT_TRUE(primary_.session->Handshake(kPatience).ok());
   gate->Gate(true);
