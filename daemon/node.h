@@ -195,6 +195,7 @@ class Node final : private GuestHostListener,
   void CloseDisks(bool guest_ran_here);
   // node_audit.cc: what comparing the two nodes' memories and disks has found.
   void NoteMismatch(size_t pages, EpochId epoch, Gfn gfn, const std::string& then);
+  void DoubtReplica();
   void NoteDiskMismatch(size_t blocks, EpochId epoch, const epoch::DiskBlock& block,
                         const std::string& then);
   void FillAudit(romulus::v1::GetStatusResponse& status) const;

@@ -99,12 +99,21 @@ void Node::OnAuditMismatch(const wire::AuditReport& report) {
 void Node::OnReplicaMismatch(const std::vector<replica::AuditMismatch>& pages) {
   if (pages.empty()) return;
   NoteMismatch(pages.size(), pages.front().epoch, pages.front().gfn, "told to the primary");
+  DoubtReplica();
 }
 
 void Node::OnReplicaDiskMismatch(const std::vector<replica::DiskAuditMismatch>& blocks) {
   if (blocks.empty()) return;
   NoteDiskMismatch(blocks.size(), blocks.front().epoch, blocks.front().block,
                    "told to the primary");
+  DoubtReplica();
+}
+
+// What is repaired is the guest again an epoch later; what a full sync is to mend is not until
+// then.
+void Node::DoubtReplica() {
+  if (config_.audit().on_mismatch() != v1::Audit::ON_MISMATCH_FULL_SYNC) return;
+  Handle(EventOf(failover::EventKind::kReplicaWrong, "a full sync is to follow")).IgnoreError();
 }
 
 void Node::FillAudit(v1::GetStatusResponse& status) const {

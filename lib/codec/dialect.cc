@@ -34,9 +34,20 @@ uint32_t FirstVersionOf(FrameKind kind) {
       return 4;
     case FrameKind::kEpochAudit:
       return 5;
-    default:
+    case FrameKind::kHello:
+    case FrameKind::kHelloReply:
+    case FrameKind::kHeartbeat:
+    case FrameKind::kSyncBegin:
+    case FrameKind::kSyncPages:
+    case FrameKind::kSyncEnd:
+    case FrameKind::kEpochPages:
+    case FrameKind::kEpochCommit:
+    case FrameKind::kEpochAbort:
+    case FrameKind::kAck:
+    case FrameKind::kGoodbye:
       return 1;
   }
+  return kNewestProtocol + 1;  // a number without a name: nobody's
 }
 
 // What is generated from our definitions has the full runtime.
@@ -46,11 +57,15 @@ Message* Full(MessageLite* message) {
   return full;
 }
 
-// Null: the field has no enum value that is newer. Values of repeated enums have no `since`.
+// Null: the field has no enum value that is newer; of a number without a name nothing is known (and
+// Reflection::GetEnum would make a descriptor for each, and keep it). Values of repeated enums have
+// no `since`.
 const EnumValueDescriptor* NewerValue(const Message& message, const FieldDescriptor& field,
                                       uint32_t version) {
   if (field.cpp_type() != FieldDescriptor::CPPTYPE_ENUM || field.is_repeated()) return nullptr;
-  const EnumValueDescriptor* value = message.GetReflection()->GetEnum(message, &field);
+  const int number = message.GetReflection()->GetEnumValue(message, &field);
+  const EnumValueDescriptor* value = field.enum_type()->FindValueByNumber(number);
+  if (value == nullptr) return nullptr;
   return value->options().GetExtension(v1::value_since) > version ? value : nullptr;
 }
 

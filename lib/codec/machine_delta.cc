@@ -74,14 +74,16 @@ absl::StatusOr<std::string> MachineDeltaReader::Take(const v1::EpochCommit& comm
   std::string state = before_;
   state.resize(pages * kPageSize);
   PageRecordReader records(commit.machine_delta(), *layout);
+  uint64_t next = 0;  // ascending, so that a run of zeros cannot come again and again
   while (!records.done()) {
     const absl::StatusOr<PageRecord> record = records.Next();
     if (!record.ok()) return record.status();
     const uint64_t first = record->gfn.value();
-    if (first >= pages || record->count > pages - first) {
+    if (first < next || first >= pages || record->count > pages - first) {
       return absl::InvalidArgumentError(
-          absl::StrCat("delta of a machine state: page ", first, " of ", pages));
+          absl::StrCat("delta of a machine state: page ", first, " of ", pages, " after ", next));
     }
+    next = first + record->count;
     for (uint64_t page = first; page < first + record->count; ++page) {
       const MutablePageBytes into = MutablePageOf(state, page);
       DecodePage(*record, into, into);

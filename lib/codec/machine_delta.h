@@ -40,7 +40,8 @@ class MachineDeltaReader {
   void Reset() { before_.clear(); }
 
   // The serialized state; its digest is the caller's to check. Errors: InvalidArgument for a delta
-  // that is not well-formed, is not of the announced size, or comes before any whole state.
+  // that is not well-formed, is not of the announced size, does not name its pages in ascending
+  // order, or comes before any whole state.
   absl::StatusOr<std::string> Take(const v1::EpochCommit& commit) const;
   // `state`, from Take(), was committed: the next delta is on it.
   void Keep(std::string state);

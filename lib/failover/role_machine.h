@@ -106,7 +106,7 @@ struct RoleState {
   bool peer_connected = false;  // a stream stands
   bool peer_silent = false;     // secondary: no sign of life beyond the threshold
   bool peer_left = false;       // secondary: it said goodbye, so its silence is no failure
-  bool replica_wrong = false;   // secondary: the primary said so of what is held here
+  bool replica_wrong = false;   // secondary: an audit found so, here or as the primary said
   bool unprotecting = false;    // primary: the secondary was asked to give its replica up
   bool sync_done = false;       // primary: epochs were cut, so the secondary may hold one
   HandOver hand_over = HandOver::kNone;
@@ -174,9 +174,11 @@ enum class EventKind : uint8_t {
                       // last words, was acked (or could not be)
   kProtectionFailed,  // primary: a checkpoint failed beyond repair; the stream must start over.
                       // detail
-  kReplicaLost,  // secondary: its disks cannot take what comes; it has given its replica up, and
-                 // told the primary. detail
-  kOpFailover,   // force
+  kReplicaLost,   // secondary: its disks cannot take what comes; it has given its replica up, and
+                  // told the primary. detail
+  kReplicaWrong,  // secondary: its own audit found that what it holds is not the guest, and a full
+                  // sync is to follow. detail
+  kOpFailover,    // force
   kOpPause,
   kOpResume,
   kOpUnprotect,  // force

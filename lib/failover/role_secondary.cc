@@ -40,6 +40,13 @@ void Step::Secondary() {
       DropReplica();
       Enter(Mode::kStandby, Because("the replica was given up"));
       return NothingToClaim();
+    case EventKind::kReplicaWrong:
+      // The primary learns it from the ack, and says so by its goodbye; it may not live so long.
+      if (!state_.committed && !state_.peer_connected) return;
+      if (state_.mode == Mode::kPromoting || Ended()) return;
+      state_.replica_wrong = true;
+      state_.reason = Because("an audit found this replica to be wrong");
+      return NothingToClaim();
     case EventKind::kHandOver:
       return TakeHandOver();
     case EventKind::kPromotionDone:
@@ -252,9 +259,7 @@ void Step::OperatorFailover() {
         "the primary still answers: two nodes would run the guest (--force promotes anyway)");
   }
   if (state_.replica_wrong && !event_.force) {
-    return Refuse(
-        "the primary found by an audit that this replica is not the guest (--force promotes it "
-        "anyway)");
+    return Refuse("an audit found that this replica is not the guest (--force promotes it anyway)");
   }
   if (state_.second_heard && !state_.peer_left && !event_.force) {
     return Refuse(

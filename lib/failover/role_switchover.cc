@@ -221,7 +221,7 @@ void Step::TakeHandOver() {
   if (!state_.peer_connected || state_.mode == Mode::kPromoting || Ended()) return;
   const bool exact =
       state_.committed && event_.term == state_.term && event_.epoch == state_.committed_epoch;
-  if (!exact || state_.claim) {
+  if (!exact || state_.claim || state_.replica_wrong) {
     return RefuseHandOver(absl::StrCat("this node is ", ModeName(state_.mode), " at epoch ",
                                        state_.committed_epoch.value(), ": ", state_.reason));
   }

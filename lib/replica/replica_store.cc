@@ -177,9 +177,15 @@ absl::Status ReplicaStore::SyncPages(StreamId stream, Term term, absl::string_vi
 absl::Status ReplicaStore::ApplySyncRecords(absl::string_view body) {
   if (body.empty()) return FaultStatus(Fault::kPages, "page frame without pages");
   codec::PageRecordReader records(body, layout());
+  // One round may end in a frame and the next begin: a page comes twice. Runs could name all anew.
+  uint64_t left = 2 * layout().page_count();
   while (!records.done()) {
     absl::StatusOr<codec::PageRecord> record = records.Next();
     if (!record.ok()) return WithFault(Fault::kPages, record.status());
+    if (record->count > left) {
+      return FaultStatus(Fault::kPages, "one frame names more pages than twice the guest's");
+    }
+    left -= record->count;
     ROMULUS_RETURN_IF_ERROR(ApplySyncRecord(*record));
   }
   return absl::OkStatus();

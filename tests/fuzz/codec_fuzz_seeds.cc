@@ -5,6 +5,7 @@
 #include <string>
 
 #include "codec/audit_records.h"
+#include "codec/machine_delta.h"
 #include "codec/page_encoding.h"
 #include "fuzz/replica_script.h"
 #include "unit/replica_rig.h"
@@ -71,6 +72,18 @@ int Main(const std::string& fuzzer, const std::string& folder) {
   }
   if (fuzzer == "codec_machine_state_fuzzer") {
     Write(folder, "machine", primary.Machine(EpochId(1)).Serialize());
+  }
+  if (fuzzer == "codec_machine_delta_fuzzer") {
+    std::string before = primary.Machine(EpochId(1)).Serialize();
+    std::string now = before;
+    now[100] ^= 1;
+    codec::MachineDeltaWriter writer;
+    v1::EpochCommit commit;
+    writer.Put(before, true, &commit);
+    writer.Put(now, true, &commit);
+    const std::string& delta = commit.machine_delta();
+    Write(folder, "delta", std::string("\0\1\0\0", 4) + delta + std::string(delta.size(), 'x'));
+    Write(folder, "round_trip", "\x01\x01" + before + now);
   }
   if (fuzzer == "codec_audit_fuzzer") {
     std::string body;

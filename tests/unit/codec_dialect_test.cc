@@ -2,6 +2,7 @@
 // previous release, as they were recorded (tests/skew/record.py).
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <malloc.h>
 
 #include <fstream>
 #include <map>
@@ -60,6 +61,40 @@ TEST(DialectTest, WhatIsNewerIsNotHeard) {
   ASSERT_TRUE(Dialect(6).Parse(bytes, &heard));
   EXPECT_EQ(heard.reason(), v1::Goodbye::REASON_REPLICA_WRONG);
   EXPECT_FALSE(Dialect(5).Parse("\xff", &heard));
+}
+
+// A Hello of 100,000 disks whose roles are numbers without names, none of which came before.
+std::string StrangeHello(int32_t first) {
+  v1::Hello hello;
+  for (int32_t i = 0; i < 100'000; ++i) {
+    hello.add_disks()->set_role(static_cast<v1::DiskCopyRole>(first + i));
+  }
+  return hello.SerializeAsString();
+}
+
+TEST(DialectTest, NumbersWithoutNamesLeaveNothingBehind) {
+  const auto used_bytes = [] { return ::mallinfo2().uordblks; };  // 0 under sanitizers
+  const auto hear = [](int32_t first) {
+    v1::Hello hello;
+    ASSERT_TRUE(Dialect(5).Parse(StrangeHello(first), &hello));
+    EXPECT_EQ(hello.disks_size(), 100'000);
+    EXPECT_EQ(hello.disks(7).role(), first + 7) << "what is not known to be newer stays";
+  };
+  hear(1'000'000);
+  const size_t before = used_bytes();
+  hear(2'000'000);
+  EXPECT_LT(used_bytes(), before + (1u << 20));
+}
+
+// Kinds are added at the end, each with its version.
+TEST(DialectTest, AFrameKindIsKnownSinceSomeVersion) {
+  for (size_t kind = 1; kind < kFrameKindEnd; ++kind) {
+    EXPECT_TRUE(Dialect(kNewestProtocol).Has(static_cast<FrameKind>(kind))) << kind;
+    EXPECT_EQ(Dialect(kPrevious).Has(static_cast<FrameKind>(kind)),
+              kind <= static_cast<size_t>(FrameKind::kEpochAudit))
+        << kind;
+  }
+  EXPECT_FALSE(Dialect(kNewestProtocol).Has(static_cast<FrameKind>(kFrameKindEnd)));
 }
 
 // Frames pass the dialect on both ways, whoever writes and reads them.

@@ -141,6 +141,14 @@ TEST_F(HostileDeltaTest, StaysWithinTheState) {
   EXPECT_NE(Why(Zeros(~uint64_t{0} >> 8, 1), 9000), "");
 }
 
+// A record of a few bytes clears 16 MiB; a commit could have hundreds of thousands of them.
+TEST_F(HostileDeltaTest, NamesEachPageOnce) {
+  EXPECT_EQ(Why(Zeros(0, 1) + Zeros(1, 2), 9000), "");
+  EXPECT_THAT(Why(Zeros(0, 2) + Zeros(1, 2), 9000), HasSubstr("page 1 of 3 after 2"));
+  EXPECT_THAT(Why(Zeros(1, 2) + Zeros(0, 1), 9000), HasSubstr("page 0 of 3 after 3"));
+  EXPECT_THAT(Why(Zeros(0, 3) + Zeros(0, 3), 9000), HasSubstr("page 0 of 3 after 3"));
+}
+
 TEST_F(HostileDeltaTest, HasASizeThatAStateCanHave) {
   EXPECT_THAT(Why(Zeros(0, 1), 0), HasSubstr("of 0 bytes"));
   EXPECT_THAT(Why(Zeros(0, 1), (16u << 20) + 1), HasSubstr("bytes"));

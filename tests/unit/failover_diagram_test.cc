@@ -52,12 +52,12 @@ std::string KeyOf(const RoleState& state) {
 
 // Nothing but what happened says what becomes of these.
 const std::set<EventKind> kSimple = {
-    EventKind::kLinkClosed,      EventKind::kPeerSilent,       EventKind::kPeerHeard,
-    EventKind::kSecondHeard,     EventKind::kSecondSilent,     EventKind::kStreamBroken,
-    EventKind::kGuestStopped,    EventKind::kProtectionFailed, EventKind::kReplicaLost,
-    EventKind::kOpProtect,       EventKind::kOpSwitchover,     EventKind::kFinalEpochFailed,
-    EventKind::kHandOverRefused, EventKind::kHandOverLate,     EventKind::kUnprotectUnanswered,
-    EventKind::kShutdown};
+    EventKind::kLinkClosed,          EventKind::kPeerSilent,       EventKind::kPeerHeard,
+    EventKind::kSecondHeard,         EventKind::kSecondSilent,     EventKind::kStreamBroken,
+    EventKind::kGuestStopped,        EventKind::kProtectionFailed, EventKind::kReplicaLost,
+    EventKind::kReplicaWrong,        EventKind::kOpProtect,        EventKind::kOpSwitchover,
+    EventKind::kFinalEpochFailed,    EventKind::kHandOverRefused,  EventKind::kHandOverLate,
+    EventKind::kUnprotectUnanswered, EventKind::kShutdown};
 
 // What can happen in `state`, as far as it can make a difference.
 std::vector<Event> EventsIn(const RoleState& state) {

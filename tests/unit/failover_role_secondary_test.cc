@@ -153,6 +153,32 @@ TEST(SecondaryTest, AReplicaThatIsKnownToBeWrongIsPromotedByForceOnly) {
   EXPECT_THAT(synced.On(K::kLinkClosed), ElementsAre(A::kPromote));
 }
 
+// The primary may die before it has heard, or told, what the audit here has found.
+TEST(SecondaryTest, WhatItsOwnAuditFoundWrongIsPromotedByForceOnly) {
+  for (const K end : {K::kLinkClosed, K::kPeerSilent}) {
+    Driver node(Automatic());
+    node.Holding();
+    EXPECT_THAT(node.On(K::kReplicaWrong), IsEmpty());
+    EXPECT_EQ(node.mode(), Mode::kProtected);
+    EXPECT_THAT(node.state().reason, HasSubstr("wrong"));
+    EXPECT_THAT(node.On(end), testing::Not(testing::Contains(A::kPromote)));
+    EXPECT_EQ(node.mode(), Mode::kDegraded);
+    EXPECT_THAT(node.Failover(false), ElementsAre(A::kRefuse));
+    EXPECT_THAT(node.Failover(true), testing::Contains(A::kPromote));
+  }
+  // Nor is it handed over, and a full sync makes it right.
+  Driver node(Automatic());
+  node.Holding();
+  node.On(K::kReplicaWrong);
+  const Term term = node.state().term;
+  const EpochId epoch = node.state().committed_epoch;
+  EXPECT_THAT(node.On(K::kHandOver, term, epoch), testing::Not(testing::Contains(A::kPromote)));
+  node.On(K::kLinkClosed);
+  node.On(K::kPeerConnected, Term(48));
+  node.On(K::kEpochCommitted, Term(48), EpochId(1));
+  EXPECT_THAT(node.On(K::kLinkClosed), ElementsAre(A::kPromote));
+}
+
 TEST(SecondaryTest, APrimaryHeardAgainIsTheProtectedOne) {
   Driver node(Manual());
   node.Holding();

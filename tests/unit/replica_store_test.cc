@@ -207,6 +207,24 @@ TEST(ReplicaStoreTest, ChangesToVersionsNeverSentAreRefused) {
   EXPECT_EQ(rig.FaultCount(Fault::kPages), 1u);
 }
 
+// Twelve bytes name all of memory; a frame could do so hundreds of thousands of times.
+TEST(ReplicaStoreTest, AFrameNamesNoMorePagesThanTwiceTheGuests) {
+  for (const int times : {2, 3}) {
+    ModelPrimary primary;
+    SessionRig rig;
+    rig.Feed(primary.StartStream(kTerm));
+    v1::SyncBegin begin;
+    begin.set_total_pages(1024);
+    rig.Feed({primary.Control(codec::FrameKind::kSyncBegin, kTerm, EpochId(), begin)});
+    std::string body;
+    for (int i = 0; i < times; ++i) codec::AppendZeroRun(Gfn(0), 1024, &body);
+    std::string message;
+    primary.writer().Append(codec::FrameKind::kSyncPages, kTerm, EpochId(), body, &message);
+    rig.Feed({message});
+    EXPECT_EQ(rig.FaultCount(Fault::kPages), times == 2 ? 0u : 1u);
+  }
+}
+
 TEST(ReplicaStoreTest, ASecondFullSyncGivesTheFirstReplicaUpAndSaysSo) {
   ModelPrimary primary;
   SessionRig rig;
