@@ -172,6 +172,20 @@ class PageTest(unittest.TestCase):
         self.assertIn("Not measured in this run: no end.", page)
         self.assertEqual(["peers.svg"] if shutil.which("gnuplot") else [], pictures)
 
+    def test_goals_are_those_of_the_chosen_encoder(self):
+        rows = [{"corpus": "a", "encoder": name, "pairs": "5", "bytes_per_page": size, "gb_per_s": speed}
+                for name, size, speed in (("portable", 130.0, 3.0), ("avx2", 130.0, 4.0), ("xbzrle", 100.0, 1.0))]
+        page = "\n".join(results.page_codec_section({"rows": rows}, {}))
+        self.assertIn("| 3.00 | 3.00x | 1.30x |", page)
+        self.assertIn("| 4.00 | **4.00x** | **1.30x** |", page)
+
+    def test_a_plot_is_shown_if_it_was_drawn(self):
+        rows = [{"pages_per_epoch": "10", "interval_us": "2000", "epochs_per_s": 500.0, "dirty_pages_mean": 9.0,
+                 "progress_share": share, "tracking": "ring"} for share in (0.9, 0.8)]
+        states = {"progress": {"state": "ok"}}
+        page, pictures = self.page(states, {"progress": {"rows": rows}})
+        self.assertEqual(pictures, ["progress.svg"] if "(results/progress.svg)" in page else [])
+
     def test_results_of_another_form(self):
         with self.assertRaises(common.ResultError):
             self.page({"codec": {"state": "ok"}}, {"codec": {}})

@@ -12,7 +12,6 @@
 // --audit-pass-ms N: with the audit, at N ms for a pass of the rig's memory. What counts is the
 // pages a second: 64 MiB in 4,700 ms cost what 4 GiB in 300 s do.
 
-#include <google/protobuf/util/json_util.h>
 #include <sys/utsname.h>
 
 #include <CLI/CLI.hpp>
@@ -35,6 +34,7 @@
 #include "epoch/checkpoint_loop.h"
 #include "epoch_rate.pb.h"
 #include "loopback_secondary.h"
+#include "report_json.h"
 #include "support/machine_rig.h"
 #include "tsc.h"
 #include "wire/grpc_link.h"
@@ -333,17 +333,7 @@ void PrintRow(const Row& row) {
 }
 
 absl::Status WriteFiles(const Settings& settings, const Report& report) {
-  if (!settings.json.empty()) {
-    google::protobuf::util::JsonPrintOptions options;
-    options.add_whitespace = true;
-    options.preserve_proto_field_names = true;
-    options.always_print_primitive_fields = true;  // a zero is a result too
-    std::string json;
-    if (!google::protobuf::util::MessageToJsonString(report, &json, options).ok()) {
-      return absl::InternalError("report does not become JSON");
-    }
-    std::ofstream(settings.json) << json;
-  }
+  if (!settings.json.empty()) ROMULUS_RETURN_IF_ERROR(WriteJson(report, settings.json));
   if (!settings.table.empty()) {
     std::ofstream out(settings.table);
     for (const std::string& tracking : settings.tracking) {

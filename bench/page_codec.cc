@@ -6,8 +6,6 @@
 // Of one run: the versions take turns, rounds of them, and the median round counts. A page that is
 // too long for XBZRLE counts 4096 bytes, as its sender sends it whole. Record heads (8 bytes here,
 // 8 there) are left out of both. Decoding is checked for every pair before anything is measured.
-#include <google/protobuf/util/json_util.h>
-
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <array>
@@ -25,6 +23,7 @@
 #include "codec/page_encoding.h"
 #include "page_codec.pb.h"
 #include "page_pairs.h"
+#include "report_json.h"
 #include "xbzrle.h"
 
 namespace romulus::bench {
@@ -125,20 +124,6 @@ std::vector<CodecRow> Measure(const std::string& corpus, const std::vector<PageP
   return rows;
 }
 
-absl::Status Write(const CodecReport& report, const std::string& path) {
-  google::protobuf::util::JsonPrintOptions options;
-  options.add_whitespace = true;
-  options.preserve_proto_field_names = true;
-  std::string json;
-  if (!google::protobuf::util::MessageToJsonString(report, &json, options).ok()) {
-    return absl::InternalError("report does not become JSON");
-  }
-  std::ofstream out(path);
-  out << json;
-  out.close();
-  return out.fail() ? absl::DataLossError("cannot write " + path) : absl::OkStatus();
-}
-
 absl::Status Run(const std::vector<std::string>& files, double seconds, const std::string& json) {
   CodecReport report;
   std::printf("%-28s %-9s %8s %11s %8s %12s %12s\n", "corpus", "encoder", "pairs", "bytes/page",
@@ -156,7 +141,7 @@ absl::Status Run(const std::vector<std::string>& files, double seconds, const st
       *report.add_rows() = row;
     }
   }
-  return json.empty() ? absl::OkStatus() : Write(report, json);
+  return json.empty() ? absl::OkStatus() : WriteJson(report, json);
 }
 
 }  // namespace

@@ -59,6 +59,9 @@ BENCHES = (
     Bench("codec", 240, 60, ["BUILD/bench/codec_bench", "--benchmark_out_format=json", "--benchmark_out=JSON"],
           ["--benchmark_filter=/10/4$", "--benchmark_min_time=0.01"], ["--benchmark_min_time=0.2"],
           ("benchmarks.*.cpu_time",)),
+    Bench("page_codec", 240, 90, python("page_codec"),
+          ["--seconds", "0.05", "--record-seconds", "1", "--max-pairs", "100"], [],
+          ("rows.*.bytes_per_page", "rows.*.gb_per_s")),
     Bench("net_latency", 240, 90, python("net_latency"), ["--pings", "100", "--warm", "20", "--repeats", "1"], [],
           ("rows.*.p50_us", "rows.*.p99_us", "added_p50_us")),
     Bench("footprint", 300, 120, python("footprint"), ["--seconds", "0.5", "--memory-seconds", "0.5"], [],
@@ -70,7 +73,7 @@ BENCHES = (
           ("loads.*.sessions.*.romulus.fastest.checkpoints_per_s", "loads.*.sessions.*.romulus.failover_ms",
            "loads.*.sessions.*.colo.fastest.checkpoints_per_s")),
 )
-TARGETS = ("epoch_rate", "kvm_costs", "codec_bench", "guest_ledger", "guest_echo", "guest_halt", "romulusd",
+TARGETS = ("epoch_rate", "kvm_costs", "codec_bench", "page_codec", "record_pairs", "guest_ledger", "guest_echo", "guest_halt", "romulusd",
            "romulusctl")
 
 

@@ -7,12 +7,14 @@ from common import HERE, say
 
 
 def gnuplot(script, table, picture):
-    """Figures that cannot be drawn, as of a peer that made no checkpoint, are in the tables all the same."""
+    """Whether it is drawn. Figures that cannot be, as of a peer that made no checkpoint, are in the tables all the
+    same."""
     done = subprocess.run(["gnuplot", "-e", f"table='{table}'; picture='{picture}'", HERE / script],
                           stderr=subprocess.PIPE, text=True, check=False, timeout=60)
     if done.returncode != 0:
         picture.unlink(missing_ok=True)
         say(f"no {picture.name}: {done.stderr.strip()}")
+    return done.returncode == 0
 
 
 def blocks(path, named_rows):
@@ -40,13 +42,18 @@ def peers_blocks(data):
     return [(vmm, [cells(load, vmm) for load in data["loads"]]) for vmm in ("colo", "romulus")]
 
 
+MAKERS = {"progress": progress_blocks, "peers": peers_blocks}  # epoch_rate writes its table itself
+
+
 def draw(folder, found):
+    """The names of the benches of which there is a plot: NAME.svg."""
     if not shutil.which("gnuplot"):
         say("no gnuplot: no plots")
-        return
-    if "epoch_rate" in found:
-        gnuplot("epoch_rate.gp", folder / "epoch_rate.tsv", folder / "epoch_rate.svg")
-    for name, make in (("progress", progress_blocks), ("peers", peers_blocks)):
-        if name in found:
-            blocks(folder / f"{name}.tsv", make(found[name]))
-            gnuplot(f"{name}.gp", folder / f"{name}.tsv", folder / f"{name}.svg")
+        return set()
+    drawn = set()
+    for name in {"epoch_rate", *MAKERS} & set(found):
+        if name in MAKERS:
+            blocks(folder / f"{name}.tsv", MAKERS[name](found[name]))
+        if gnuplot(f"{name}.gp", folder / f"{name}.tsv", folder / f"{name}.svg"):
+            drawn.add(name)
+    return drawn

@@ -86,7 +86,7 @@ def colo_section(data, _):
                      list(failover_rows(data)))]
     for load in data["loads"]:
         lines += [f"- failed at {load_name(load)}: {each['vmm']}: {each['why'][:200]}" for each in load["failed"]]
-    return [*lines, "", "![peers](results/peers.svg)", "", "### Published, not measured here", "",
+    return [*lines, "", "### Published, not measured here", "",
             *table(["who", "what"], [list(each) for each in PUBLISHED])]
 
 

@@ -24,7 +24,7 @@ import guest_disk
 from romulus_node import console_file
 from server_guest import LAB, ServerGuest
 from switch_rig import wait_until
-from writer_failover import WRITES_BEFORE, await_writes, reported
+from writer_failover import CHECKPOINT, WRITES_BEFORE, await_writes, reported
 
 LONGEST_DELAY_S = 5.0
 
@@ -37,7 +37,7 @@ def check_image(guest, host, count):
 
 
 def run(report, lab, binaries, seed):
-    guest = ServerGuest(lab, binaries, "writer")
+    guest = ServerGuest(lab, binaries, "writer", CHECKPOINT)
     first, second = guest.hosts
     with report.check("the writer writes, its guest is protected", required=True):
         guest.set_up()

@@ -47,9 +47,9 @@ class Address:
 
 
 def config_of(nodes, console, kernel, initrd, command_line, memory_mib, vcpus=1, devices="",
-              failover=""):
-    """A textproto for any one or two nodes; console is the content of the field of that name,
-    devices more fields of guest, failover more of that."""
+              failover="", checkpoint=""):
+    """A textproto for any one or two nodes; console and checkpoint are the contents of the fields of
+    these names, devices more fields of guest, failover more of that."""
     names = "".join(f"""\
 nodes {{
   name: "{node.name}"
@@ -69,6 +69,7 @@ uuid: "{_UUID}"
   {devices}
 }}
 console {{ {console} }}
+checkpoint {{ {checkpoint} }}
 insecure: true
 failover {{ heartbeat_interval_ms: 500 heartbeat_timeout_ms: {HEARTBEAT_TIMEOUT_MS} {failover} }}
 """

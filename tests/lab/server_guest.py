@@ -20,24 +20,24 @@ LAB = {"hosts": 3, "disk_mib": 1024, "memory_mib": 1280}
 
 class ServerGuest(SwitchRig):
     """The whole rig. `primary` and `secondary` are Nodes and change places at a failover; `secondary` is
-    None while its host is off."""
+    None while its host is off. checkpoint: that field of the configuration."""
 
-    def __init__(self, lab, binaries, service):
+    def __init__(self, lab, binaries, service, checkpoint=""):
         super().__init__(lab, binaries, lab.scratch / "server.textproto")
         self.folder = images.cache_folder() / "guest"
         subprocess.run([_MAKE_GUEST, "--output", self.folder], check=True, timeout=600,
                        stdout=subprocess.DEVNULL)
         subprocess.run(["cp", "--sparse=always", self.folder / "root.ext4", lab.scratch], check=True)
-        self._config.write_text(self.config(service))
+        self._config.write_text(self.config(service, checkpoint))
         self.primary = self.secondary = None
 
-    def config(self, service):
+    def config(self, service, checkpoint):
         devices = (f'disks {{ name: "root" path: "{DISK}" }} '
                    f'nics {{ tap: "tap0" mac: "{GUEST_MAC}" announce_ip: "{GUEST_IP}" }}')
         return config_of([Address(h.name, f"{h.address}:7100", SOCKET) for h in self.hosts],
                          f'file: "{self.lab.scratch}/{{node}}.guest"', self.folder / "vmlinuz",
                          self.folder / "initrd.img", self.command_line(service), 256,
-                         devices=devices)
+                         devices=devices, checkpoint=checkpoint)
 
     @staticmethod
     def command_line(service):
