@@ -110,8 +110,9 @@ def idle(options, name, checkpoint, least_seconds):
 
 
 # Name, checkpoint { }, and the seconds in which there is an epoch at any rate.
-IDLE_ROWS = (("defaults", "", 0.5), ("an epoch a second", "max_interval_us: 1000000", 3),
-             ("1,000 epochs/s", "max_interval_us: 1000", 0.5))
+IDLE_ROWS = (("defaults", "", 3), ("an epoch a second", "idle_interval_us: 1000000", 5),
+             ("an epoch every 20 ms", "idle_interval_us: 0", 0.5),
+             ("1,000 epochs/s", "max_interval_us: 1000 idle_interval_us: 0", 0.5))
 
 
 def main():

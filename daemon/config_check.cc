@@ -45,6 +45,7 @@ constexpr Range kRanges[] = {
     {"checkpoint", "max_dirty_pages", 1, 16'777'216},
     {"checkpoint", "max_interval_us", 100, 60'000'000},
     {"checkpoint", "min_interval_us", 0, 60'000'000},
+    {"checkpoint", "idle_interval_us", 0, 60'000'000},
     {"checkpoint", "staging_mib", 1, 65'536},
     {"checkpoint", "max_unacked_epochs", 1, 4'096},
     {"checkpoint", "held_output_kib", 4, 1'024},

@@ -306,7 +306,8 @@ std::string FormatTunables(const v1::SetResponse& response) {
   const v1::Tunables& tunables = response.tunables();
   return FormatTable({{"max_dirty_pages", absl::StrCat(tunables.max_dirty_pages())},
                       {"max_interval_us", absl::StrCat(tunables.max_interval_us())},
-                      {"min_interval_us", absl::StrCat(tunables.min_interval_us())}});
+                      {"min_interval_us", absl::StrCat(tunables.min_interval_us())},
+                      {"idle_interval_us", absl::StrCat(tunables.idle_interval_us())}});
 }
 
 }  // namespace romulus::daemon

@@ -41,6 +41,7 @@ epoch::GovernorOptions GovernorFrom(const romulus::v1::Checkpoint& checkpoint) {
   governor.max_dirty_pages = checkpoint.max_dirty_pages();
   governor.max_interval_ns = uint64_t{checkpoint.max_interval_us()} * 1000;
   governor.min_interval_ns = uint64_t{checkpoint.min_interval_us()} * 1000;
+  governor.idle_interval_ns = uint64_t{checkpoint.idle_interval_us()} * 1000;
   return governor;
 }
 

@@ -55,7 +55,7 @@ failover::FailureDetectorOptions DetectorFrom(const romulus::v1::Failover& from)
   failover::FailureDetectorOptions options;
   options.interval_ns = from.heartbeat_interval_ms() * kMillisecond;
   options.threshold_ns = from.heartbeat_timeout_ms() * kMillisecond;
-  options.tick_ns = std::min(options.interval_ns, 10 * kMillisecond);
+  options.tick_ns = std::min(options.interval_ns, 50 * kMillisecond);
   return options;
 }
 
@@ -503,7 +503,8 @@ void Node::Tick() {
                                  {"own_stalls", detector_.stats().own_stalls}});
     Handle(EventOf(failover::EventKind::kPeerSilent)).IgnoreError();
   }
-  control_.PostAfter(DetectorFrom(config_.failover()).tick_ns, [this] { Tick(); });
+  control_.PostAfter(std::min(detector_.UntilNextTickNs(), second_detector_.UntilNextTickNs()),
+                     [this] { Tick(); });
 }
 
 void Node::ExportMetrics() {

@@ -161,6 +161,9 @@ void Node::Set(const v1::Tunables& tunables, Answer<v1::SetResponse> answer) {
   if (tunables.has_min_interval_us()) {
     valid.Update(check("min_interval_us", tunables.min_interval_us()));
   }
+  if (tunables.has_idle_interval_us()) {
+    valid.Update(check("idle_interval_us", tunables.idle_interval_us()));
+  }
   if (!valid.ok()) return answer(valid);
   control_.Post([this, tunables, answer = std::move(answer)] {
     v1::Tunables wanted = BuildTunables();
@@ -177,10 +180,12 @@ void Node::Set(const v1::Tunables& tunables, Answer<v1::SetResponse> answer) {
     governor.max_dirty_pages = wanted.max_dirty_pages();
     governor.max_interval_ns = uint64_t{wanted.max_interval_us()} * 1000;
     governor.min_interval_ns = uint64_t{wanted.min_interval_us()} * 1000;
+    governor.idle_interval_ns = uint64_t{wanted.idle_interval_us()} * 1000;
     host_->loop().SetGovernorOptions(governor);
     log_.Info("tunables", {{"max_dirty_pages", wanted.max_dirty_pages()},
                            {"max_interval_us", wanted.max_interval_us()},
-                           {"min_interval_us", wanted.min_interval_us()}});
+                           {"min_interval_us", wanted.min_interval_us()},
+                           {"idle_interval_us", wanted.idle_interval_us()}});
     v1::SetResponse response;
     *response.mutable_tunables() = BuildTunables();
     answer(response);
@@ -195,6 +200,7 @@ v1::Tunables Node::BuildTunables() const {
   tunables.set_max_dirty_pages(static_cast<uint32_t>(governor.max_dirty_pages));
   tunables.set_max_interval_us(static_cast<uint32_t>(governor.max_interval_ns / 1000));
   tunables.set_min_interval_us(static_cast<uint32_t>(governor.min_interval_ns / 1000));
+  tunables.set_idle_interval_us(static_cast<uint32_t>(governor.idle_interval_ns / 1000));
   return tunables;
 }
 

@@ -136,10 +136,12 @@ int Main(int argc, char** argv) {
   epochs->add_option("--last", arguments.last, "How many")->capture_default_str();
   CLI::App* set = app.add_subcommand("set", "Change tunables of the running daemon.");
   set->footer(Example("set --max-dirty-pages 1024"));
-  uint32_t max_dirty_pages = 0, max_interval_us = 0, min_interval_us = 0;
+  uint32_t max_dirty_pages = 0, max_interval_us = 0, min_interval_us = 0, idle_interval_us = 0;
   CLI::Option* max_pages = set->add_option("--max-dirty-pages", max_dirty_pages, "The budget");
   CLI::Option* max_interval = set->add_option("--max-interval-us", max_interval_us, "Microseconds");
   CLI::Option* min_interval = set->add_option("--min-interval-us", min_interval_us, "Microseconds");
+  CLI::Option* idle_interval =
+      set->add_option("--idle-interval-us", idle_interval_us, "Microseconds");
   set->require_option(1, 0);
   // Needs no daemon, and so no --address.
   app.add_subcommand("version", "Print the version.")
@@ -220,6 +222,7 @@ int Main(int argc, char** argv) {
   if (*max_pages) request.mutable_tunables()->set_max_dirty_pages(max_dirty_pages);
   if (*max_interval) request.mutable_tunables()->set_max_interval_us(max_interval_us);
   if (*min_interval) request.mutable_tunables()->set_min_interval_us(min_interval_us);
+  if (*idle_interval) request.mutable_tunables()->set_idle_interval_us(idle_interval_us);
   (void)set;
   return client.Call(&v1::Control::Stub::Set, request, FormatTunables);
 }

@@ -35,6 +35,11 @@ uint64_t Auditor::PagesDue() const {
   return share >= 1 ? total_ : static_cast<uint64_t>(share * static_cast<double>(total_));
 }
 
+bool Auditor::IsBehind() const {
+  const uint64_t due = PagesDue();
+  return due == total_ || due > done_ + total_ / kAuditSlack;
+}
+
 bool Auditor::HashSome() {
   const uint64_t next = done_ + window_.size();
   const uint64_t due = PagesDue();

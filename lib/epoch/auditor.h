@@ -12,8 +12,8 @@
 //
 // An aborted checkpoint changes nothing: its pages are dirty in the next one, too.
 //
-// Checkpoint thread only, but progress(), and BeginStream() while that thread rests. The memory and
-// the clock outlive the auditor.
+// Checkpoint thread only, but progress() and IsBehind(), and BeginStream() while that thread rests.
+// The memory and the clock outlive the auditor.
 #ifndef ROMULUS_EPOCH_AUDITOR_H_
 #define ROMULUS_EPOCH_AUDITOR_H_
 
@@ -62,6 +62,9 @@ class Auditor {
   // done.
   std::vector<AuditRun> TakeRuns();
 
+  // The pass could go on if an epoch were cut now, and late it would be otherwise: more than a part
+  // of it (kAuditSlack) is due and not sent, or all of it is due. Any thread.
+  bool IsBehind() const;
   // Any thread.
   AuditProgress progress() const;
 
@@ -80,9 +83,9 @@ class Auditor {
   const uint64_t total_;
   const std::unique_ptr<std::byte[]> buffer_;
   std::vector<Hashed> window_;
-  uint64_t pass_began_ns_ = 0;
 
   // Written by the checkpoint thread.
+  std::atomic<uint64_t> pass_began_ns_{0};
   std::atomic<uint64_t> done_{0};
   std::atomic<uint64_t> passes_{0};
   std::atomic<uint64_t> last_pass_ns_{0};

@@ -235,7 +235,15 @@ GovernorView CheckpointLoop::ViewLocked() const {
   view.output_waiting = output_waiting_;
   view.slot_free = SlotFreeLocked();
   view.budget_reached = parts_.tracker->LikelyAtLeast(governor_.options().max_dirty_pages);
+  // Asked for only when it matters: it looks at everything that could be dirty.
+  const bool is_long = view.now_ns - epoch_began_ns_ >= governor_.options().max_interval_ns;
+  view.idle = is_long && parts_.tracker->LikelyNone() && !AuditIsBehind();
   return view;
+}
+
+bool CheckpointLoop::AuditIsBehind() const {
+  return (parts_.auditor != nullptr && parts_.auditor->IsBehind()) ||
+         (parts_.disk_auditor != nullptr && parts_.disk_auditor->IsBehind());
 }
 
 std::optional<CutReason> CheckpointLoop::DueLocked() const {

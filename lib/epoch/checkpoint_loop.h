@@ -104,6 +104,7 @@ class CheckpointLoop {
   bool NothingLeftToCutLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Work(CutReason reason) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   GovernorView ViewLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool AuditIsBehind() const;
   bool SlotFreeLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void DrainOnce() ABSL_LOCKS_EXCLUDED(mutex_);
   void CutOnce(CutReason reason) ABSL_LOCKS_EXCLUDED(mutex_);

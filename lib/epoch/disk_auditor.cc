@@ -249,6 +249,13 @@ void DiskAuditor::Repair(std::span<const DiskBlock> blocks) {
   }
 }
 
+bool DiskAuditor::IsBehind() const {
+  absl::MutexLock lock(&mutex_);
+  if (!streaming_) return false;
+  const uint64_t due = BlocksDueLocked();
+  return due == total_ || due > progress_.blocks_done + total_ / kAuditSlack;
+}
+
 DiskAuditProgress DiskAuditor::progress() const {
   absl::MutexLock lock(&mutex_);
   return progress_;

@@ -89,6 +89,8 @@ class DiskAuditor final : public DiskWriteObserver {
   // is beyond it.
   void Repair(std::span<const DiskBlock> blocks);
 
+  // Like Auditor::IsBehind().
+  bool IsBehind() const;
   DiskAuditProgress progress() const;
 
   void OnWriteBegun(uint32_t disk, uint64_t offset_bytes, uint64_t size_bytes) override;

@@ -30,27 +30,44 @@ std::optional<CutReason> Governor::Decide(const GovernorView& view) const {
   if (view.requested) return CutReason::kRequest;
   const uint64_t ran_ns = view.now_ns - view.epoch_began_ns;
   if (ran_ns < floor_ns_) return std::nullopt;
-  if (ran_ns >= options_.max_interval_ns) return CutReason::kInterval;
+  if (ran_ns >= LongestNs(view)) return CutReason::kInterval;
   if (view.output_waiting && ran_ns >= options_.min_interval_ns) return CutReason::kOutput;
   return std::nullopt;
 }
 
+uint64_t Governor::LongestNs(const GovernorView& view) const {
+  return view.idle ? std::max(options_.max_interval_ns, options_.idle_interval_ns)
+                   : options_.max_interval_ns;
+}
+
 uint64_t Governor::NextLookNs(const GovernorView& view) const {
-  uint64_t next = options_.max_interval_ns;
-  if (view.output_waiting) next = std::min(next, options_.min_interval_ns);
-  next = view.epoch_began_ns + std::max(next, floor_ns_);
-  if (ns_per_page_ != 0) {
-    const uint64_t budget_ns = ns_per_page_ * options_.max_dirty_pages;
-    next = std::min(next, view.epoch_began_ns + budget_ns);
-  } else {
-    next = std::min(next, view.now_ns + options_.max_interval_ns / 8);
+  const uint64_t ran_ns = view.now_ns - view.epoch_began_ns;
+  const uint64_t interval_ns = options_.max_interval_ns;
+  // When the interval or output may cut; without a slot neither does, and the ack that frees one
+  // wakes whoever waits here.
+  uint64_t next = ran_ns + interval_ns;
+  if (view.slot_free) {
+    next = ran_ns < interval_ns ? interval_ns : std::min(next, LongestNs(view));
+    if (view.output_waiting) next = std::min(next, options_.min_interval_ns);
+    next = std::max(next, floor_ns_);
   }
-  return std::max(next, view.now_ns + kMinLookNs);
+  // When the budget may. Unknown, or not reached when it should have been: the longer the epoch
+  // has lasted, the less often, and after an epoch without a page once an interval only; or an idle
+  // guest would cost more looks than a busy one. A full ring needs no look.
+  const uint64_t budget_ns = ns_per_page_ * options_.max_dirty_pages;
+  if (ran_ns < budget_ns) {
+    next = std::min(next, budget_ns);
+  } else {
+    const uint64_t least_ns = budget_ns == 0 ? interval_ns / 8 : 0;
+    if (!was_idle_) next = std::min(next, ran_ns + std::max(least_ns, ran_ns / 4));
+  }
+  return view.epoch_began_ns + std::max(next, ran_ns + kMinLookNs);
 }
 
 void Governor::Learn(uint64_t ran_ns, uint64_t pages, uint64_t paused_ns) {
   floor_ns_ = std::min(paused_ns / kPausePerRun, kMaxFloorNs);
-  if (pages == 0) return;
+  was_idle_ = pages == 0;
+  if (was_idle_) return;
   const uint64_t sample = std::max<uint64_t>(1, ran_ns / pages);
   ns_per_page_ = ns_per_page_ == 0 ? sample : (3 * ns_per_page_ + sample) / 4;
 }

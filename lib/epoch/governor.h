@@ -15,6 +15,9 @@ struct GovernorOptions {
   uint64_t max_dirty_pages = 1024;        // the budget: the N of "every N dirty pages"
   uint64_t max_interval_ns = 10'000'000;  // an epoch lasts at most this long
   uint64_t min_interval_ns = 200'000;     // and at least this, unless budget or ring end it
+  // An epoch in which nothing is written may last so long instead; 0, or not above max_interval_ns:
+  // no longer than any other.
+  uint64_t idle_interval_ns = 0;
 };
 
 // The guest's share when pauses are longer than the intervals asked for: before an interval or
@@ -35,6 +38,7 @@ struct GovernorView {
   bool requested = false;       // an operator or a test asked
   bool output_waiting = false;  // the gate holds bytes of this epoch
   bool budget_reached = false;  // by the tracker's hint
+  bool idle = false;            // nothing is dirty, by the tracker's hint, and no audit is behind
   bool slot_free = true;        // fewer than max_unacked_epochs are on their way
 };
 
@@ -58,9 +62,13 @@ class Governor {
   void SetOptions(const GovernorOptions& options) { options_ = options; }
 
  private:
+  // How long an epoch like this one may last.
+  uint64_t LongestNs(const GovernorView& view) const;
+
   GovernorOptions options_;
   uint64_t ns_per_page_ = 0;  // smoothed; 0: nothing learnt
   uint64_t floor_ns_ = 0;     // the guest's share after the last pause
+  bool was_idle_ = false;     // the last epoch had no page
 };
 
 }  // namespace romulus::epoch

@@ -85,6 +85,8 @@ struct DiskAuditRun {
 };
 // Most blocks that one epoch names so, and most that an ack reports of.
 inline constexpr size_t kMaxAuditBlocks = 64;
+// A pass may be behind its pace by one part in so many, before epochs come sooner for it.
+inline constexpr uint64_t kAuditSlack = 16;
 
 struct StagedEpoch {
   Term term;

@@ -88,4 +88,9 @@ PeerLife FailureDetector::Tick(uint64_t now_ns) {
   return life_;
 }
 
+uint64_t FailureDetector::UntilNextTickNs() const {
+  if (!watching_ || silence_ns_ >= options_.threshold_ns) return options_.tick_ns;
+  return std::min(options_.tick_ns, options_.threshold_ns - silence_ns_);
+}
+
 }  // namespace romulus::failover

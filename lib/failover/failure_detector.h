@@ -23,7 +23,7 @@ enum class PeerLife : uint8_t {
 struct FailureDetectorOptions {
   uint64_t interval_ns = 50'000'000;    // between the peer's heartbeats, as configured
   uint64_t threshold_ns = 500'000'000;  // of silence until the peer is lost
-  uint64_t tick_ns = 10'000'000;        // how often Tick() is meant to be called
+  uint64_t tick_ns = 10'000'000;        // how often Tick() is meant to be called at least
 };
 
 // Errors: InvalidArgument naming the field, unless tick <= interval and threshold >= 2 intervals.
@@ -50,6 +50,9 @@ class FailureDetector {
   void OnSignOfLife(uint64_t now_ns);
   // Sticky: once lost, lost until Reset().
   PeerLife Tick(uint64_t now_ns);
+  // How long after a tick the next is meant to come: a tick's length, or less if a peer that stays
+  // silent is lost before.
+  uint64_t UntilNextTickNs() const;
 
   PeerLife life() const { return life_; }
   // Counted silence.

@@ -38,6 +38,7 @@ class SecondPathDetector {
 
   SecondPath state() const { return state_; }
   uint64_t silence_ns() const { return silence_.silence_ns(); }
+  uint64_t UntilNextTickNs() const { return silence_.UntilNextTickNs(); }
   // Of the gaps since the peer is heard.
   const HeartbeatStats& stats() const { return silence_.stats(); }
 

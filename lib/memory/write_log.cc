@@ -16,6 +16,13 @@ void WriteLog::Mark(Gfn gfn) {
   summary_[word / 64].fetch_or(1ull << (word % 64), std::memory_order_release);
 }
 
+bool WriteLog::LikelyEmpty() const {
+  for (uint64_t s = 0; s < (words_ + 63) / 64; ++s) {
+    if (summary_[s].load(std::memory_order_relaxed) != 0) return false;
+  }
+  return true;
+}
+
 void WriteLog::Drain(PageSet& into) {
   for (uint64_t s = 0; s < (words_ + 63) / 64; ++s) {
     if (summary_[s].load(std::memory_order_relaxed) == 0) continue;

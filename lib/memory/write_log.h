@@ -21,6 +21,8 @@ class WriteLog {
   void Mark(Gfn gfn);
   // Moves every marked page into `into` and clears it here. Costs by the number of marked words.
   void Drain(PageSet& into);
+  // Whether nothing is marked. A hint: a mark that is being made may not be seen. Any thread.
+  bool LikelyEmpty() const;
 
  private:
   // Two levels, so that a drain looks only at words that something marked.

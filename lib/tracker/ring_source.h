@@ -1,5 +1,5 @@
 // Dirt from KVM's dirty rings, one per vCPU: its cost follows the number of dirty pages, not the
-// size of memory. Checkpoint thread only, but LikelyAtLeast.
+// size of memory. Checkpoint thread only, but the hints.
 #ifndef ROMULUS_TRACKER_RING_SOURCE_H_
 #define ROMULUS_TRACKER_RING_SOURCE_H_
 
@@ -24,6 +24,7 @@ class RingSource final : public DirtySource {
   absl::Status Harvest(memory::PageSet& into) override;
   absl::Status Reset() override;
   bool LikelyAtLeast(uint64_t pages) const override;
+  bool LikelyNone() const override { return !LikelyAtLeast(1); }
 
  private:
   kvm::Vm* vm_;

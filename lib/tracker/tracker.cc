@@ -41,6 +41,10 @@ void Tracker::PutBack() {
   if (base::Fires(failpoints_, "tracker.forget_put_back")) dirty_.Clear();
 }
 
+bool Tracker::LikelyNone() const {
+  return source_->LikelyNone() && memory_->write_log().LikelyEmpty();
+}
+
 void Tracker::Add(const memory::PageSet& pages) { dirty_.InsertAll(pages); }
 
 }  // namespace romulus::tracker

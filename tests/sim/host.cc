@@ -81,7 +81,8 @@ void Host::Assemble(uint64_t console_offset) {
   epoch::CheckpointLoopOptions options;
   options.governor = {.max_dirty_pages = kPages / 2,
                       .max_interval_ns = 80 * kMillisecond,
-                      .min_interval_ns = 10 * kMillisecond};
+                      .min_interval_ns = 10 * kMillisecond,
+                      .idle_interval_ns = 240 * kMillisecond};
   options.max_unacked_epochs = 3;
   options.max_failures = 3;
   loop_ = std::make_unique<epoch::CheckpointLoop>(parts, options, this);

@@ -400,7 +400,7 @@ void Node::Tick() {
     event.kind = EventKind::kPeerSilent;
     Handle(event).IgnoreError();
   }
-  if (!exit_) control_.PostAfter(kTickNs, [this] { Tick(); });
+  if (!exit_) control_.PostAfter(detector_.UntilNextTickNs(), [this] { Tick(); });
 }
 
 // --- the guest's threads

@@ -33,6 +33,7 @@ class FakeDirtySource final : public tracker::DirtySource {
     absl::MutexLock lock(&mutex_);
     return dirty_.size() >= pages;
   }
+  bool LikelyNone() const override { return !LikelyAtLeast(1); }
   void Add(Gfn gfn) {
     absl::MutexLock lock(&mutex_);
     dirty_.Insert(gfn);

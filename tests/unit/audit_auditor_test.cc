@@ -10,22 +10,18 @@
 #include "epoch/auditor.h"
 #include "epoch/checkpoint.h"
 #include "support/epoch_rig.h"
+#include "support/hand_clock.h"
 
 namespace romulus::epoch {
 namespace {
 
 using ::romulus::testing::EpochRig;
+using ::romulus::testing::HandClock;
 using ::romulus::testing::RecordingSink;
 using ::testing::ElementsAre;
 using ::testing::IsEmpty;
 
 constexpr uint64_t kPages = 2048;  // of the rig's 8 MiB
-
-class HandClock final : public base::Clock {
- public:
-  uint64_t NowNs() const override { return now_ns; }
-  uint64_t now_ns = 1'000'000;
-};
 
 absl::Status Always() { return absl::OkStatus(); }
 
@@ -81,6 +77,24 @@ TEST_F(AuditorTest, APassNamesEveryPageOnceInItsTime) {
   for (const auto& [gfn, times] : seen) EXPECT_EQ(times, 1) << gfn;
   EXPECT_EQ(auditor_->progress().last_pass_end_ns, clock_.now_ns);
   EXPECT_EQ(auditor_->progress().last_pass_ns, clock_.now_ns - began_ns);
+}
+
+TEST_F(AuditorTest, APassThatIsLateSaysSo) {
+  Build({.pass_ns = 2048 * 1000});
+  EXPECT_FALSE(auditor_->IsBehind());
+  clock_.now_ns += 50'000;  // of the 112,000 that a sixteenth takes
+  EXPECT_FALSE(auditor_->IsBehind());
+  clock_.now_ns += 150'000;
+  EXPECT_TRUE(auditor_->IsBehind());
+  HashAllDue();
+  EXPECT_TRUE(auditor_->IsBehind()) << "hashed is not sent";
+  ASSERT_TRUE(Cut().ok());
+  EXPECT_FALSE(auditor_->IsBehind());
+  clock_.now_ns += 1'700'000;  // but a few pages of the whole pass are sent ...
+  HashAllDue();
+  ASSERT_TRUE(Cut().ok());
+  EXPECT_FALSE(auditor_->progress().passes == 0 && !auditor_->IsBehind())
+      << "... and its end waits";
 }
 
 TEST_F(AuditorTest, AnEpochHasAtMostSoManyPages) {

@@ -13,6 +13,7 @@
 #include "codec/disk_records.h"
 #include "epoch/disk_auditor.h"
 #include "epoch/logged_disk.h"
+#include "support/hand_clock.h"
 #include "support/virtio_disk.h"
 #include "support/virtio_driver.h"
 
@@ -23,17 +24,12 @@ using devices::BlockRequest;
 using devices::testing::ManualExecutor;
 using devices::testing::MemoryDisk;
 using Kind = BlockRequest::Kind;
+using ::romulus::testing::HandClock;
 using ::testing::ElementsAre;
 using ::testing::IsEmpty;
 
 constexpr uint64_t kBlocks = 6;
 constexpr uint64_t kDiskBytes = (kBlocks - 1) * kDiskBlockBytes + 4096;  // the last block is short
-
-class HandClock final : public base::Clock {
- public:
-  uint64_t NowNs() const override { return now_ns; }
-  uint64_t now_ns = 1'000'000;
-};
 
 std::span<const std::byte> BlockOf(const std::string& disk, uint64_t block) {
   const uint64_t begin = block * kDiskBlockBytes;
@@ -156,6 +152,19 @@ TEST_F(SlowDiskAuditorTest, BlocksComeInTheTimeOfAPass) {
     auditor_->ReadSome();
     EXPECT_LE(Cut().size(), 1u) << "more than a steady pace asks for";
   }
+}
+
+TEST_F(SlowDiskAuditorTest, APassThatIsLateSaysSo) {
+  EXPECT_FALSE(auditor_->IsBehind());
+  clock_.now_ns += 1'000'000;  // one block is due
+  EXPECT_TRUE(auditor_->IsBehind());
+  auditor_->ReadSome();
+  EXPECT_TRUE(auditor_->IsBehind()) << "read is not sent";
+  EXPECT_THAT(Cut(), ElementsAre(0));
+  EXPECT_FALSE(auditor_->IsBehind());
+  auditor_->EndStream();
+  clock_.now_ns += 100'000'000;
+  EXPECT_FALSE(auditor_->IsBehind()) << "without a stream there is no pass";
 }
 
 TEST_F(DiskAuditorTest, WhatIsWrittenBeforeTheCutIsReadAgain) {

@@ -6,11 +6,13 @@
 
 #include "absl/synchronization/notification.h"
 #include "support/epoch_rig.h"
+#include "support/hand_clock.h"
 
 namespace romulus::epoch {
 namespace {
 
 using ::romulus::testing::EpochRig;
+using ::romulus::testing::HandClock;
 using ::romulus::testing::Pages;
 using ::romulus::testing::RecordingSink;
 
@@ -250,6 +252,57 @@ TEST(CheckpointLoopTurnTest, DrivenByHandItWaitsForNobody) {
   EXPECT_EQ(loop.last_cut(), EpochId(2));
   loop.Halt();
   EXPECT_FALSE(loop.Turn());
+}
+
+// One turn after another, by a clock that is set.
+class IdleLoopTest : public ::testing::Test {
+ protected:
+  static constexpr uint64_t kLongest = 10'000'000;
+  void SetUp() override {
+    CheckpointParts parts = rig_.Parts();
+    parts.clock = &clock_;
+    loop_ = std::make_unique<CheckpointLoop>(
+        parts,
+        CheckpointLoopOptions{.governor = {.max_dirty_pages = 1000,
+                                           .max_interval_ns = 1'000'000,
+                                           .min_interval_ns = 0,
+                                           .idle_interval_ns = kLongest}},
+        &listener_);
+    ASSERT_TRUE(loop_->BeginSync().ok());
+    ASSERT_TRUE(
+        loop_->BeginCutting(Term(1), memory::PageSet(rig_.memory->layout().gfn_end()), &sink_)
+            .ok());
+    ASSERT_TRUE(loop_->Turn());
+    loop_->OnAcked(EpochId(1));
+  }
+  EpochRig rig_;
+  HandClock clock_;
+  RecordingSink sink_;
+  Listener listener_;
+  std::unique_ptr<CheckpointLoop> loop_;
+};
+
+TEST_F(IdleLoopTest, AnEpochWithoutAWriteLastsLonger) {
+  clock_.now_ns += kLongest - 1;
+  EXPECT_FALSE(loop_->Turn());
+  clock_.now_ns += 1;
+  EXPECT_TRUE(loop_->Turn());
+}
+
+TEST_F(IdleLoopTest, AWriteOfTheGuestEndsIt) {
+  clock_.now_ns += 2'000'000;
+  ASSERT_FALSE(loop_->Turn());
+  rig_.guest->Touch(Gfn(7), std::byte{1});
+  EXPECT_TRUE(loop_->Turn());
+  EXPECT_EQ(Pages(sink_.TakeSubmitted().back()), std::vector<uint64_t>{7});
+}
+
+TEST_F(IdleLoopTest, AWriteOfADeviceEndsIt) {
+  clock_.now_ns += 2'000'000;
+  ASSERT_FALSE(loop_->Turn());
+  ASSERT_TRUE(rig_.memory->Fill(GpaOf(Gfn(9)), std::byte{1}, 8).ok());
+  EXPECT_TRUE(loop_->Turn());
+  EXPECT_EQ(Pages(sink_.TakeSubmitted().back()), std::vector<uint64_t>{9});
 }
 
 }  // namespace

@@ -457,10 +457,10 @@ TEST(Schema, RangesAreThoseOfTheCheck) {
   std::string schema = text.str();
   schema.erase(std::remove(schema.begin(), schema.end(), ','), schema.end());
   for (const char* field :
-       {"vcpus", "memory_mib", "ring_entries", "max_dirty_pages", "max_interval_us", "staging_mib",
-        "max_unacked_epochs", "held_output_kib", "held_frames_kib", "disk_log_mib",
-        "heartbeat_interval_ms", "stall_timeout_ms", "pass_seconds", "epoch_records", "max_kib",
-        "history_period_ms"}) {
+       {"vcpus", "memory_mib", "ring_entries", "max_dirty_pages", "max_interval_us",
+        "idle_interval_us", "staging_mib", "max_unacked_epochs", "held_output_kib",
+        "held_frames_kib", "disk_log_mib", "heartbeat_interval_ms", "stall_timeout_ms",
+        "pass_seconds", "epoch_records", "max_kib", "history_period_ms"}) {
     const std::string error = CheckRange(field, uint64_t{1} << 40);
     const std::string range = error.substr(error.find(": ") + 2);
     const size_t declared = schema.find(absl::StrCat(" ", field, " = "));

@@ -39,6 +39,19 @@ TEST_F(FailureDetectorTest, SilenceBecomesSuspicionThenLoss) {
   EXPECT_EQ(Run(10), PeerLife::kLost);
 }
 
+TEST_F(FailureDetectorTest, TheTickThatFindsALossIsNotLate) {
+  Run(480);
+  EXPECT_EQ(detector_.UntilNextTickNs(), 10 * kMs);
+  now_ns_ += 13 * kMs;  // a bit late
+  ASSERT_EQ(detector_.Tick(now_ns_), PeerLife::kSuspect);
+  EXPECT_EQ(detector_.UntilNextTickNs(), 7 * kMs);
+  now_ns_ += 7 * kMs;
+  EXPECT_EQ(detector_.Tick(now_ns_), PeerLife::kLost);
+  EXPECT_EQ(detector_.UntilNextTickNs(), 10 * kMs);
+  detector_.Stop();
+  EXPECT_EQ(detector_.UntilNextTickNs(), 10 * kMs);
+}
+
 TEST_F(FailureDetectorTest, SignsOfLifeKeepThePeerAlive) {
   for (int i = 0; i < 100; ++i) {
     EXPECT_EQ(Run(200), PeerLife::kAlive);

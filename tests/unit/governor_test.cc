@@ -97,6 +97,72 @@ TEST(GovernorTest, ShortPausesChangeNothingAndOneOddPauseLittle) {
   EXPECT_EQ(governor.Decide(At(1'000'000)), CutReason::kInterval);
 }
 
+class IdleGovernorTest : public ::testing::Test {
+ protected:
+  static GovernorView Idle(uint64_t ran_ns) {
+    GovernorView view = At(ran_ns);
+    view.idle = true;
+    return view;
+  }
+  Governor governor_{{.max_dirty_pages = 100,
+                      .max_interval_ns = 1'000'000,
+                      .min_interval_ns = 200'000,
+                      .idle_interval_ns = 10'000'000}};
+};
+
+TEST_F(IdleGovernorTest, NothingWrittenMayWaitLonger) {
+  EXPECT_EQ(governor_.Decide(Idle(9'999'999)), std::nullopt);
+  EXPECT_EQ(governor_.Decide(Idle(10'000'000)), CutReason::kInterval);
+  EXPECT_EQ(governor_.Decide(At(1'000'000)), CutReason::kInterval) << "no longer idle";
+}
+
+TEST_F(IdleGovernorTest, OutputAndRequestsDoNotWait) {
+  GovernorView view = Idle(2'000'000);
+  view.output_waiting = true;
+  EXPECT_EQ(governor_.Decide(view), CutReason::kOutput);
+  view = Idle(0);
+  view.requested = true;
+  EXPECT_EQ(governor_.Decide(view), CutReason::kRequest);
+}
+
+TEST_F(IdleGovernorTest, WhatIsWrittenThenIsSeenWithinTheInterval) {
+  for (uint64_t ran_ns = 0; ran_ns < 10'000'000;) {
+    const GovernorView view = Idle(ran_ns);
+    const uint64_t next_ns = governor_.NextLookNs(view);
+    ASSERT_GT(next_ns, view.now_ns);
+    ASSERT_LE(next_ns - view.now_ns, 1'000'000u) << ran_ns;
+    ran_ns = next_ns - view.epoch_began_ns;
+    ASSERT_LE(ran_ns, 10'000'000u) << "its own end is overslept";
+  }
+}
+
+TEST_F(IdleGovernorTest, ShorterThanAnyOtherItMeansNothing) {
+  Governor governor(kOptions);
+  EXPECT_EQ(governor.Decide(Idle(1'000'000)), CutReason::kInterval);
+}
+
+// Nothing spins: neither for a guest that has become idle, nor while all slots are taken.
+TEST_F(IdleGovernorTest, LooksBecomeRare) {
+  governor_.Learn(/*ran_ns=*/50'000, /*pages=*/100, /*paused_ns=*/0);
+  const auto looks = [&](GovernorView view) {
+    int count = 0;
+    for (; view.now_ns < view.epoch_began_ns + 10'000'000; ++count) {
+      view.now_ns = governor_.NextLookNs(view);
+    }
+    return count;
+  };
+  // Each later than the last by a quarter of the epoch's age, or 50,000: 4 + ln(1e6 / 2e5) /
+  // ln 1.25 up to the interval, and as many again by the time that looks are a whole interval
+  // apart.
+  EXPECT_LE(looks(Idle(0)), 4 + 8 + 16);
+  GovernorView full = At(0);
+  full.slot_free = false;
+  full.output_waiting = true;
+  EXPECT_LE(looks(full), 4 + 8 + 16);
+  governor_.Learn(/*ran_ns=*/10'000'000, /*pages=*/0, /*paused_ns=*/0);
+  EXPECT_LE(looks(Idle(0)), 1 + 10);  // when the budget may be reached, then once an interval
+}
+
 TEST(GovernorTest, RefusesContradictions) {
   EXPECT_TRUE(Validate(kOptions).ok());
   EXPECT_FALSE(Validate({.max_dirty_pages = 0}).ok());

@@ -98,6 +98,16 @@ TEST(WriteLogTest, P4_NoMarkIsLostBesideADrain) {
   EXPECT_EQ(seen.size(), kPages);  // 200,000 draws miss a page with probability 1e-18
 }
 
+TEST(WriteLogTest, KnowsWhetherItHoldsAnything) {
+  WriteLog log{Gfn(4096 * 64 + 1)};
+  EXPECT_TRUE(log.LikelyEmpty());
+  log.Mark(Gfn(4096 * 64));  // the last one
+  EXPECT_FALSE(log.LikelyEmpty());
+  PageSet taken{Gfn(4096 * 64 + 1)};
+  log.Drain(taken);
+  EXPECT_TRUE(log.LikelyEmpty());
+}
+
 TEST(PageSetTest, KeepsMembersOnceAndForgetsThem) {
   PageSet set{Gfn(200)};
   EXPECT_TRUE(set.Insert(Gfn(199)));
