@@ -5,9 +5,12 @@
 
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
+#include "base/check.h"
 #include "skew/recording.h"
 #include "state/machine_state.h"
 #include "unit/replica_session_rig.h"
@@ -145,6 +148,16 @@ class Ear final : public wire::LinkListener {
   void OnMessage(absl::string_view frames) override {
     absl::MutexLock lock(&mutex_);
     messages_.emplace_back(frames);
+    while (!frames.empty()) {
+      const absl::StatusOr<codec::Frame> frame = reader_.Next(&frames);
+      if (!frame.ok()) break;
+      commits_ += frame->kind == FrameKind::kEpochCommit ? 1 : 0;
+    }
+  }
+  void AwaitCommits(int count) const {
+    absl::MutexLock lock(&mutex_);
+    auto enough = [this, count] { return commits_ >= count; };
+    ROMULUS_CHECK(mutex_.AwaitWithTimeout(absl::Condition(&enough), wire::kPatience));
   }
   void OnClosed(const absl::Status&) override {}
   std::vector<std::string> messages() const {
@@ -155,10 +168,14 @@ class Ear final : public wire::LinkListener {
  private:
   mutable absl::Mutex mutex_;
   std::vector<std::string> messages_;
+  codec::FrameReader reader_;
+  int commits_ = 0;
 };
 
-// What this build's primary says to a secondary that agreed to `protocol`, until a bad audit ends
-// it.
+constexpr int kEpochs = 3;
+
+// What this build's primary says to a secondary that answered with `reply`: a full sync and epochs,
+// until a bad audit ends it.
 std::vector<std::string> SaidUntilTheReplicaIsWrong(const std::string& reply) {
   wire::LoopbackNetwork network;
   network.DeliverAtOnce();
@@ -172,7 +189,14 @@ std::vector<std::string> SaidUntilTheReplicaIsWrong(const std::string& reply) {
   });
   EXPECT_TRUE(opened.ok()) << opened;
   EXPECT_TRUE(secondary->Send(reply).ok());
-  EXPECT_TRUE(primary.session->Handshake(wire::kPatience).ok());
+  const absl::Status synced = primary.HandshakeAndSync();
+  EXPECT_TRUE(synced.ok()) << synced;
+  if (!synced.ok()) return {};
+  for (int i = 0; i < kEpochs; ++i) {
+    primary.Scribble(3);
+    primary.CutEpoch();
+  }
+  ear.AwaitCommits(kEpochs);
   primary.session->SendGoodbye(v1::Goodbye::REASON_REPLICA_WRONG, "audit", wire::kPatience);
   primary.session.reset();
   return ear.messages();
@@ -187,19 +211,35 @@ v1::Goodbye GoodbyeIn(const std::vector<std::string>& messages) {
   return goodbye;
 }
 
+// How many epochs' machine states travelled whole, and how many as a delta.
+std::pair<int, int> MachinesIn(const std::vector<std::string>& messages) {
+  std::pair<int, int> found;
+  for (const Said& frame : Frames(messages)) {
+    if (frame.kind != FrameKind::kEpochCommit) continue;
+    v1::EpochCommit commit;
+    EXPECT_TRUE(commit.ParseFromString(frame.body));
+    EXPECT_NE(commit.machine().empty(), commit.machine_delta().empty());
+    ++(commit.machine_delta().empty() ? found.first : found.second);
+  }
+  return found;
+}
+
 TEST(SkewReplayTest, APrimaryThatThePreviousSecondaryAcceptedSaysNothingNewer) {
   const std::string recorded = Messages(Entry::kUp).at(0);
-  const v1::Goodbye older = GoodbyeIn(SaidUntilTheReplicaIsWrong(recorded));
+  const std::vector<std::string> said = SaidUntilTheReplicaIsWrong(recorded);
+  const v1::Goodbye older = GoodbyeIn(said);
   EXPECT_EQ(older.reason(), v1::Goodbye::REASON_PROTOCOL);
   EXPECT_EQ(older.detail(), "audit");
+  EXPECT_EQ(MachinesIn(said), std::pair(kEpochs, 0));
 
   v1::HelloReply reply;
   ASSERT_TRUE(reply.ParseFromString(Frames({recorded}).at(0).body));
   reply.set_protocol_version(codec::kNewestProtocol);
   std::string message;
   codec::FrameWriter().Append(FrameKind::kHelloReply, Term(32), EpochId(), reply, &message);
-  EXPECT_EQ(GoodbyeIn(SaidUntilTheReplicaIsWrong(message)).reason(),
-            v1::Goodbye::REASON_REPLICA_WRONG);
+  const std::vector<std::string> newer = SaidUntilTheReplicaIsWrong(message);
+  EXPECT_EQ(GoodbyeIn(newer).reason(), v1::Goodbye::REASON_REPLICA_WRONG);
+  EXPECT_EQ(MachinesIn(newer), std::pair(1, kEpochs - 1));
 }
 
 }  // namespace
