@@ -150,6 +150,18 @@ def equal(got, wanted, what):
         raise pairlib.PairError(f"{what}: {got}, not {wanted}")
 
 
+def waits_for_a_slow_start(build):
+    """What is started becomes romulusd only after a while, as setpriv does on a busy machine."""
+    with Rig(build) as rig:
+        alpha = rig.nodes[0]
+        slow = rig.pair.folder / "slow"
+        slow.write_text(f'#!/bin/sh\nsleep 1\nexec {rig.pair.build}/daemon/romulusd "$@"\n')
+        slow.chmod(0o755)
+        alpha.expect("start", SUCCESS, romulusd=slow)
+        alpha.expect("monitor", SUCCESS)
+        alpha.expect("stop", SUCCESS)
+
+
 def judges_configurations(build):
     with Rig(build) as rig:
         alpha, beta = rig.nodes
@@ -298,8 +310,8 @@ def survives_a_frozen_daemon(build):
         rig.await_steps(alpha)
 
 
-TESTS = (judges_configurations, moves_and_fails_over, never_promotes_what_is_old, ends_the_guest_for_good,
-         survives_a_frozen_daemon)
+TESTS = (waits_for_a_slow_start, judges_configurations, moves_and_fails_over, never_promotes_what_is_old,
+         ends_the_guest_for_good, survives_a_frozen_daemon)
 
 
 def ocf_tester(build):
