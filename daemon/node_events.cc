@@ -194,6 +194,7 @@ void Node::OnConnectFailed(const absl::Status& why) {
 void Node::OnSyncProgress(const wire::SyncProgress& progress) {
   sync_.set_pages_done(progress.pages_done);
   sync_.set_pages_total(progress.pages_total);
+  sync_.set_pages_sent(progress.pages_sent);
   sync_.set_round(static_cast<uint32_t>(progress.round));
   NoteDiskProgress(progress);
   server_->NotifyChanged();
@@ -206,7 +207,7 @@ void Node::OnSyncDone(Term term) {
   metrics_.FullSyncCompleted();
   ShowNoSync();
   log_.Info("full_sync_done", {{"rounds", sync_.round()},
-                               {"pages", sync_.pages_total()},
+                               {"pages", sync_.pages_sent()},
                                {"disk_bytes_sent", sync_.disk_bytes_sent()},
                                {"disk_bytes_equal", sync_.disk_bytes_equal()}});
   Handle(WithTerm(EventKind::kSyncDone, term)).IgnoreError();
