@@ -1,5 +1,6 @@
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <array>
 #include <cstring>
 #include <iterator>
@@ -49,8 +50,8 @@ class PageDiffTest : public testing::TestWithParam<DiffVersion> {
     EXPECT_EQ(delta.line_mask, plain.line_mask);
     ASSERT_EQ(delta.lines, plain.word_masks.size());
     ASSERT_EQ(delta.words, plain.values.size());
-    EXPECT_EQ(std::memcmp(delta.word_masks, plain.word_masks.data(), delta.lines), 0);
-    EXPECT_EQ(std::memcmp(delta.values, plain.values.data(), delta.words * 8), 0);
+    EXPECT_TRUE(std::equal(plain.word_masks.begin(), plain.word_masks.end(), delta.word_masks));
+    EXPECT_TRUE(std::equal(plain.values.begin(), plain.values.end(), delta.values));
   }
 
   std::mt19937_64 random_{20240601};
