@@ -29,8 +29,10 @@ RSS_SHADOWED = {"thread": 5, "address": 2}
 
 class SlowSecondary(unittest.TestCase):
     def setUp(self):
+        # A step is a line of some 60 bytes, each an exit: where exits are dear, not oftener than every 20 ms, or the guest
+        # does nothing else.
         self.pair = pairlib.Pair(
-            BUILD, command_line="workload=uniform pages=500 bytes=4096 report_ms=5",
+            BUILD, command_line="workload=uniform pages=500 bytes=4096 report_ms=20",
             memory_mib=64,
             checkpoint=f"max_dirty_pages: 64 max_interval_us: 5000 min_interval_us: 1000"
                        f" staging_mib: {STAGING_MIB} held_output_kib: {HELD_OUTPUT_KIB}"
