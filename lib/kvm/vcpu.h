@@ -19,6 +19,7 @@
 #include "kvm/abi.h"
 #include "kvm/dirty_ring.h"
 #include "kvm/exit.h"
+#include "kvm/vcpu_stats.h"
 
 namespace romulus::kvm {
 
@@ -82,6 +83,9 @@ class Vcpu {
   // Tells the guest, if it uses kvmclock, that it stood still: its watchdogs then forgive the time
   // that went by. Errors: InvalidArgument if it does not use it.
   absl::Status NoteGuestPaused();
+
+  // A new reader of this vCPU's counters. Errors: as VcpuStats::Open.
+  absl::StatusOr<VcpuStats> OpenStats() const { return VcpuStats::Open(fd_.get()); }
 
   // nullptr if the VM has no ring.
   DirtyRing* dirty_ring() { return ring_.has_value() ? &*ring_ : nullptr; }

@@ -19,6 +19,7 @@ constexpr uint32_t kVersion = 1;
 // region of 512 bytes (Intel SDM vol. 1, 13.4.2).
 constexpr size_t kXstateBv = 512 / sizeof(uint64_t);
 
+constexpr uint64_t kCr0Pe = 1ull << 0;
 constexpr uint64_t kCr0Pg = 1ull << 31;
 constexpr uint64_t kCr4Pae = 1ull << 5;
 constexpr uint64_t kEferLma = 1ull << 10;
@@ -67,6 +68,10 @@ VcpuState::VcpuState(std::span<const uint32_t> msrs, size_t xsave_bytes, uint64_
 //     have been pending (a latched INIT, or a vCPU at the reset vector, where it waits for a SIPI),
 //     all of the above was read too early and is read again.
 //  7. lapic: holds the interrupts sent in the meantime.
+//
+// xcrs and debugregs are as they were at the last capture if the vCPU has not left the guest for
+// anything that could have changed them (ExitWitness). Each of these ioctls loads the vCPU anew.
+// The mp_state is not spared: asking for it has KVM accept an INIT that a device has sent.
 absl::Status VcpuState::Capture(const kvm::Vcpu& vcpu, bool fresh_sync_regs, bool alone,
                                 VcpuCaptureHooks& hooks) {
   const kvm_sync_regs* sync = fresh_sync_regs ? vcpu.sync_regs() : nullptr;
@@ -77,7 +82,11 @@ absl::Status VcpuState::Capture(const kvm::Vcpu& vcpu, bool fresh_sync_regs, boo
   } else {
     ROMULUS_RETURN_IF_ERROR(ReadRegisters(vcpu));
   }
-  ROMULUS_RETURN_IF_ERROR(ReadPrivate(vcpu));
+  // Asked in each capture: its answer is about the time since the last question. INIT and SMI,
+  // which it does not see, leave protected mode off, and to turn it on is an exit that it does.
+  ExitWitness::Unchanged unchanged = witness_.Look(vcpu);
+  if (!std::exchange(whole_, false) || (sregs_.cr0 & kCr0Pe) == 0) unchanged = {};
+  ROMULUS_RETURN_IF_ERROR(ReadPrivate(vcpu, unchanged));
   hooks.AwaitAllStopped();
   if (sync == nullptr || !alone) {
     ROMULUS_RETURN_IF_ERROR(ReadInto(vcpu.GetEvents(), events_));
@@ -86,11 +95,13 @@ absl::Status VcpuState::Capture(const kvm::Vcpu& vcpu, bool fresh_sync_regs, boo
   ROMULUS_RETURN_IF_ERROR(ReadInto(vcpu.GetMpState(), mp_state_));
   if (reset_pending) {
     ROMULUS_RETURN_IF_ERROR(ReadRegisters(vcpu));
-    ROMULUS_RETURN_IF_ERROR(ReadPrivate(vcpu));
+    ROMULUS_RETURN_IF_ERROR(ReadPrivate(vcpu, {}));
     ROMULUS_RETURN_IF_ERROR(ReadInto(vcpu.GetEvents(), events_));
   }
   ROMULUS_RETURN_IF_ERROR(ReadPdptrs(vcpu));
-  return ReadInto(vcpu.GetLapic(), lapic_);
+  ROMULUS_RETURN_IF_ERROR(ReadInto(vcpu.GetLapic(), lapic_));
+  whole_ = true;
+  return absl::OkStatus();
 }
 
 absl::Status VcpuState::ReadRegisters(const kvm::Vcpu& vcpu) {
@@ -98,13 +109,16 @@ absl::Status VcpuState::ReadRegisters(const kvm::Vcpu& vcpu) {
   return ReadInto(vcpu.GetSregs(), sregs_);
 }
 
-absl::Status VcpuState::ReadPrivate(const kvm::Vcpu& vcpu) {
+absl::Status VcpuState::ReadPrivate(const kvm::Vcpu& vcpu,
+                                    const ExitWitness::Unchanged& unchanged) {
   ROMULUS_RETURN_IF_ERROR(vcpu.GetXsave(std::as_writable_bytes(std::span<uint64_t>(xsave_))));
   // A CPU that has more than the guest may enable is in its initial state there, which some kernels
   // say all the same; a CPU that has less would refuse it.
   xsave_[kXstateBv] &= xcr0_;
-  ROMULUS_RETURN_IF_ERROR(ReadInto(vcpu.GetXcrs(), xcrs_));
-  ROMULUS_RETURN_IF_ERROR(ReadInto(vcpu.GetDebugRegs(), debugregs_));
+  if (!unchanged.xcr0) ROMULUS_RETURN_IF_ERROR(ReadInto(vcpu.GetXcrs(), xcrs_));
+  if (!unchanged.debug_registers) {
+    ROMULUS_RETURN_IF_ERROR(ReadInto(vcpu.GetDebugRegs(), debugregs_));
+  }
   ROMULUS_ASSIGN_OR_RETURN(const size_t read, vcpu.GetMsrs(msrs_));
   if (read != msrs_.header().nmsrs) {
     return absl::InternalError(absl::StrCat("vCPU ", vcpu.id(), ": MSR 0x",
@@ -141,6 +155,7 @@ void VcpuState::Put(state::MachineState& out, uint32_t vcpu_id) const {
 }
 
 absl::Status VcpuState::Take(state::MachineState& in, uint32_t vcpu_id) {
+  whole_ = false;
   auto take = [&](absl::string_view kind, auto& into) {
     return ReadInto(in.TakeStruct<std::remove_reference_t<decltype(into)>>(kind, vcpu_id, kVersion),
                     into);

@@ -13,6 +13,7 @@
 #include "kvm/abi.h"
 #include "kvm/vcpu.h"
 #include "state/machine_state.h"
+#include "vmm/exit_witness.h"
 
 namespace romulus::vmm {
 
@@ -51,7 +52,8 @@ class VcpuState {
 
  private:
   absl::Status ReadRegisters(const kvm::Vcpu& vcpu);
-  absl::Status ReadPrivate(const kvm::Vcpu& vcpu);
+  // `unchanged` is as in the last capture.
+  absl::Status ReadPrivate(const kvm::Vcpu& vcpu, const ExitWitness::Unchanged& unchanged);
   absl::Status ReadPdptrs(const kvm::Vcpu& vcpu);
   absl::Status RestoreMsrs(kvm::Vcpu& vcpu);
   absl::Status TakeMsrs(state::MachineState& in, uint32_t vcpu_id);
@@ -59,6 +61,9 @@ class VcpuState {
   std::vector<uint32_t> known_msrs_;
   uint64_t xcr0_;
   bool has_sregs2_;
+
+  ExitWitness witness_;
+  bool whole_ = false;  // the last capture succeeded: all of the below is of one moment
 
   kvm_regs regs_{};
   kvm_sregs sregs_{};

@@ -1,0 +1,47 @@
+// Changes at CPL0 what no page and no interrupt tells about: n goes into DR0, and if it is a multiple of 4 the bit
+// above into XCR0, then n itself to the page at 0x180000, again and again, with some time in between.
+    .section .note.Xen, "a", @note
+    .balign 4
+    .long 4, 8, 18          // name size, descriptor size, XEN_ELFNOTE_PHYS32_ENTRY
+    .asciz "Xen"
+    .quad guest_entry
+
+    .section .text, "ax"
+    .code32
+    .globl guest_entry
+guest_entry:
+    cli
+    cld
+    movw $0x3f8, %dx        // COM1
+    movl $greeting, %esi
+1:  lodsb
+    testb %al, %al
+    jz 2f
+    outb %al, %dx
+    jmp 1b
+2:  movl %cr4, %eax
+    orl $(1 << 18), %eax    // OSXSAVE
+    movl %eax, %cr4
+    xorl %ebx, %ebx
+3:  incl %ebx
+    testl $3, %ebx          // seldom: it ends what a write to DR0 may have opened
+    jnz 5f
+    xorl %ecx, %ecx         // XCR0 = 1 (x87), or 3 (and SSE)
+    xorl %edx, %edx
+    movl %ebx, %eax
+    shrl $2, %eax
+    andl $1, %eax
+    leal 1(%eax, %eax), %eax
+    xsetbv
+5:  movl %ebx, %dr0
+    movl %ebx, 0x180000
+    movl $100, %ecx
+4:  pause
+    decl %ecx
+    jnz 4b
+    jmp 3b
+
+greeting:
+    .asciz "registers: ready\n"
+
+    .section .note.GNU-stack, "", @progbits
