@@ -217,7 +217,7 @@ constexpr uint64_t kIoctlTypeMask = 0xff00;
 constexpr uint64_t kKvmIoctls = 0xae00;
 constexpr uint64_t kIoctls[] = {TUNSETIFF,  TUNGETIFF, TUNSETVNETHDRSZ, TUNSETOFFLOAD, SIOCETHTOOL,
                                 SIOCGIFMTU, FIONBIO,   FIONREAD,        FIOCLEX,       TCGETS};
-constexpr uint64_t kPrctls[] = {PR_SET_NAME, PR_GET_NAME, PR_SET_VMA};
+constexpr uint64_t kPrctls[] = {PR_SET_NAME, PR_GET_NAME, PR_SET_VMA, PR_SET_TIMERSLACK};
 
 constexpr uint64_t kThreadFlags = CLONE_VM | CLONE_THREAD;
 

@@ -39,7 +39,13 @@ struct CheckpointLoopOptions {
   uint64_t max_unacked_epochs = 16;
   // This many failures in a row end protection.
   int max_failures = 8;
+  // A wait at most as long spins: waking up from a sleep would take as long. Where a processor is
+  // left for the guest only; 0: never.
+  uint64_t spin_ns = 0;
 };
+
+// What to spin on this machine beside so many vCPUs.
+uint64_t SpinNs(int vcpu_count);
 
 class CheckpointLoop {
  public:
@@ -97,6 +103,8 @@ class CheckpointLoop {
   class PartsSink;
 
   void ThreadMain();
+  // Lets others have the mutex, and comes back soon.
+  void SpinLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Waits until there is something to do and says what. nullopt: stop.
   std::optional<CutReason> WaitForWork() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // What there is to do now.
@@ -120,6 +128,7 @@ class CheckpointLoop {
   CheckpointListener* const listener_;
   const uint64_t max_unacked_epochs_;
   const int max_failures_;
+  const uint64_t spin_ns_;
   Checkpoint checkpoint_;
 
   mutable absl::Mutex mutex_;

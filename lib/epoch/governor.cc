@@ -5,8 +5,8 @@
 namespace romulus::epoch {
 namespace {
 
-// Looking at the budget costs a wake-up; more often than this it would cost more than it saves.
-constexpr uint64_t kMinLookNs = 50'000;
+// Looking at the budget may cost a wake-up; more often than this it would cost more than it saves.
+constexpr uint64_t kMinLookNs = 20'000;
 
 }  // namespace
 
@@ -51,17 +51,30 @@ uint64_t Governor::NextLookNs(const GovernorView& view) const {
     if (view.output_waiting) next = std::min(next, options_.min_interval_ns);
     next = std::max(next, floor_ns_);
   }
-  // When the budget may. Unknown, or not reached when it should have been: the longer the epoch
-  // has lasted, the less often, and after an epoch without a page once an interval only; or an idle
-  // guest would cost more looks than a busy one. A full ring needs no look.
+  next = std::min(next, std::max(NextBudgetLookNs(view, ran_ns), ran_ns + kMinLookNs));
+  return view.epoch_began_ns + std::max(next, ran_ns + 1);
+}
+
+// A full ring needs no look.
+uint64_t Governor::NextBudgetLookNs(const GovernorView& view, uint64_t ran_ns) const {
+  // At the pace of this epoch; or of those before it, if that was faster and this one may still
+  // keep it. One that stops just below its budget is looked at ever more rarely.
   const uint64_t budget_ns = ns_per_page_ * options_.max_dirty_pages;
-  if (ran_ns < budget_ns) {
-    next = std::min(next, budget_ns);
-  } else {
-    const uint64_t least_ns = budget_ns == 0 ? interval_ns / 8 : 0;
-    if (!was_idle_) next = std::min(next, ran_ns + std::max(least_ns, ran_ns / 4));
+  if (view.likely_pages != 0) {
+    const uint64_t left =
+        options_.max_dirty_pages - std::min(options_.max_dirty_pages, view.likely_pages);
+    const uint64_t ns_per_page = std::max<uint64_t>(1, ran_ns / view.likely_pages);
+    if (ran_ns < budget_ns) return ran_ns + left * std::min(ns_per_page, ns_per_page_);
+    return ran_ns + std::max(left * ns_per_page, ran_ns / 64);
   }
-  return view.epoch_began_ns + std::max(next, ran_ns + kMinLookNs);
+  // None yet, or this tracker cannot tell: somewhat before the budget of the epochs before, or
+  // their pace would never be found to have risen. Unknown, or none when there should be some: the
+  // longer the epoch has lasted, the less often, and after an epoch without a page once an interval
+  // only; or an idle guest would cost more looks than a busy one.
+  const uint64_t early_ns = budget_ns - budget_ns / 8;
+  if (ran_ns < early_ns) return early_ns;
+  if (was_idle_) return ~uint64_t{0} / 2;
+  return ran_ns + std::max(budget_ns == 0 ? options_.max_interval_ns / 8 : 0, ran_ns / 4);
 }
 
 void Governor::Learn(uint64_t ran_ns, uint64_t pages, uint64_t paused_ns) {
@@ -69,7 +82,13 @@ void Governor::Learn(uint64_t ran_ns, uint64_t pages, uint64_t paused_ns) {
   was_idle_ = pages == 0;
   if (was_idle_) return;
   const uint64_t sample = std::max<uint64_t>(1, ran_ns / pages);
-  ns_per_page_ = ns_per_page_ == 0 ? sample : (3 * ns_per_page_ + sample) / 4;
+  // Faster at once, slower slowly: a look too early costs little, and what made one epoch late
+  // (this thread, say) should not make the next one late.
+  if (ns_per_page_ == 0 || sample < ns_per_page_) {
+    ns_per_page_ = ns_per_page_ == 0 ? sample : (ns_per_page_ + sample) / 2;
+  } else {
+    ns_per_page_ += (sample - ns_per_page_) / 16 + 1;
+  }
 }
 
 }  // namespace romulus::epoch

@@ -38,6 +38,7 @@ struct GovernorView {
   bool requested = false;       // an operator or a test asked
   bool output_waiting = false;  // the gate holds bytes of this epoch
   bool budget_reached = false;  // by the tracker's hint
+  uint64_t likely_pages = 0;    // likewise, for NextLookNs(); 0: none, or not known
   bool idle = false;            // nothing is dirty, by the tracker's hint, and no audit is behind
   bool slot_free = true;        // fewer than max_unacked_epochs are on their way
 };
@@ -58,12 +59,17 @@ class Governor {
   // when it is likely to be reached, instead of often, and the guest's share follows the pause.
   void Learn(uint64_t ran_ns, uint64_t pages, uint64_t paused_ns);
 
+  // Whether the next epoch is likely to have pages: the last one had.
+  bool expects_pages() const { return !was_idle_ && ns_per_page_ != 0; }
+
   const GovernorOptions& options() const { return options_; }
   void SetOptions(const GovernorOptions& options) { options_ = options; }
 
  private:
   // How long an epoch like this one may last.
   uint64_t LongestNs(const GovernorView& view) const;
+  // When the budget may be reached; both count from the epoch's begin.
+  uint64_t NextBudgetLookNs(const GovernorView& view, uint64_t ran_ns) const;
 
   GovernorOptions options_;
   uint64_t ns_per_page_ = 0;  // smoothed; 0: nothing learnt

@@ -5,6 +5,7 @@
 #ifndef ROMULUS_KVM_DIRTY_RING_H_
 #define ROMULUS_KVM_DIRTY_RING_H_
 
+#include <algorithm>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
@@ -59,6 +60,21 @@ class DirtyRing {
     // SAFETY: as in Harvest; relaxed, because it is only a hint.
     std::atomic_ref<uint32_t> flags(At(next_ + n_ahead).flags);
     return (flags.load(std::memory_order_relaxed) & KVM_DIRTY_GFN_F_MASK) == KVM_DIRTY_GFN_F_DIRTY;
+  }
+
+  // How many entries wait, as far as can be seen: a search for the first that is not dirty.
+  uint32_t LikelyCount() const {
+    uint32_t dirty = 0, clean = 1;  // [0, dirty) are, `clean` is not known to be
+    while (clean <= entries_ && EntryDirty(clean - 1)) {
+      dirty = clean;
+      clean *= 2;
+    }
+    clean = std::min(clean, entries_ + 1);
+    while (clean - dirty > 1) {
+      const uint32_t middle = dirty + (clean - dirty) / 2;
+      (EntryDirty(middle - 1) ? dirty : clean) = middle;
+    }
+    return dirty;
   }
 
   uint32_t entries() const { return entries_; }

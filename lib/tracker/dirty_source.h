@@ -27,6 +27,9 @@ class DirtySource {
   // A hint, taken without stopping anybody: whether about `pages` pages are dirty already. May be
   // wrong either way. Any thread.
   virtual bool LikelyAtLeast(uint64_t pages) const = 0;
+  // The same kind of hint: how many pages are dirty, `most` if more are. A source that cannot tell
+  // says 0.
+  virtual uint64_t LikelyCount(uint64_t most) const = 0;
   // The same kind of hint: whether nothing is dirty. A source that cannot tell says false. Where
   // the CPU buffers entries (PML), those of a guest that has not left it since are not seen.
   virtual bool LikelyNone() const = 0;

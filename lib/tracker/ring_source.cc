@@ -1,5 +1,6 @@
 #include "tracker/ring_source.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -54,17 +55,12 @@ absl::Status RingSource::Reset() {
   return absl::OkStatus();
 }
 
-// With several vCPUs the budget is taken as shared evenly; any one ring that holds all of it counts
-// too.
-bool RingSource::LikelyAtLeast(uint64_t pages) const {
-  if (pages == 0) return true;
-  const uint64_t share = (pages + rings_.size() - 1) / rings_.size();
-  size_t reached = 0;
-  for (const kvm::DirtyRing* ring : rings_) {
-    if (pages <= ring->entries() && ring->EntryDirty(static_cast<uint32_t>(pages - 1))) return true;
-    if (share <= ring->entries() && ring->EntryDirty(static_cast<uint32_t>(share - 1))) ++reached;
-  }
-  return reached == rings_.size();
+bool RingSource::LikelyAtLeast(uint64_t pages) const { return LikelyCount(pages) >= pages; }
+
+uint64_t RingSource::LikelyCount(uint64_t most) const {
+  uint64_t count = 0;
+  for (const kvm::DirtyRing* ring : rings_) count += ring->LikelyCount();
+  return std::min(count, most);
 }
 
 }  // namespace romulus::tracker

@@ -1,7 +1,7 @@
 // All dirt of one guest in one place (P4): what KVM logged, what the VMM itself wrote, and what an
 // aborted checkpoint put back (P5). The checkpoint calls Harvest, Reset, Union in this order with
 // the guest paused and either keeps the pages or puts them back. One thread at a time;
-// LikelyAtLeast and LikelyNone any.
+// LikelyAtLeast, LikelyCount and LikelyNone any.
 #ifndef ROMULUS_TRACKER_TRACKER_H_
 #define ROMULUS_TRACKER_TRACKER_H_
 
@@ -37,6 +37,7 @@ class Tracker {
   void Add(const memory::PageSet& pages);
 
   bool LikelyAtLeast(uint64_t pages) const { return source_->LikelyAtLeast(pages); }
+  uint64_t LikelyCount(uint64_t most) const { return source_->LikelyCount(most); }
   // A hint: whether neither the guest nor the VMM has written a page since the last harvest.
   bool LikelyNone() const;
   const DirtySource& source() const { return *source_; }

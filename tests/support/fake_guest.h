@@ -3,6 +3,7 @@
 #ifndef ROMULUS_TESTS_SUPPORT_FAKE_GUEST_H_
 #define ROMULUS_TESTS_SUPPORT_FAKE_GUEST_H_
 
+#include <algorithm>
 #include <atomic>
 #include <memory>
 #include <utility>
@@ -32,6 +33,10 @@ class FakeDirtySource final : public tracker::DirtySource {
   bool LikelyAtLeast(uint64_t pages) const override {
     absl::MutexLock lock(&mutex_);
     return dirty_.size() >= pages;
+  }
+  uint64_t LikelyCount(uint64_t most) const override {
+    absl::MutexLock lock(&mutex_);
+    return std::min<uint64_t>(most, dirty_.size());
   }
   bool LikelyNone() const override { return !LikelyAtLeast(1); }
   void Add(Gfn gfn) {

@@ -32,7 +32,7 @@ TEST(GovernorTest, OutputWaitsOnlyForTheMinimumInterval) {
   GovernorView view = At(199'999);
   view.output_waiting = true;
   EXPECT_EQ(governor.Decide(view), std::nullopt);
-  EXPECT_EQ(governor.NextLookNs(view), view.now_ns + 50'000);
+  EXPECT_EQ(governor.NextLookNs(view), view.now_ns + 1);
   view.now_ns += 1;
   EXPECT_EQ(governor.Decide(view), CutReason::kOutput);
 }
@@ -50,9 +50,46 @@ TEST(GovernorTest, P6_WithoutASlotOnlyBudgetAndRingStopTheGuest) {
 TEST(GovernorTest, LooksWhenTheBudgetIsLikelyReached) {
   Governor governor(kOptions);
   governor.Learn(/*ran_ns=*/400'000, /*pages=*/100, /*paused_ns=*/0);
-  EXPECT_EQ(governor.NextLookNs(At(0)), 5'000'000u + 400'000u);
+  // Somewhat before: a guest that has become faster is seen to be.
+  EXPECT_EQ(governor.NextLookNs(At(0)), 5'000'000u + 350'000u);
   governor.Learn(0, 0, 0);  // an idle epoch teaches nothing
-  EXPECT_EQ(governor.NextLookNs(At(0)), 5'000'000u + 400'000u);
+  EXPECT_EQ(governor.NextLookNs(At(0)), 5'000'000u + 350'000u);
+}
+
+TEST(GovernorTest, LooksWhenWhatIsDirtyAlreadySaysThatTheBudgetWillBeReached) {
+  Governor governor(kOptions);
+  GovernorView view = At(200'000);
+  view.likely_pages = 25;
+  EXPECT_EQ(governor.NextLookNs(view), view.now_ns + 600'000) << "at the pace of this epoch";
+  governor.Learn(/*ran_ns=*/400'000, /*pages=*/100, /*paused_ns=*/0);
+  EXPECT_EQ(governor.NextLookNs(view), view.now_ns + 300'000) << "at that of the one before";
+  view.likely_pages = 1;
+  view.now_ns += 700'000;
+  EXPECT_EQ(governor.NextLookNs(view), view.epoch_began_ns + 1'000'000) << "the interval's end";
+}
+
+// A guest that writes all but a page of its budget and then waits.
+TEST(GovernorTest, LooksBecomeRareJustBelowTheBudget) {
+  Governor governor({.max_dirty_pages = 512, .max_interval_ns = 20'000'000});
+  governor.Learn(/*ran_ns=*/512'000, /*pages=*/512, /*paused_ns=*/0);
+  GovernorView view = At(500'000);
+  view.likely_pages = 511;
+  int looks = 0;
+  for (; view.now_ns < view.epoch_began_ns + 20'000'000; ++looks) {
+    view.now_ns = governor.NextLookNs(view);
+  }
+  // Every 20,000, then later by a 64th each: 1.28e6 / 2e4 + ln(2e7 / 1.28e6) / ln(65 / 64).
+  EXPECT_LE(looks, 64 + 178);
+}
+
+// An epoch that was late, for a reason of the host, does not make those after it late.
+TEST(GovernorTest, LearnsFasterThanItForgets) {
+  Governor governor({.max_dirty_pages = 100, .max_interval_ns = 100'000'000});
+  governor.Learn(/*ran_ns=*/800'000, /*pages=*/100, /*paused_ns=*/0);
+  governor.Learn(/*ran_ns=*/8'000'000, /*pages=*/100, /*paused_ns=*/0);
+  EXPECT_LT(governor.NextLookNs(At(0)), 5'000'000u + 1'300'000u);
+  for (int i = 0; i < 4; ++i) governor.Learn(/*ran_ns=*/400'000, /*pages=*/100, /*paused_ns=*/0);
+  EXPECT_LT(governor.NextLookNs(At(0)), 5'000'000u + 420'000u);
 }
 
 TEST(GovernorTest, LongPausesLeaveTheGuestAShare) {

@@ -144,5 +144,18 @@ TEST_F(RingTest, EntryDirtyEstimatesTheNumberWaiting) {
   EXPECT_EQ(ring_.soft_limit(), 6u);
 }
 
+TEST_F(RingTest, LikelyCountIsTheNumberWaiting) {
+  for (uint32_t filled = 0; filled <= kEntries; ++filled) {
+    EXPECT_EQ(ring_.LikelyCount(), 0u);
+    for (uint32_t i = 0; i < filled; ++i) {
+      EXPECT_EQ(ring_.LikelyCount(), i);
+      KernelPushes(0, i);
+    }
+    EXPECT_EQ(ring_.LikelyCount(), filled);
+    Harvest();  // the next round begins elsewhere in the ring
+    KernelResets();
+  }
+}
+
 }  // namespace
 }  // namespace romulus::kvm
