@@ -119,7 +119,8 @@ absl::StatusOr<StagedEpoch> Checkpoint::Run(Term term, EpochId epoch, CutReason 
     if (parts_.disk_auditor != nullptr) parts_.disk_auditor->OnCut();
     staged.console = parts_.gate->Cut(epoch);
     staged.console_released = parts_.gate->released_offset();
-    for (HeldOutput* const output : parts_.outputs) output->CutAt(epoch);
+    staged.holds_output = !staged.console.bytes.empty();
+    for (HeldOutput* const output : parts_.outputs) staged.holds_output |= output->CutAt(epoch);
     rollback.Cut();
     if (base::Fires(parts_.failpoints, "checkpoint.cut")) return absl::InternalError("failpoint");
   }

@@ -28,12 +28,12 @@ bool FrameGate::TakeFrame(std::span<const std::byte> header_and_frame) {
   return true;
 }
 
-void FrameGate::CutAt(EpochId epoch) {
+bool FrameGate::CutAt(EpochId epoch) {
   absl::MutexLock lock(&mutex_);
   mode_ = Mode::kHolding;
   cuts_.push_back({epoch, open_});
   cut_.Add(open_);
-  open_ = {};
+  return std::exchange(open_, {}).frames != 0;
 }
 
 void FrameGate::UndoCut(EpochId epoch) {

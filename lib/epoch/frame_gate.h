@@ -56,7 +56,7 @@ class FrameGate final : public devices::NetSink, public HeldOutput {
 
   bool TakeFrame(std::span<const std::byte> header_and_frame) override;
 
-  void CutAt(EpochId epoch) override;
+  bool CutAt(EpochId epoch) override;
   void UndoCut(EpochId epoch) override;
   void Release(EpochId epoch) override;
   void BeginStream() override;

@@ -18,8 +18,9 @@ class HeldOutput {
  public:
   virtual ~HeldOutput() = default;
 
-  // Ends the epoch's share. From the first cut of a stream on the output holds.
-  virtual void CutAt(EpochId epoch) = 0;
+  // Ends the epoch's share; whether there is anything in it. From the first cut of a stream on the
+  // output holds.
+  virtual bool CutAt(EpochId epoch) = 0;
   // The checkpoint that made the newest cut failed: its share belongs to the next epoch.
   virtual void UndoCut(EpochId epoch) = 0;
   // Lets out everything up to and including `epoch`.

@@ -53,7 +53,7 @@ class OutputGate final : public devices::ConsoleSink, public HeldOutput {
   // still held becomes part of the next Cut, because the new secondary knows none of it.
   ConsoleCut Cut(EpochId epoch);
 
-  void CutAt(EpochId epoch) override { Cut(epoch); }
+  bool CutAt(EpochId epoch) override { return !Cut(epoch).bytes.empty(); }
   void UndoCut(EpochId epoch) override;
   void Release(EpochId epoch) override;
   void BeginStream() override;

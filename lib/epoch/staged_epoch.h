@@ -99,6 +99,7 @@ struct StagedEpoch {
   std::vector<AuditRun> audit;           // ascending
   std::vector<DiskAuditRun> disk_audit;  // by disk, then block; ascending
   ConsoleCut console;
+  bool holds_output = false;      // somebody outside waits for its ack
   uint64_t console_released = 0;  // stream offset released when the epoch was cut
   PhaseTimes phases;
   uint64_t interval_ns = 0;  // guest ran this long in this epoch

@@ -24,6 +24,8 @@ namespace {
 constexpr absl::Duration kHeartbeatPatience = absl::Milliseconds(5);
 // Epochs taken from the queue in one go; their messages are joined up to batch_bytes.
 constexpr size_t kMaxItemsPerTurn = 32;
+// An epoch of so many pages is work enough to wake up for.
+constexpr uint64_t kManyPages = 64;
 
 struct Pages {
   Term term;
@@ -39,6 +41,14 @@ struct Aborted {
   EpochId epoch;
 };
 using Item = std::variant<Pages, Whole, Aborted>;
+
+// Whether somebody waits for its ack, or it is large. (A guest that waits for staging memory while
+// only small epochs hold it waits for them as long as they wait for each other.)
+bool IsUrgent(const Item& item) {
+  const Whole* whole = std::get_if<Whole>(&item);
+  return whole == nullptr || whole->epoch.holds_output || whole->epoch.page_count >= kManyPages ||
+         whole->epoch.reason == epoch::CutReason::kRequest;
+}
 
 struct Unacked {
   EpochId epoch;
@@ -69,8 +79,10 @@ class EpochSender::Impl {
       unacked_.push_back(
           {whole->epoch.epoch, whole->epoch.page_count, whole->submit_ns, /*sent_ns=*/0});
     }
+    // Half of the slots taken: the next ack must not be late, or the guest waits for it.
+    urgent_ = urgent_ || IsUrgent(item) || 2 * unacked_.size() >= options_.max_unacked_epochs;
     queue_.push_back(std::move(item));
-    work_.Signal();
+    if (urgent_ || !pacing_) work_.Signal();
   }
 
   void Abort(Term term, EpochId epoch) {
@@ -85,6 +97,7 @@ class EpochSender::Impl {
     }
     if (open_epoch_ != epoch) return;  // the secondary never heard of it
     queue_.push_back(Aborted{term, epoch});
+    urgent_ = true;
     work_.Signal();
   }
 
@@ -196,6 +209,7 @@ class EpochSender::Impl {
       bool heartbeat = false;
       {
         absl::MutexLock lock(&mutex_);
+        AwaitPaceLocked();
         while (!closed_ && queue_.empty()) {
           if (!heartbeats_) {
             work_.Wait(&mutex_);
@@ -212,10 +226,12 @@ class EpochSender::Impl {
           queue_.pop_front();
         }
         NoteOpenEpochLocked(items);
+        urgent_ = !queue_.empty();
         if (!items.empty()) forget = std::exchange(forget_, {});
       }
       absl::Status sent;
       if (!items.empty()) sent = SendItems(items, forget);
+      pace_next_ = !items.empty() && options_.pace_ns != 0;
       items.clear();
       if (sent.ok() && heartbeat) {
         sent = SendHeartbeat();
@@ -233,6 +249,15 @@ class EpochSender::Impl {
     }
     absl::MutexLock telling(&listener_mutex_);  // no ack is told after this
     listener_->OnSenderClosed(why);
+  }
+
+  // Right after a message, while nothing is urgent. Whoever pushes wakes nobody meanwhile.
+  void AwaitPaceLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    if (!std::exchange(pace_next_, false)) return;
+    pacing_ = true;
+    work_.AwaitUntil(&mutex_, base::CondVar::After(absl::Nanoseconds(options_.pace_ns)),
+                     [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return closed_ || urgent_; });
+    pacing_ = false;
   }
 
   // Whether pages of an unfinished epoch have left the queue, in case it is aborted.
@@ -327,6 +352,7 @@ class EpochSender::Impl {
   std::atomic<uint64_t> audit_blocks_sent_{0};
   // The sender's thread only.
   uint64_t open_encode_ns_ = 0;
+  bool pace_next_ = false;
   uint64_t heartbeat_sequence_ = 0;
 
   // Before mutex_. Held while acks are told, and while the end is.
@@ -340,6 +366,8 @@ class EpochSender::Impl {
   EpochId open_epoch_ ABSL_GUARDED_BY(mutex_);
   EpochId sent_through_ ABSL_GUARDED_BY(mutex_);
   EpochId acked_ ABSL_GUARDED_BY(mutex_);
+  bool urgent_ ABSL_GUARDED_BY(mutex_) = false;  // something in the queue is
+  bool pacing_ ABSL_GUARDED_BY(mutex_) = false;
   bool heartbeats_ ABSL_GUARDED_BY(mutex_) = false;
   bool closed_ ABSL_GUARDED_BY(mutex_) = false;
   absl::Status why_ ABSL_GUARDED_BY(mutex_);

@@ -4,8 +4,8 @@
 // Measured on 2 cores over loopback, gRPC 1.51, 4 KiB message and 80-byte answer: completion queue
 // with raw byte buffers 97 us per round trip, 15 us CPU and 0.15 context switches per message when
 // pipelined, 4.6 GB/s at 1 MiB; callback API 85 us, 24 us, 0.8, 1.3 GB/s; sync API 115 us, 11-35
-// us, 0.9, 1.05 GB/s (bench/wire_link shows it again). Hence one completion queue and one thread
-// that does nothing else.
+// us, 0.9, 1.05 GB/s (bench/transport measures the first one's throughput again). Hence one
+// completion queue and one thread that does nothing else.
 //
 // Threads: Send, Close and the link's destructor from anywhere; OnTag on the queue's one thread, on
 // which also the listener is called.

@@ -53,10 +53,10 @@ TEST_F(FrameGateTest, AnOpenGateLetsFramesLeaveAtOnce) {
 TEST_F(FrameGateTest, P1_NoFrameLeavesBeforeItsEpochIsAcked) {
   int told = 0;
   gate_.SetReleased([&] { ++told; });
-  gate_.CutAt(EpochId(1));
+  EXPECT_FALSE(gate_.CutAt(EpochId(1))) << "nothing in it";
   Send("a");
   Send("b");
-  gate_.CutAt(EpochId(2));
+  EXPECT_TRUE(gate_.CutAt(EpochId(2)));
   Send("c");
   EXPECT_THAT(Emitted(), IsEmpty());
   gate_.Release(EpochId(1));

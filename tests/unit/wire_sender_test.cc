@@ -155,6 +155,66 @@ TEST_F(EpochSenderTest, SubmitNeverBlocksWhileTheLinkDoes) {
   EXPECT_LT(link_.messages(), 10u);
 }
 
+// A pace so long that what leaves in the test leaves for another reason.
+class PacedSenderTest : public EpochSenderTest {
+ protected:
+  static constexpr uint64_t kPaceNs = 3'600'000'000'000;
+
+  void SubmitSmall(uint64_t n, bool holds_output = false) {
+    epoch::StagedEpoch epoch = Epoch(kTerm, n, 0);
+    epoch.reason = epoch::CutReason::kInterval;
+    epoch.holds_output = holds_output;
+    sender_->Submit(std::move(epoch));
+  }
+};
+
+TEST_F(PacedSenderTest, SmallEpochsWaitForOneThatHoldsOutput) {
+  Make({.term = kTerm, .max_unacked_epochs = 64, .pace_ns = kPaceNs});
+  SubmitSmall(1);
+  acks_.AwaitSent(1);  // the first finds nobody waiting
+  for (uint64_t n = 2; n <= 4; ++n) SubmitSmall(n);
+  EXPECT_EQ(link_.messages(), 1u);
+  SubmitSmall(5, /*holds_output=*/true);
+  acks_.AwaitSent(5);
+  EXPECT_EQ(link_.messages(), 2u);
+}
+
+TEST_F(PacedSenderTest, WhatSomebodyAskedForOrIsLargeDoesNotWait) {
+  Make({.term = kTerm, .max_unacked_epochs = 64, .pace_ns = kPaceNs});
+  SubmitSmall(1);
+  sender_->Submit(Epoch(kTerm, 2, 0));  // as Flush() cuts it
+  acks_.AwaitSent(2);
+  SubmitSmall(3);
+  std::vector<Gfn> pages;
+  for (uint64_t gfn = 1; gfn <= 64; ++gfn) pages.push_back(Gfn(gfn));
+  epoch::StagedEpoch large = Epoch(kTerm, 4, pages.size());
+  large.batches.push_back(Batch(*pool_, pages, 1));
+  large.reason = epoch::CutReason::kBudget;
+  sender_->Submit(std::move(large));
+  acks_.AwaitSent(4);
+  SubmitSmall(5);
+  sender_->StagePages(kTerm, EpochId(6), Batch(*pool_, {Gfn(5)}, 1));
+  acks_.AwaitSent(5);
+}
+
+TEST_F(PacedSenderTest, P6_NoneWaitsOnceHalfOfTheSlotsAreTaken) {
+  Make({.term = kTerm, .max_unacked_epochs = 4, .pace_ns = kPaceNs});
+  SubmitSmall(1);
+  SubmitSmall(2);
+  acks_.AwaitSent(2);
+  SubmitSmall(3);
+  acks_.AwaitSent(3);
+}
+
+TEST_F(PacedSenderTest, ClosingEndsTheWait) {
+  Make({.term = kTerm, .max_unacked_epochs = 64, .pace_ns = kPaceNs});
+  SubmitSmall(1);
+  acks_.AwaitSent(1);
+  SubmitSmall(2);
+  sender_->Close(absl::CancelledError("over"));
+  sender_->Join();
+}
+
 TEST_F(EpochSenderTest, PagesStagedAheadBelongToTheirEpoch) {
   sender_->StagePages(kTerm, EpochId(1), Batch(*pool_, {Gfn(5)}, 1));
   sender_->StagePages(kTerm, EpochId(1), Batch(*pool_, {Gfn(6)}, 2));
