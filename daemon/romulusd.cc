@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/heap.h"
 #include "daemon/completion.h"
 #include "daemon/config.h"
 #include "daemon/disks_command.h"
@@ -229,6 +230,7 @@ int Run(const Arguments& arguments) {
 }
 
 int Main(int argc, char** argv) {
+  base::KeepFreedMemory();
   HoldSignals(true);
   ::signal(SIGPIPE, SIG_IGN);
   ::signal(SIGXFSZ, SIG_IGN);  // a console file at its limit is an error of write(), no death
