@@ -12,12 +12,9 @@
 // --audit-pass-ms N: with the audit, at N ms for a pass of the rig's memory. What counts is the
 // pages a second: 64 MiB in 4,700 ms cost what 4 GiB in 300 s do.
 
-#include <sys/utsname.h>
-
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cstdio>
-#include <filesystem>
 #include <fstream>
 #include <iostream>
 #include <optional>
@@ -26,18 +23,18 @@
 #include <thread>
 #include <vector>
 
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "absl/synchronization/notification.h"
+#include "base/heap.h"
+#include "describe_host.h"
 #include "epoch/auditor.h"
 #include "epoch/checkpoint_loop.h"
 #include "epoch_rate.pb.h"
 #include "loopback_secondary.h"
 #include "report_json.h"
+#include "rig.h"
 #include "support/machine_rig.h"
 #include "tsc.h"
-#include "wire/grpc_link.h"
 #include "wire/primary_session.h"
 
 namespace romulus::bench {
@@ -138,52 +135,6 @@ class Samples final : public epoch::EpochSink, public wire::AckListener {
   uint64_t cut_ ABSL_GUARDED_BY(mutex_) = 0;
 };
 
-class Failures final : public epoch::CheckpointListener {
- public:
-  void OnCheckpointFailed(EpochId, epoch::CutReason, const absl::Status& why) override {
-    ++count;
-    std::cerr << "checkpoint failed: " << why << "\n";
-  }
-  void OnGaveUp(const absl::Status&) override {}
-  std::atomic<uint64_t> count{0};
-};
-
-class NoNews final : public wire::PrimarySessionListener {
- public:
-  void OnSignOfLife(uint64_t) override {}
-  void OnPeerGoodbye(const v1::Goodbye& goodbye) override {
-    std::cerr << "secondary says goodbye: " << goodbye.detail() << "\n";
-  }
-  void OnBroken(const absl::Status& why) override {
-    std::cerr << "the stream is broken: " << why << "\n";
-  }
-  void OnSessionClosed(const absl::Status&) override {}
-};
-
-class LoopSyncSource final : public wire::SyncSource {
- public:
-  explicit LoopSyncSource(epoch::CheckpointLoop* loop) : loop_(loop) {}
-  absl::StatusOr<memory::PageSet> TakeDirty() override { return loop_->TakeDirty(); }
-
- private:
-  epoch::CheckpointLoop* loop_;
-};
-
-// The rig's rings are emptied by whoever listens; in the bench that is the loop.
-class BenchRig final : public testing::MachineRig {
- public:
-  static absl::StatusOr<std::unique_ptr<BenchRig>> Create(
-      const testing::MachineRigOptions& options) {
-    auto rig = std::unique_ptr<BenchRig>(new BenchRig);
-    ROMULUS_RETURN_IF_ERROR(rig->Init(options));
-    return rig;
-  }
-  void OnDirtyRingFull() override {
-    if (epoch::CheckpointLoop* to = loop.load()) to->OnDirtyRingFull();
-  }
-  std::atomic<epoch::CheckpointLoop*> loop{nullptr};
-};
-
 double WritesPerSecond(const testing::MachineRig& rig, double seconds) {
   const uint64_t before = rig.Progress();
   const uint64_t began_ns = rig.clock.NowNs();
@@ -203,7 +154,7 @@ absl::StatusOr<Row> Measure(const Settings& settings, const std::string& trackin
       .kernel = settings.kernel,
       .command_line = absl::StrCat("vcpus=", settings.vcpus, " workload=sequential pages=",
                                    data_pages, " bytes=8 verify=0 report_ms=1000 lsr=0",
-                                   pages <= counters ? " workload=idle report_ms=1" : "", tsc_word),
+                                   pages <= counters ? " workload=counter" : "", tsc_word),
       .vcpus = settings.vcpus,
       .memory_mib = settings.memory_mib,
       .dirty_log = tracking == "ring" ? vmm::DirtyLogMode::kRing : vmm::DirtyLogMode::kBitmap,
@@ -222,15 +173,17 @@ absl::StatusOr<Row> Measure(const Settings& settings, const std::string& trackin
     rig->AwaitProgress(1000);
     row.set_unprotected_writes_per_s(WritesPerSecond(*rig, std::min(2.0, settings.seconds)));
   }
-  ROMULUS_ASSIGN_OR_RETURN(SecondaryProcess secondary,
-                           SecondaryProcess::Start(settings.memory_mib));
+  ROMULUS_ASSIGN_OR_RETURN(
+      SecondaryProcess secondary,
+      SecondaryProcess::Start({"--secondary", "--memory-mib", absl::StrCat(settings.memory_mib)}));
   ROMULUS_ASSIGN_OR_RETURN(auto rig, BenchRig::Create(options));
   Failures failures;
-  // Time enough to dirty so many pages, at about 40 us for a first write to a clean page.
+  // Time enough to dirty so many pages, at less than 60 us for a first write to a clean page. The
+  // bitmap has no budget, so its epochs end by this: about when so many are dirty, at 30 us.
+  const uint64_t page_us = tracking == "ring" ? 60 : 30;
   const uint64_t max_interval_us =
-      interval_us != 0 ? interval_us
-                       : std::max(settings.max_interval_us, pages > 10 ? pages * 40 : 0);
-  const bool budget = interval_us == 0 && pages > 10;
+      interval_us != 0 ? interval_us : std::max(settings.max_interval_us, pages * page_us);
+  const bool budget = interval_us == 0;
   epoch::CheckpointParts parts = rig->Parts();
   std::optional<epoch::Auditor> auditor;
   if (settings.audit_pass_ms != 0) {
@@ -242,32 +195,16 @@ absl::StatusOr<Row> Measure(const Settings& settings, const std::string& trackin
                              {.governor = {.max_dirty_pages = budget ? pages : 1u << 20,
                                            .max_interval_ns = max_interval_us * 1000,
                                            .min_interval_ns = 0},
-                              .max_unacked_epochs = 16},
+                              .max_unacked_epochs = 16,
+                              .spin_ns = epoch::SpinNs(settings.vcpus)},
                              &failures);
   rig->loop = &loop;
   Samples samples;
   samples.loop = &loop;
   NoNews no_news;
-  wire::PrimarySessionOptions session_options;
-  session_options.hello.machine = {.vm_name = "bench",
-                                   .vm_uuid = "bench",
-                                   .vcpu_count = row.vcpus(),
-                                   .memory = rig->memory->layout().regions(),
-                                   .machine_digest = 0};
-  session_options.hello.node_name = "bench-primary";
-  session_options.hello.current_term = Term(1);
-  session_options.hello.stream_term = Term(1);
-  session_options.hello.max_frame_bytes = codec::kDefaultMaxBodyBytes;
-  session_options.gfn_end = rig->memory->layout().gfn_end();
   ROMULUS_ASSIGN_OR_RETURN(std::unique_ptr<wire::PrimarySession> session,
-                           wire::PrimarySession::Open(
-                               session_options,
-                               [&](wire::LinkListener* listener) {
-                                 return wire::ConnectGrpcLink(secondary.address(), {}, listener);
-                               },
-                               &rig->clock, &no_news, &samples));
-  ROMULUS_ASSIGN_OR_RETURN(const v1::HelloReply reply, session->Handshake(absl::Seconds(10)));
-  ROMULUS_RETURN_IF_ERROR(wire::StatusOf(reply));
+                           OpenSession(secondary.address(), rig->memory->layout(), row.vcpus(),
+                                       &rig->clock, &no_news, &samples));
   ROMULUS_RETURN_IF_ERROR(rig->machine->SetDirtyLogging(true));
   loop.Start();
   ROMULUS_RETURN_IF_ERROR(loop.BeginSync());
@@ -294,22 +231,6 @@ absl::StatusOr<Row> Measure(const Settings& settings, const std::string& trackin
   rig->machine->Stop();
   if (rig->stopped) return absl::AbortedError("guest stopped: " + rig->stop_detail());
   return row;
-}
-
-std::string DescribeHost() {
-  std::string model = "unknown processor";
-  std::ifstream cpuinfo("/proc/cpuinfo");
-  for (std::string line; std::getline(cpuinfo, line);) {
-    if (absl::StartsWith(line, "model name")) {
-      model = line.substr(line.find(':') + 2);
-      break;
-    }
-  }
-  utsname kernel{};
-  ::uname(&kernel);
-  const bool pvm = std::filesystem::exists("/sys/module/kvm_pvm");
-  return absl::StrCat(model, ", ", std::thread::hardware_concurrency(), " cores, Linux ",
-                      kernel.release, pvm ? ", kvm-pvm" : "");
 }
 
 void PrintRow(const Row& row) {
@@ -379,6 +300,7 @@ absl::Status Run(const Settings& settings) {
 }  // namespace romulus::bench
 
 int main(int argc, char** argv) {
+  romulus::base::KeepFreedMemory();  // as the daemon does
   romulus::bench::Settings settings;
   bool secondary = false;
   CLI::App app{"Epochs per second, pause and guest progress by dirty pages per epoch"};

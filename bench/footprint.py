@@ -68,6 +68,9 @@ def memory(options):
     return result
 
 
+HASH_BYTES = 16  # of a page, in the audit
+
+
 class Look:
     """Counters of both daemons at one moment. Theirs are asked for first: the answer takes a while."""
 
@@ -85,9 +88,11 @@ def span(daemons, seconds, counters):
     took = after.at - before.at
     epochs = after.counters["epochs_acked"] - before.counters["epochs_acked"]
     sent = after.counters["bytes_sent"] - before.counters["bytes_sent"]
+    audited = HASH_BYTES * (after.counters["audited_pages"] - before.counters["audited_pages"])
     return {"seconds": took, "cpu_share": (after.cpu - before.cpu) / took,
             "loopback_bytes_per_s": (after.loopback - before.loopback) / took, "epochs_per_s": epochs / took,
-            "stream_bytes_per_epoch": sent / epochs if epochs else None}
+            "stream_bytes_per_epoch": sent / epochs if epochs else None,
+            "epoch_bytes": (sent - audited) / epochs if epochs else None}
 
 
 def idle(options, name, checkpoint, least_seconds):
@@ -97,15 +102,18 @@ def idle(options, name, checkpoint, least_seconds):
         primary.await_console("the guest's word", lambda said: b"halt: ready" in said)
 
         def counters():
-            counted = primary.status().get("counters", {})
-            return {key: int(counted.get(key, 0)) for key in ("epochs_acked", "bytes_sent")}
+            status = primary.status()
+            counted = status.get("counters", {})
+            return {"audited_pages": int(status.get("audit", {}).get("pages", 0)),
+                    **{key: int(counted.get(key, 0)) for key in ("epochs_acked", "bytes_sent")}}
 
         unprotected = span([primary], options.seconds / 2, counters)
         secondary = peers.protect(pair, primary)
         protected = span([primary, secondary], max(options.seconds, least_seconds), counters)
     say(f"  idle, {name}: alone {100 * unprotected['cpu_share']:.2f} % of a core, protected "
         f"{100 * protected['cpu_share']:.2f} %, {protected['loopback_bytes_per_s']:.0f} B/s, "
-        f"{protected['epochs_per_s']:.1f} epochs/s of {protected['stream_bytes_per_epoch'] or 0:.0f} B")
+        f"{protected['epochs_per_s']:.1f} epochs/s of {protected['stream_bytes_per_epoch'] or 0:.0f} B, "
+        f"{protected['epoch_bytes'] or 0:.0f} without the audit's hashes")
     return {"name": name, "unprotected": unprotected, "protected": protected}
 
 

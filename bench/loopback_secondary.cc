@@ -9,6 +9,7 @@
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
+#include <ctime>
 #include <memory>
 #include <utility>
 
@@ -74,11 +75,17 @@ class Acceptor final : public wire::LinkAcceptor {
 
 }  // namespace
 
-absl::Status ServeSecondary(uint64_t memory_mib) {
+absl::Status ServeSecondary(uint64_t memory_mib, bool populate) {
   ROMULUS_ASSIGN_OR_RETURN(const memory::MemoryLayout layout,
                            memory::MemoryLayout::ForMib(memory_mib));
   ROMULUS_ASSIGN_OR_RETURN(std::unique_ptr<memory::GuestMemory> memory,
                            memory::GuestMemory::Create(layout));
+  for (const memory::Region& region : layout.regions()) {
+    if (!populate) break;
+    ROMULUS_ASSIGN_OR_RETURN(const std::span<std::byte> bytes,
+                             memory->WritableSpan(region.gpa, region.size_bytes));
+    for (size_t at = 0; at < bytes.size(); at += kPageSize) bytes[at] = std::byte{1};
+  }
   Acceptor acceptor(std::move(memory));
   ROMULUS_ASSIGN_OR_RETURN(std::unique_ptr<wire::GrpcLinkServer> server,
                            wire::GrpcLinkServer::Listen("127.0.0.1:0", {}, &acceptor));
@@ -91,21 +98,25 @@ absl::Status ServeSecondary(uint64_t memory_mib) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<SecondaryProcess> SecondaryProcess::Start(uint64_t memory_mib) {
+absl::StatusOr<SecondaryProcess> SecondaryProcess::Start(
+    const std::vector<std::string>& arguments) {
   int to_child[2];
   int from_child[2];
   if (::pipe2(to_child, O_CLOEXEC) != 0 || ::pipe2(from_child, O_CLOEXEC) != 0) {
     return base::ErrnoStatus(errno, "pipe2");
   }
-  const std::string memory_text = absl::StrCat(memory_mib);
+  std::string name = "secondary";
+  std::vector<std::string> words = arguments;
+  std::vector<char*> argv = {name.data()};
+  for (std::string& word : words) argv.push_back(word.data());
+  argv.push_back(nullptr);
   const pid_t pid = ::fork();
   if (pid < 0) return base::ErrnoStatus(errno, "fork");
   if (pid == 0) {
     ::prctl(PR_SET_PDEATHSIG, SIGKILL);
     ::dup2(to_child[0], STDIN_FILENO);
     ::dup2(from_child[1], STDOUT_FILENO);
-    ::execl("/proc/self/exe", "epoch_rate", "--secondary", "--memory-mib", memory_text.c_str(),
-            static_cast<char*>(nullptr));
+    ::execv("/proc/self/exe", argv.data());
     ::_exit(127);
   }
   ::close(to_child[0]);
@@ -127,6 +138,13 @@ SecondaryProcess::SecondaryProcess(SecondaryProcess&& other) noexcept
 SecondaryProcess::~SecondaryProcess() {
   if (stdin_fd_ >= 0) ::close(stdin_fd_);
   if (pid_ > 0) ::waitpid(pid_, nullptr, 0);
+}
+
+double SecondaryProcess::cpu_seconds() const {
+  clockid_t clock;
+  timespec used = {};
+  if (::clock_getcpuclockid(pid_, &clock) != 0 || ::clock_gettime(clock, &used) != 0) return 0;
+  return static_cast<double>(used.tv_sec) + static_cast<double>(used.tv_nsec) / 1e9;
 }
 
 }  // namespace romulus::bench

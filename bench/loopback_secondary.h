@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -14,17 +15,22 @@
 namespace romulus::bench {
 
 // Runs in the child: serves one replication stream until stdin closes. Prints its port on stdout.
-absl::Status ServeSecondary(uint64_t memory_mib);
+// `populate`: its memory is there before the first stream. A virtual machine gets its memory from
+// its host at the first touch, which can take longer than all that a bench wants to measure.
+absl::Status ServeSecondary(uint64_t memory_mib, bool populate = false);
 
 // The child, started from this program's own file; ends with the object.
 class SecondaryProcess {
  public:
-  static absl::StatusOr<SecondaryProcess> Start(uint64_t memory_mib);
+  // `arguments` make this program a child that prints its port and ends when stdin closes.
+  static absl::StatusOr<SecondaryProcess> Start(const std::vector<std::string>& arguments);
   SecondaryProcess(SecondaryProcess&& other) noexcept;
   SecondaryProcess& operator=(SecondaryProcess&&) = delete;
   ~SecondaryProcess();
 
   const std::string& address() const { return address_; }
+  // Of all its threads so far.
+  double cpu_seconds() const;
 
  private:
   SecondaryProcess(pid_t pid, int stdin_fd, std::string address)

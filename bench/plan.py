@@ -62,10 +62,15 @@ BENCHES = (
     Bench("page_codec", 240, 90, python("page_codec"),
           ["--seconds", "0.05", "--record-seconds", "1", "--max-pairs", "100"], [],
           ("rows.*.bytes_per_page", "rows.*.gb_per_s")),
+    Bench("transport", 240, 90, ["BUILD/bench/transport", *LEDGER, "--json", "JSON"],
+          ["--seconds", "0.2", "--memory-mib", "128"], [], ("rows.*.mib_per_s", "rows.*.cpu_s_per_gb")),
+    Bench("failover", 600, 90, python("failover"), ["--rounds", "1", "--timeouts-ms", "300"], [],
+          ("rows.*.activate_ms.p50", "rows.*.activate_ms.p99", "rows.*.first_output_ms.p50",
+           "rows.*.first_output_ms.max")),
     Bench("net_latency", 240, 90, python("net_latency"), ["--pings", "100", "--warm", "20", "--repeats", "1"], [],
           ("rows.*.p50_us", "rows.*.p99_us", "added_p50_us")),
     Bench("footprint", 300, 120, python("footprint"), ["--seconds", "0.5", "--memory-seconds", "0.5"], [],
-          ("idle.*.protected.cpu_share", "idle.*.protected.stream_bytes_per_epoch", "memory.primary.beyond_mib",
+          ("idle.*.protected.cpu_share", "idle.*.protected.epoch_bytes", "memory.primary.beyond_mib",
            "memory.secondary.beyond_mib")),
     Bench("migration", 300, 120, python("migration"), ["--fill-mib", "32", "--seconds", "0.5"], [],
           ("first_copy.romulus.mib_per_s",)),
@@ -73,8 +78,8 @@ BENCHES = (
           ("loads.*.sessions.*.romulus.fastest.checkpoints_per_s", "loads.*.sessions.*.romulus.failover_ms",
            "loads.*.sessions.*.colo.fastest.checkpoints_per_s")),
 )
-TARGETS = ("epoch_rate", "kvm_costs", "codec_bench", "page_codec", "record_pairs", "guest_ledger", "guest_echo", "guest_halt", "romulusd",
-           "romulusctl")
+TARGETS = ("epoch_rate", "kvm_costs", "codec_bench", "page_codec", "record_pairs", "transport", "guest_ledger",
+           "guest_echo", "guest_halt", "romulusd", "romulusctl")
 
 
 def values(data, path):

@@ -8,7 +8,7 @@
 #define LEDGER_GEN_OFFSET 256     // within a CpuPage
 #define LEDGER_GEN_INLINE 256     // generation counters that fit into a CpuPage
 
-enum Workload { kUniform, kHotCold, kSequential, kIdle };
+enum Workload { kUniform, kHotCold, kSequential, kIdle, kCounter };
 enum CpuState { kOff, kPreparing, kRunning, kDone, kCorrupt };
 
 // Written at boot by vCPU 0 before any other starts; constant afterwards.

@@ -9,7 +9,7 @@ struct Options g_options = {
     .seed = 1,
 };
 
-static const char* const kWorkloads[] = {"uniform", "hotcold", "sequential", "idle"};
+static const char* const kWorkloads[] = {"uniform", "hotcold", "sequential", "idle", "counter"};
 static const struct NumberOption kNumbers[] = {
     {"vcpus", &g_options.vcpus, 1, GUEST_MAX_VCPUS},
     {"pages", &g_options.pages, 1, 3ull << 18},
@@ -42,6 +42,7 @@ static bool ParseWorkload(const char* name, const char* value) {
 
 void ParseLedgerOptions(const struct StartInfo* info) {
   ParseOptions(info, kNumbers, sizeof(kNumbers) / sizeof(kNumbers[0]), ParseWorkload);
+  if (g_options.workload == kCounter) g_options.verify = 0;  // the slice has none of its writes
   if (g_options.bytes % 8 != 0) Fail("not a multiple of 8: ", "bytes");
   if (g_options.corrupt_vcpu >= g_options.vcpus) {
     Fail("out of range: ", "corrupt_vcpu");
