@@ -13,9 +13,11 @@ import argparse
 import contextlib
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 
@@ -34,13 +36,19 @@ def build():
     return ROOT / "build/release"
 
 
-def stream(process, text_path):
+def placeless(text, build_folder):
+    """Without where this machine keeps things: results are published."""
+    text = text.replace(str(build_folder), "BUILD").replace(str(ROOT), ".")
+    return re.sub(rf"{re.escape(tempfile.gettempdir())}/\w+/", "", text)
+
+
+def stream(process, text_path, build_folder):
     """What it prints, to the terminal and into a file; returns all of it."""
     text = []
     with open(text_path, "w", encoding="utf-8") as copy:
         for line in process.stdout:
             text.append(line)
-            copy.write(line)
+            copy.write(placeless(line, build_folder))
             print("    " + line, end="", flush=True)
     return "".join(text)
 
@@ -63,7 +71,7 @@ def attempt(bench, options, folder):
                 os.killpg(process.pid, signal.SIGKILL)
         timer = threading.Timer(limit_s * options.patience, end)
         timer.start()
-        said = stream(process, folder / f"{bench.name}.txt")
+        said = stream(process, folder / f"{bench.name}.txt", options.build)
         code = process.wait()
         timer.cancel()
     state = {"state": "ok", "why": "", "seconds": round(time.monotonic() - began, 1)}
@@ -77,6 +85,7 @@ def attempt(bench, options, folder):
         if bench.json_on_stdout:
             json_path.write_text(next((line for line in said.splitlines() if line.startswith("{")), ""))
         plan.check(bench, load_json(json_path))
+        json_path.write_text(placeless(json_path.read_text(), options.build))
     except ResultError as error:
         return {**state, "state": "failed", "why": str(error)}
     return state
