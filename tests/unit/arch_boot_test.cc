@@ -5,8 +5,6 @@
 #include <unistd.h>
 
 #include <array>
-#include <cstdlib>
-#include <filesystem>
 #include <fstream>
 #include <memory>
 #include <string>
@@ -445,28 +443,6 @@ TEST_F(KernelFiles, FileThatShrinksIsRefused) {
   std::array<std::byte, 200> into;
   EXPECT_THAT(std::string((*image)->ReadAt(0, into).message()), HasSubstr("shrank"));
   ::unlink(path.c_str());
-}
-
-// Kernels that the lab fetched, if it did: scripts/lab-setup.
-TEST_F(KernelFiles, StockDebianKernelLoads) {
-  const char* cache = std::getenv("ROMULUS_CACHE");
-  const char* home = std::getenv("HOME");
-  const std::string base =
-      cache != nullptr ? cache : std::string(home != nullptr ? home : "") + "/.cache/romulus";
-  int found = 0;
-  for (const char* name : {"/kernels/guest/vmlinuz", "/kernels/host/vmlinuz"}) {
-    const std::string path = base + name;
-    if (!std::filesystem::exists(path)) continue;
-    ++found;
-    auto memory = Memory(256);
-    const absl::StatusOr<BootPlan> plan = LoadKernel(
-        *memory, {.kernel_path = path, .initrd_path = "", .command_line = "console=ttyS0"});
-    ASSERT_TRUE(plan.ok()) << plan.status();
-    EXPECT_EQ(plan->kind, KernelKind::kLinuxBzImage);
-    EXPECT_EQ(plan->registers.rip, plan->kernel_start + 0x200);
-    EXPECT_GT(plan->kernel_end - plan->kernel_start, std::filesystem::file_size(path));
-  }
-  if (found == 0) GTEST_SKIP() << "no stock kernel in " << base;
 }
 
 }  // namespace
