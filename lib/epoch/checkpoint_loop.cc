@@ -3,6 +3,7 @@
 #include <pthread.h>
 #include <sys/prctl.h>
 
+#include <algorithm>
 #include <numeric>
 #include <utility>
 
@@ -282,12 +283,14 @@ std::optional<CutReason> CheckpointLoop::WaitForWork() {
     view.likely_pages = parts_.tracker->LikelyCount(governor_.options().max_dirty_pages);
     uint64_t wait_ns = governor_.NextLookNs(view) - view.now_ns;
     // What a sleep oversleeps matters to short epochs only, and to nobody if nothing is written.
-    const bool matters = wait_ns < kShortWaitNs && (governor_.expects_pages() || output_waiting_);
+    // Without a slot the ack wakes whoever waits here.
+    const bool matters =
+        view.slot_free && wait_ns < kShortWaitNs && (governor_.expects_pages() || output_waiting_);
     if (matters && wait_ns <= spin_ns_) {
       SpinLocked();
       continue;
     }
-    if (matters) wait_ns -= spin_ns_;
+    if (matters) wait_ns -= std::min(spin_ns_, wait_ns / 2);
     changed_.WaitWithTimeout(&mutex_, absl::Nanoseconds(static_cast<int64_t>(wait_ns)));
   }
   return std::nullopt;

@@ -188,14 +188,14 @@ TEST_F(IdleGovernorTest, LooksBecomeRare) {
     }
     return count;
   };
-  // Each later than the last by a quarter of the epoch's age, or 50,000: 4 + ln(1e6 / 2e5) /
-  // ln 1.25 up to the interval, and as many again by the time that looks are a whole interval
-  // apart.
-  EXPECT_LE(looks(Idle(0)), 4 + 8 + 16);
+  // The first at 7/8 of the budget's time, then each later than the last by 20,000, or a quarter of
+  // the epoch's age: 2, then ln(1e6 / 83,750) / ln 1.25 up to the interval, and after it as many as
+  // until looks are a whole interval apart, ln 4 / ln 1.25, and then one an interval.
+  EXPECT_LE(looks(Idle(0)), 1 + 2 + 12 + 7 + 6);
   GovernorView full = At(0);
   full.slot_free = false;
   full.output_waiting = true;
-  EXPECT_LE(looks(full), 4 + 8 + 16);
+  EXPECT_LE(looks(full), 1 + 2 + 12 + 7 + 6);
   governor_.Learn(/*ran_ns=*/10'000'000, /*pages=*/0, /*paused_ns=*/0);
   EXPECT_LE(looks(Idle(0)), 1 + 10);  // when the budget may be reached, then once an interval
 }
