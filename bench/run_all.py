@@ -39,7 +39,8 @@ def build():
 def placeless(text, build_folder):
     """Without where this machine keeps things: results are published."""
     text = text.replace(str(build_folder), "BUILD").replace(str(ROOT), ".")
-    return re.sub(rf"{re.escape(tempfile.gettempdir())}/\w+/", "", text)
+    text = re.sub(r'"host_name": *"[^"]*",?\s*', "", text)  # google-benchmark's
+    return re.sub(rf"{re.escape(tempfile.gettempdir())}/[^/\s\"']+/?", "", text)
 
 
 def stream(process, text_path, build_folder):
@@ -131,8 +132,10 @@ def main():
     states = known_before(folder) if options.only else {}
     for number, bench in enumerate(chosen, 1):
         say(f"[{number}/{len(chosen)}] {bench.name}")
-        states[bench.name] = attempt(bench, options, folder)
-        state = states[bench.name]
+        state = attempt(bench, options, folder)
+        state["why"] = placeless(state["why"], options.build)
+        state["commit"] = facts["commit"]  # others may stay from an earlier run
+        states[bench.name] = state
         say(f"  {state['state']} after {state['seconds']:.0f} s {state['why']}")
         write_json(folder / "run.json", {**facts, "benches": states})
     try:
