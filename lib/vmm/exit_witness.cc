@@ -28,15 +28,17 @@ ExitWitness::Unchanged ExitWitness::Look(const kvm::Vcpu& vcpu) {
     }
   }
   if (!stats_) return {};
-  std::optional<Unchanged> unchanged = Unchanged{};
-  if (const absl::StatusOr<kvm::VcpuExits> now = stats_->Read(); now.ok()) {
-    if (last_) unchanged = Judge(*last_, *now, &may_be_open_);
-    last_ = *now;
-  } else {
-    unchanged.reset();
+  const absl::StatusOr<kvm::VcpuExits> now = stats_->Read();
+  if (!now.ok()) {
+    stats_.reset();
+    return {};
   }
-  if (!unchanged) stats_.reset();
-  return unchanged.value_or(Unchanged{});
+  const std::optional<kvm::VcpuExits> before = std::exchange(last_, *now);
+  if (!before) return {};
+  const std::optional<Unchanged> unchanged = Judge(*before, *now, &may_be_open_);
+  if (unchanged) return *unchanged;
+  stats_.reset();
+  return {};
 }
 
 }  // namespace romulus::vmm
