@@ -1,6 +1,6 @@
 """Runs the benches on this host and writes one page of results.
 
-    bench/run                       about 35 minutes; the machine should have nothing else to do
+    bench/run                       about half an hour; the machine should have nothing else to do
     bench/run --quick               short rows: shows that the benches work, not how fast anything is
     bench/run --only peers,codec    these; of the others the figures that are there already stay
 

@@ -9,6 +9,7 @@
 
 #include "absl/cleanup/cleanup.h"
 #include "base/check.h"
+#include "base/spare_cpu.h"
 #include "base/status.h"
 
 namespace romulus::epoch {
@@ -16,9 +17,7 @@ namespace romulus::epoch {
 constexpr uint64_t kSpinNs = 60'000;
 constexpr uint64_t kShortWaitNs = 20 * kSpinNs;
 
-uint64_t SpinNs(int vcpu_count) {
-  return static_cast<unsigned>(vcpu_count) < std::thread::hardware_concurrency() ? kSpinNs : 0;
-}
+uint64_t SpinNs(int vcpu_count) { return base::LeavesACpu(vcpu_count) ? kSpinNs : 0; }
 
 // Notices that an epoch leaves in parts: then a checkpoint waits for the secondary.
 class CheckpointLoop::PartsSink final : public EpochSink {

@@ -1,7 +1,6 @@
 // Counters that KVM keeps of one vCPU's exits (KVM_GET_STATS_FD: Documentation/virt/kvm/api.rst,
-// 4.133). Reading them is a pread() of a file, which does not load the vCPU: where that is
-// expensive (a KVM inside a virtual machine), an eighth of the cost of any ioctl on the vCPU. Owns
-// its descriptor; any thread.
+// 4.133). Reading them is a pread() of a file, which does not load the vCPU, as any ioctl on it
+// does. Owns its descriptor; any thread.
 #ifndef ROMULUS_KVM_VCPU_STATS_H_
 #define ROMULUS_KVM_VCPU_STATS_H_
 

@@ -26,7 +26,7 @@ class DirtySource {
   virtual absl::Status Reset() = 0;
   // A hint, taken without stopping anybody: whether about `pages` pages are dirty already. May be
   // wrong either way. Any thread.
-  virtual bool LikelyAtLeast(uint64_t pages) const = 0;
+  bool LikelyAtLeast(uint64_t pages) const { return LikelyCount(pages) >= pages; }
   // The same kind of hint: how many pages are dirty, `most` if more are. A source that cannot tell
   // says 0.
   virtual uint64_t LikelyCount(uint64_t most) const = 0;

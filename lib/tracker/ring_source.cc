@@ -55,8 +55,6 @@ absl::Status RingSource::Reset() {
   return absl::OkStatus();
 }
 
-bool RingSource::LikelyAtLeast(uint64_t pages) const { return LikelyCount(pages) >= pages; }
-
 uint64_t RingSource::LikelyCount(uint64_t most) const {
   uint64_t count = 0;
   for (const kvm::DirtyRing* ring : rings_) count += ring->LikelyCount();

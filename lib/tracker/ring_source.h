@@ -23,7 +23,6 @@ class RingSource final : public DirtySource {
   absl::string_view name() const override { return "ring"; }
   absl::Status Harvest(memory::PageSet& into) override;
   absl::Status Reset() override;
-  bool LikelyAtLeast(uint64_t pages) const override;
   uint64_t LikelyCount(uint64_t most) const override;
   bool LikelyNone() const override { return !LikelyAtLeast(1); }
 

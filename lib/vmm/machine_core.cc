@@ -1,13 +1,13 @@
 #include "vmm/machine_core.h"
 
 #include <algorithm>
-#include <thread>
 #include <utility>
 #include <variant>
 
 #include "absl/strings/str_cat.h"
 #include "arch/memory_map.h"
 #include "base/check.h"
+#include "base/spare_cpu.h"
 #include "base/status.h"
 #include "vmm/cpuid.h"
 #include "vmm/msr_list.h"
@@ -28,10 +28,8 @@ struct Overloaded : Fs... {
 template <typename... Fs>
 Overloaded(Fs...) -> Overloaded<Fs...>;
 
-// A thread that waits for another one spins only while a CPU is left for that one.
 std::chrono::nanoseconds SpinFor(int vcpu_count) {
-  const unsigned cpus = std::max(1u, std::thread::hardware_concurrency());
-  return std::chrono::microseconds(static_cast<unsigned>(vcpu_count) < cpus ? 100 : 10);
+  return std::chrono::microseconds(base::LeavesACpu(vcpu_count) ? 100 : 10);
 }
 
 }  // namespace

@@ -30,10 +30,6 @@ class FakeDirtySource final : public tracker::DirtySource {
     return absl::OkStatus();
   }
   absl::Status Reset() override { return absl::OkStatus(); }
-  bool LikelyAtLeast(uint64_t pages) const override {
-    absl::MutexLock lock(&mutex_);
-    return dirty_.size() >= pages;
-  }
   uint64_t LikelyCount(uint64_t most) const override {
     absl::MutexLock lock(&mutex_);
     return std::min<uint64_t>(most, dirty_.size());

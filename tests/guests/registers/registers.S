@@ -1,25 +1,8 @@
 // Changes at CPL0 what no page and no interrupt tells about: n goes into DR0, and if it is a multiple of 4 the bit
 // above into XCR0, then n itself to the page at 0x180000, again and again, with some time in between.
-    .section .note.Xen, "a", @note
-    .balign 4
-    .long 4, 8, 18          // name size, descriptor size, XEN_ELFNOTE_PHYS32_ENTRY
-    .asciz "Xen"
-    .quad guest_entry
+#include "cpl0.inc"
 
-    .section .text, "ax"
-    .code32
-    .globl guest_entry
-guest_entry:
-    cli
-    cld
-    movw $0x3f8, %dx        // COM1
-    movl $greeting, %esi
-1:  lodsb
-    testb %al, %al
-    jz 2f
-    outb %al, %dx
-    jmp 1b
-2:  movl %cr4, %eax
+    movl %cr4, %eax
     orl $(1 << 18), %eax    // OSXSAVE
     movl %eax, %cr4
     xorl %ebx, %ebx
