@@ -12,8 +12,11 @@
 // --audit-pass-ms N: with the audit, at N ms for a pass of the rig's memory. What counts is the
 // pages a second: 64 MiB in 4,700 ms cost what 4 GiB in 300 s do.
 
+#include <sched.h>
+
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <cerrno>
 #include <cstdio>
 #include <fstream>
 #include <iostream>
@@ -44,6 +47,10 @@ struct Settings {
   std::string kernel;
   std::vector<uint64_t> pages = {1, 3, 10, 100, 1000, 4096};
   std::vector<std::string> tracking = {"ring", "bitmap"};
+  bool steer = true;
+  uint64_t hot_pages = 0;
+  std::vector<int> vcpu_cpus;
+  std::vector<int> other_cpus;
   double seconds = 5;
   uint64_t max_interval_us = 100;
   std::vector<uint64_t> intervals_us;  // empty: by budget
@@ -159,6 +166,9 @@ absl::StatusOr<Row> Measure(const Settings& settings, const std::string& trackin
       .memory_mib = settings.memory_mib,
       .dirty_log = tracking == "ring" ? vmm::DirtyLogMode::kRing : vmm::DirtyLogMode::kBitmap,
       .ring_entries = 65536,
+      .steer = settings.steer,
+      .max_hot_pages = settings.hot_pages,
+      .vcpu_cpus = settings.vcpu_cpus,
       .staging_bytes = 64u << 20};
   Row row;
   row.set_tracking(tracking);
@@ -179,8 +189,9 @@ absl::StatusOr<Row> Measure(const Settings& settings, const std::string& trackin
   ROMULUS_ASSIGN_OR_RETURN(auto rig, BenchRig::Create(options));
   Failures failures;
   // Time enough to dirty so many pages, at less than 60 us for a first write to a clean page. The
-  // bitmap has no budget, so its epochs end by this: about when so many are dirty, at 30 us.
-  const uint64_t page_us = tracking == "ring" ? 60 : 30;
+  // bitmap has no budget, so its epochs end by this: about when so many are dirty, at 30 us. A vCPU
+  // that stops by itself needs no such end, and is not to be disturbed by it.
+  const uint64_t page_us = tracking != "ring" ? 30 : settings.steer ? 600 : 60;
   const uint64_t max_interval_us =
       interval_us != 0 ? interval_us : std::max(settings.max_interval_us, pages * page_us);
   const bool budget = interval_us == 0;
@@ -195,8 +206,9 @@ absl::StatusOr<Row> Measure(const Settings& settings, const std::string& trackin
                              {.governor = {.max_dirty_pages = budget ? pages : 1u << 20,
                                            .max_interval_ns = max_interval_us * 1000,
                                            .min_interval_ns = 0},
-                              .max_unacked_epochs = 16,
-                              .spin_ns = epoch::SpinNs(settings.vcpus)},
+                              .max_unacked_epochs = 64,
+                              .spin_ns = epoch::SpinNs(settings.vcpus),
+                              .cut_on_vcpu = settings.steer},
                              &failures);
   rig->loop = &loop;
   Samples samples;
@@ -270,7 +282,17 @@ absl::Status WriteFiles(const Settings& settings, const Report& report) {
   return absl::OkStatus();
 }
 
+absl::Status KeepOn(const std::vector<int>& cpus) {
+  if (cpus.empty()) return absl::OkStatus();
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  for (const int cpu : cpus) CPU_SET(static_cast<size_t>(cpu), &set);
+  if (::sched_setaffinity(0, sizeof(set), &set) == 0) return absl::OkStatus();
+  return base::ErrnoStatus(errno, "sched_setaffinity");
+}
+
 absl::Status Run(const Settings& settings) {
+  ROMULUS_RETURN_IF_ERROR(KeepOn(settings.other_cpus));
   Report report;
   report.set_host(DescribeHost());
   report.set_seconds_per_row(settings.seconds);
@@ -308,6 +330,10 @@ int main(int argc, char** argv) {
   app.add_option("--kernel", settings.kernel, "ledger.elf");
   app.add_option("--pages", settings.pages, "dirty pages per epoch")->delimiter(',');
   app.add_option("--tracking", settings.tracking, "ring, bitmap")->delimiter(',');
+  app.add_flag("!--no-steer", settings.steer, "rings stop no vCPU at the budget");
+  app.add_option("--hot-pages", settings.hot_pages, "as many may stay writable");
+  app.add_option("--vcpu-cpus", settings.vcpu_cpus, "vCPUs run on these")->delimiter(',');
+  app.add_option("--other-cpus", settings.other_cpus, "and all else on these")->delimiter(',');
   app.add_option("--seconds", settings.seconds, "per row");
   app.add_option("--max-interval-us", settings.max_interval_us, "longest epoch");
   app.add_option("--intervals-us", settings.intervals_us,

@@ -1,5 +1,6 @@
 #include "daemon/config_check.h"
 
+#include <sched.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -42,6 +43,7 @@ constexpr Range kRanges[] = {
     {"guest", "vcpus", 1, 8},
     {"guest", "memory_mib", 4, 1'048'576},
     {"tracking", "ring_entries", 256, 65'536},
+    {"tracking", "hot_pages", 0, 65'536},
     {"checkpoint", "max_dirty_pages", 1, 16'777'216},
     {"checkpoint", "max_interval_us", 100, 60'000'000},
     {"checkpoint", "min_interval_us", 0, 60'000'000},
@@ -271,6 +273,9 @@ void CheckTracking(const Config& config, const ConfigOptions& options, const Con
     if (tracking.has_ring_entries()) {
       at.Error("ring_entries", "contradicts mode: MODE_BITMAP, which has no rings");
     }
+    if (tracking.has_hot_pages()) {
+      at.Error("hot_pages", "contradicts mode: MODE_BITMAP, which has no rings");
+    }
     return;
   }
   if (!std::has_single_bit(tracking.ring_entries())) {
@@ -284,6 +289,17 @@ void CheckTracking(const Config& config, const ConfigOptions& options, const Con
     at.Error("ring_entries",
              absl::StrCat(tracking.ring_entries(), " is more than this host's maximum of ", max));
   }
+}
+
+void CheckCpus(const Config& config, const ConfigPlace& root) {
+  const ConfigPlace at = root.Sub("cpus");
+  const auto check = [&at](const char* field, const auto& cpus) {
+    for (const uint32_t cpu : cpus) {
+      if (cpu >= CPU_SETSIZE) at.Error(field, absl::StrCat("there can be no CPU ", cpu));
+    }
+  };
+  check("vcpus", config.cpus().vcpus());
+  check("others", config.cpus().others());
 }
 
 void CheckFailover(const Config& config, const ConfigOptions& options, const ConfigPlace& root) {
@@ -412,6 +428,7 @@ void CheckConfig(const Config& config, const ConfigOptions& options, const Confi
   CheckGuest(config, options, root);
   CheckConsole(config, options, root);
   CheckTracking(config, options, root);
+  CheckCpus(config, root);
   CheckEvents(config, options, root);
   CheckFailover(config, options, root);
   if (config.checkpoint().min_interval_us() > config.checkpoint().max_interval_us()) {

@@ -14,16 +14,22 @@ namespace romulus::daemon {
 namespace {
 
 std::unique_ptr<tracker::DirtySource> MakeSource(vmm::Machine& machine, vmm::DirtyLogMode mode,
-                                                 bool manual_protect) {
+                                                 const GuestHostOptions& options) {
   const memory::MemoryLayout& layout = machine.memory().layout();
+  const kvm::Capabilities& host = options.system->capabilities();
   if (mode == vmm::DirtyLogMode::kBitmap) {
-    return std::make_unique<tracker::BitmapSource>(&machine.vm(), layout, manual_protect);
+    return std::make_unique<tracker::BitmapSource>(&machine.vm(), layout,
+                                                   host.manual_dirty_log_protect != 0);
   }
   std::vector<kvm::DirtyRing*> rings;
   for (int vcpu = 0; vcpu < machine.vcpu_count(); ++vcpu) {
     rings.push_back(machine.dirty_ring(vcpu));
   }
-  return std::make_unique<tracker::RingSource>(&machine.vm(), std::move(rings), layout);
+  return std::make_unique<tracker::RingSource>(
+      &machine.vm(), std::move(rings), layout,
+      tracker::RingSourceOptions{
+          .steer = options.steer_rings,
+          .max_hot_pages = host.pml ? 0 : options.config->tracking().hot_pages()});
 }
 
 }  // namespace
@@ -53,6 +59,7 @@ absl::StatusOr<vmm::MachineSpec> GuestHost::Spec() {
   spec.memory = memory_;
   spec.dirty_log = dirty_log_;
   spec.ring_entries = config.tracking().ring_entries();
+  spec.vcpu_cpus.assign(config.cpus().vcpus().begin(), config.cpus().vcpus().end());
   spec.console = this;
   spec.listener = this;
   spec.throttle = this;
@@ -127,8 +134,7 @@ absl::Status GuestHost::Assemble(uint64_t console_offset) {
   ROMULUS_ASSIGN_OR_RETURN(staging_,
                            epoch::StagingPool::Create(uint64_t{checkpoint.staging_mib()} << 20));
   guest_ = std::make_unique<SerialGuest>(machine_.get());
-  const bool manual = options_.system->capabilities().manual_dirty_log_protect != 0;
-  tracker_ = std::make_unique<tracker::Tracker>(MakeSource(*machine_, dirty_log_, manual),
+  tracker_ = std::make_unique<tracker::Tracker>(MakeSource(*machine_, dirty_log_, options_),
                                                 memory_.get(), /*failpoints=*/nullptr);
   epoch::CheckpointParts parts;
   parts.guest = guest_.get();
@@ -158,6 +164,7 @@ absl::Status GuestHost::Assemble(uint64_t console_offset) {
   loop.governor = GovernorFrom(checkpoint);
   loop.max_unacked_epochs = checkpoint.max_unacked_epochs();
   loop.spin_ns = epoch::SpinNs(static_cast<int>(options_.config->guest().vcpus()));
+  loop.cut_on_vcpu = true;
   loop_ = std::make_unique<epoch::CheckpointLoop>(parts, loop, this);
   gate_->SetOutputWaiting([this] { loop_->OnOutputWaiting(); });
   gate_->SetRoom([this] { OnConsoleRoom(); });

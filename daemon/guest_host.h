@@ -61,6 +61,8 @@ struct GuestHostOptions {
   const base::Clock* clock = nullptr;
   GuestHostListener* listener = nullptr;
   const DiskCopies* disks = nullptr;  // those of the configuration; null: it has none
+  // What kvm::RingResetsWhatEntriesSay() has found.
+  bool steer_rings = false;
 };
 
 class GuestHost final : public devices::ConsoleSink,

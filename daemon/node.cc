@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/status.h"
 #include "daemon/metric_labels.h"
+#include "kvm/ring_probe.h"
 
 namespace romulus::daemon {
 namespace {
@@ -60,6 +61,14 @@ failover::FailureDetectorOptions DetectorFrom(const romulus::v1::Failover& from)
 }
 
 }  // namespace
+
+bool Node::CanSteerRings() {
+  const kvm::Capabilities& host = system_->capabilities();
+  if (ChooseDirtyLog(config_.tracking(), host) != vmm::DirtyLogMode::kRing) return false;
+  const absl::StatusOr<bool> can = kvm::RingResetsWhatEntriesSay(*system_);
+  if (!can.ok()) log_.Warning("rings_not_tried", {{"why", can.status()}});
+  return can.ok() && *can;
+}
 
 Node::Node(NodeOptions options, std::unique_ptr<kvm::System> system)
     : options_(std::move(options)),
@@ -147,7 +156,8 @@ absl::Status Node::Open() {
                                .console = console_.get(),
                                .clock = &clock_,
                                .listener = this,
-                               .disks = &disks_};
+                               .disks = &disks_,
+                               .steer_rings = CanSteerRings()};
   ROMULUS_RETURN_IF_ERROR(OpenDisks());
   if (peer != nullptr) {
     HelloFacts facts = Facts();

@@ -102,6 +102,7 @@ class Node final : private GuestHostListener,
  private:
   explicit Node(NodeOptions options, std::unique_ptr<kvm::System> system);
   absl::Status Open();
+  bool CanSteerRings();
 
   // Feeds the role machine and executes. Returns the refusal, if the event was an operator's wish.
   absl::Status Handle(failover::Event event);

@@ -28,6 +28,7 @@ romulus::v1::HostReport ReportOf(const kvm::ProbeReport& probe) {
   report.set_min_ring_entries(probe.min_ring_entries);
   report.set_max_ring_entries(probe.max_ring_entries);
   report.set_reserved_ring_entries(probe.reserved_ring_entries);
+  if (probe.steers_rings) report.set_steers_rings(*probe.steers_rings);
   report.set_dirty_ring_acq_rel(caps.dirty_ring_acq_rel);
   report.set_manual_dirty_log_protect(caps.manual_dirty_log_protect != 0);
   report.set_irqchip(caps.irqchip);
@@ -57,6 +58,8 @@ std::string ReportTable(const romulus::v1::HostReport& report) {
                                                         report.reserved_ring_entries(), " reserved")
                                          : "no"},
       {"dirty ring ACQ_REL", YesNo(report.dirty_ring_acq_rel())},
+      {"dirty ring can be steered",
+       report.has_steers_rings() ? YesNo(report.steers_rings()) : "unknown"},
       {"bitmap, manual protect", YesNo(report.manual_dirty_log_protect())},
       {"PML", report.has_pml() ? YesNo(report.pml()) : "not knowable here"},
       {"irqchip / PIT in the kernel",

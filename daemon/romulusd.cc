@@ -1,8 +1,10 @@
 // romulusd: runs one protected guest.
+#include <sched.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 
 #include <CLI/CLI.hpp>
+#include <cerrno>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
@@ -12,6 +14,7 @@
 #include <vector>
 
 #include "base/heap.h"
+#include "base/status.h"
 #include "daemon/completion.h"
 #include "daemon/config.h"
 #include "daemon/disks_command.h"
@@ -135,6 +138,15 @@ std::string StateDirectory() {
   return given == nullptr ? "" : given;
 }
 
+absl::Status KeepOnCpus(const google::protobuf::RepeatedField<uint32_t>& cpus) {
+  if (cpus.empty()) return absl::OkStatus();
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  for (const uint32_t cpu : cpus) CPU_SET(cpu, &set);
+  if (::sched_setaffinity(0, sizeof(set), &set) == 0) return absl::OkStatus();
+  return base::ErrnoStatus(errno, "cpus.others");
+}
+
 EventJournal::Options JournalOptions(const romulus::v1::Config& config) {
   return {.vm = config.name(),
           .node = config.node_name(),
@@ -152,6 +164,8 @@ int Run(const Arguments& arguments) {
     LeaveRefused(loaded, arguments.node, StateDirectory());
     return kExitUsage;
   }
+  // Before there are other threads, which inherit it.
+  if (absl::Status kept = KeepOnCpus(loaded.config.cpus().others()); !kept.ok()) return Fail(kept);
   EventJournal events(JournalOptions(loaded.config));
   History history(loaded.config.events().history_period_ms());
   const auto fail = [&events](const absl::Status& why) {

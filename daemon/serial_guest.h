@@ -18,7 +18,12 @@ class SerialGuest final : public vmm::Guest {
 
   absl::StatusOr<std::unique_ptr<vmm::PausedGuest>> Pause(
       const vmm::PauseOptions& options) override {
-    std::unique_lock<std::mutex> lock(mutex_);
+    std::unique_lock<std::mutex> lock(mutex_, std::defer_lock);
+    if (!options.if_free) {
+      lock.lock();
+    } else if (!lock.try_lock()) {
+      return absl::UnavailableError("somebody else pauses the guest");
+    }
     absl::StatusOr<std::unique_ptr<vmm::PausedGuest>> paused = machine_->Pause(options);
     if (!paused.ok()) return paused.status();
     return std::make_unique<Paused>(std::move(lock), *std::move(paused));
@@ -41,6 +46,7 @@ class SerialGuest final : public vmm::Guest {
     Paused(std::unique_lock<std::mutex> lock, std::unique_ptr<vmm::PausedGuest> inner)
         : lock_(std::move(lock)), inner_(std::move(inner)) {}
     absl::StatusOr<state::MachineState> TakeState() override { return inner_->TakeState(); }
+    absl::Status FillRings() override { return inner_->FillRings(); }
     void Resume() override {
       inner_->Resume();
       if (lock_.owns_lock()) lock_.unlock();

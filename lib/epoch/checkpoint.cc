@@ -68,19 +68,23 @@ Checkpoint::Checkpoint(const CheckpointParts& parts) : parts_(parts) {}
 
 absl::StatusOr<StagedEpoch> Checkpoint::Run(Term term, EpochId epoch, CutReason reason,
                                             EpochSink* sink,
-                                            const std::function<absl::Status()>& may_submit) {
+                                            const std::function<absl::Status()>& may_submit,
+                                            const SelfStop& stop) {
   StagedEpoch staged;
   staged.term = term;
   staged.epoch = epoch;
   staged.reason = reason;
   PhaseTimes& times = staged.phases;
-  const uint64_t began_ns = parts_.clock->NowNs();
+  const uint64_t now_ns = parts_.clock->NowNs();
+  const uint64_t began_ns = std::min(stop.since_ns, now_ns);
+  times[Phase::kStop] = now_ns - began_ns;
 
   // 1, 2. Stop every vCPU, finish half-done I/O, quiet the devices. State is read from here on.
   std::unique_ptr<vmm::PausedGuest> paused;
   {
     PhaseTimer timer(parts_.clock, times, Phase::kStop);
-    ROMULUS_ASSIGN_OR_RETURN(paused, parts_.guest->Pause({.capture_state = true}));
+    ROMULUS_ASSIGN_OR_RETURN(paused,
+                             parts_.guest->Pause({.capture_state = true, .if_free = stop.is_here}));
   }
   Rollback rollback(parts_, staged, sink);
   ROMULUS_RETURN_IF_ERROR(may_submit());
@@ -109,6 +113,7 @@ absl::StatusOr<StagedEpoch> Checkpoint::Run(Term term, EpochId epoch, CutReason 
     }
     ROMULUS_ASSIGN_OR_RETURN(staged.machine, paused->TakeState());
   }
+  ROMULUS_RETURN_IF_ERROR(FillRings(*paused, times));
   {
     // 7. Cut the disk log and the output at this epoch.
     PhaseTimer timer(parts_.clock, times, Phase::kCut);
@@ -155,6 +160,14 @@ absl::Status Checkpoint::HarvestAndReset(PhaseTimes& times) {
   }
   PhaseTimer timer(parts_.clock, times, Phase::kReset);
   return parts_.tracker->Reset();
+}
+
+// Now and then, and not at all where KVM or the guest cannot: rings work without, too.
+absl::Status Checkpoint::FillRings(vmm::PausedGuest& paused, PhaseTimes& times) {
+  if (!may_fill_rings_ || !parts_.tracker->LacksBallast()) return absl::OkStatus();
+  PhaseTimer timer(parts_.clock, times, Phase::kReset);
+  may_fill_rings_ = paused.FillRings().ok();
+  return parts_.tracker->Settle();
 }
 
 absl::Status Checkpoint::CopyPages(const memory::PageSet& dirty, StagedEpoch& staged,

@@ -48,6 +48,12 @@ struct CheckpointParts {
 // For tests: called with the guest still paused, all pages copied.
 using PausedObserver = std::function<void(const StagedEpoch&)>;
 
+// A vCPU that stands already, because its ring is full.
+struct SelfStop {
+  uint64_t since_ns = ~uint64_t{0};  // by the parts' clock: the pause counts from there
+  bool is_here = false;              // Run() is called on its thread
+};
+
 class Checkpoint {
  public:
   explicit Checkpoint(const CheckpointParts& parts);
@@ -56,7 +62,8 @@ class Checkpoint {
   // than the staging pool, and their Abort. `may_submit` is called with the guest paused and waits
   // until one more epoch may be on its way; an error from it aborts the checkpoint.
   absl::StatusOr<StagedEpoch> Run(Term term, EpochId epoch, CutReason reason, EpochSink* sink,
-                                  const std::function<absl::Status()>& may_submit);
+                                  const std::function<absl::Status()>& may_submit,
+                                  const SelfStop& stop = {});
 
   // Harvest alone (full sync): the pages written since the last Run or Drain.
   absl::StatusOr<memory::PageSet> Drain();
@@ -67,12 +74,14 @@ class Checkpoint {
   class Rollback;
 
   absl::Status HarvestAndReset(PhaseTimes& times);
+  absl::Status FillRings(vmm::PausedGuest& paused, PhaseTimes& times);
   absl::Status CopyPages(const memory::PageSet& dirty, StagedEpoch& staged, EpochSink* sink,
                          Rollback& rollback);
   absl::StatusOr<StagingChunk> NextChunk(StagedEpoch& staged, EpochSink* sink, Rollback& rollback);
 
   CheckpointParts parts_;
   PausedObserver observer_;
+  bool may_fill_rings_ = true;
 };
 
 }  // namespace romulus::epoch

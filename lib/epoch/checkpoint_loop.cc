@@ -45,8 +45,11 @@ CheckpointLoop::CheckpointLoop(const CheckpointParts& parts, const CheckpointLoo
       max_unacked_epochs_(options.max_unacked_epochs),
       max_failures_(options.max_failures),
       spin_ns_(options.spin_ns),
+      cut_on_vcpu_(options.cut_on_vcpu),
       checkpoint_(parts),
-      governor_(options.governor) {}
+      governor_(options.governor) {
+  parts_.tracker->SetBudget(options.governor.max_dirty_pages);
+}
 
 CheckpointLoop::~CheckpointLoop() { Stop(); }
 
@@ -95,7 +98,7 @@ absl::StatusOr<memory::PageSet> CheckpointLoop::TakeDirty() {
 absl::Status CheckpointLoop::BeginCutting(Term term, memory::PageSet remainder, EpochSink* sink) {
   absl::MutexLock lock(&mutex_);
   if (mode_ != Mode::kSyncing) return absl::FailedPreconditionError("no full sync is on");
-  while (busy_) changed_.Wait(&mutex_);
+  AwaitNotBusy();
   if (mode_ != Mode::kSyncing) return absl::CancelledError("the full sync was halted");
   remainder.InsertAll(*synced_dirty_);
   synced_dirty_.reset();
@@ -124,7 +127,7 @@ void CheckpointLoop::Halt() {
   parts_.staging->Close();
   absl::MutexLock lock(&mutex_);
   SetModeLocked(Mode::kIdle);
-  while (busy_) changed_.Wait(&mutex_);
+  AwaitNotBusy();
   if (parts_.disk_auditor != nullptr) parts_.disk_auditor->EndStream();
   sink_ = nullptr;
   synced_dirty_.reset();
@@ -192,8 +195,32 @@ void CheckpointLoop::OnAcked(EpochId epoch) {
 
 void CheckpointLoop::OnDirtyRingFull() {
   absl::MutexLock lock(&mutex_);
+  if (!ring_full_) ring_full_ns_ = parts_.clock->NowNs();
   ring_full_ = true;
-  changed_.SignalAll();
+  if (!CutHereLocked()) changed_.SignalAll();
+}
+
+void CheckpointLoop::AwaitNotBusy() {
+  ++await_not_busy_;
+  while (busy_) changed_.Wait(&mutex_);
+  --await_not_busy_;
+}
+
+bool CheckpointLoop::CutHereLocked() {
+  if (!cut_on_vcpu_ || mode_ != Mode::kCutting || busy_ || stopping_ || !SlotFreeLocked()) {
+    return false;
+  }
+  const std::optional<CutReason> reason = DueLocked();
+  if (!reason) return false;
+  busy_ = true;
+  mutex_.Unlock();
+  const bool cut = CutOnce(*reason, /*is_here=*/true);
+  mutex_.Lock();
+  busy_ = false;
+  audit_owed_ = parts_.auditor != nullptr;
+  // Waking the loop's thread for nothing would cost as much as a checkpoint.
+  if (cut && (await_not_busy_ > 0 || flush_waiters_ > 0)) changed_.SignalAll();
+  return cut;
 }
 
 void CheckpointLoop::OnOutputWaiting() {
@@ -205,6 +232,7 @@ void CheckpointLoop::OnOutputWaiting() {
 void CheckpointLoop::SetGovernorOptions(const GovernorOptions& options) {
   absl::MutexLock lock(&mutex_);
   governor_.SetOptions(options);
+  parts_.tracker->SetBudget(options.max_dirty_pages);
   changed_.SignalAll();
 }
 
@@ -243,7 +271,10 @@ GovernorView CheckpointLoop::ViewLocked() const {
   view.requested = requested_;
   view.output_waiting = output_waiting_;
   view.slot_free = SlotFreeLocked();
-  view.budget_reached = parts_.tracker->LikelyAtLeast(governor_.options().max_dirty_pages);
+  const uint64_t budget = governor_.options().max_dirty_pages;
+  const bool stops_itself = parts_.tracker->StopsItselfAt(budget);
+  view.budget_reached = stops_itself ? ring_full_ : parts_.tracker->LikelyAtLeast(budget);
+  view.watches_budget = !stops_itself || (spin_ns_ > 0 && !cut_on_vcpu_);
   // Asked for only when it matters: it looks at everything that could be dirty.
   const bool is_long = view.now_ns - epoch_began_ns_ >= governor_.options().max_interval_ns;
   view.idle = is_long && parts_.tracker->LikelyNone() && !AuditIsBehind();
@@ -273,7 +304,20 @@ bool CheckpointLoop::NothingLeftToCutLocked() const {
 
 std::optional<CutReason> CheckpointLoop::WaitForWork() {
   while (!stopping_) {
+    if (busy_) {
+      AwaitNotBusy();
+      continue;
+    }
     if (std::optional<CutReason> reason = DueLocked()) return reason;
+    if (std::exchange(audit_owed_, false)) {
+      busy_ = true;
+      mutex_.Unlock();
+      AuditBehindGuest();
+      mutex_.Lock();
+      busy_ = false;
+      changed_.SignalAll();
+      continue;
+    }
     if (mode_ != Mode::kCutting || NothingLeftToCutLocked()) {
       changed_.Wait(&mutex_);
       continue;
@@ -325,7 +369,7 @@ void CheckpointLoop::Work(CutReason reason) {
   busy_ = true;
   mutex_.Unlock();
   if (mode == Mode::kCutting) {
-    CutOnce(reason);
+    CutOnce(reason, /*is_here=*/false);
     AuditBehindGuest();
   } else {
     DrainOnce();
@@ -364,26 +408,28 @@ absl::Status CheckpointLoop::OnPaused() {
   return absl::OkStatus();
 }
 
-void CheckpointLoop::CutOnce(CutReason reason) {
+bool CheckpointLoop::CutOnce(CutReason reason, bool is_here) {
   Term term;
   EpochId epoch;
   EpochSink* sink;
   uint64_t began_ns;
+  uint64_t stands_since_ns;
   {
     absl::MutexLock lock(&mutex_);
     term = term_;
     epoch = last_cut_.Next();
     sink = sink_;
     began_ns = epoch_began_ns_;
+    stands_since_ns = ring_full_ ? ring_full_ns_ : parts_.clock->NowNs();
     in_parts_ = false;
   }
   PartsSink parts(this, sink);
-  const uint64_t stopped_ns = parts_.clock->NowNs();
-  absl::StatusOr<StagedEpoch> staged =
-      checkpoint_.Run(term, epoch, reason, &parts, [this] { return OnPaused(); });
+  absl::StatusOr<StagedEpoch> staged = checkpoint_.Run(
+      term, epoch, reason, &parts, [this] { return OnPaused(); },
+      SelfStop{.since_ns = stands_since_ns, .is_here = is_here});
   const uint64_t resumed_ns = parts_.clock->NowNs();
   if (staged.ok()) {
-    staged->interval_ns = stopped_ns - began_ns;
+    staged->interval_ns = stands_since_ns - std::min(began_ns, stands_since_ns);
     const uint64_t pages = staged->page_count;
     const auto& phases_ns = staged->phases.ns;
     const uint64_t worked_ns = std::accumulate(phases_ns.begin(), phases_ns.end(), uint64_t{0});
@@ -396,13 +442,18 @@ void CheckpointLoop::CutOnce(CutReason reason) {
       epoch_began_ns_ = resumed_ns;
       failures_ = 0;
     }
+    // The vCPU goes on behind this only: its pause is longer by what the last one of these took.
+    if (is_here) staged->phases.pause_ns += hand_over_ns_;
     sink->Submit(*std::move(staged));
-    return;
+    if (is_here) hand_over_ns_ = parts_.clock->NowNs() - resumed_ns;
+    return true;
   }
   bool gave_up = false;
   {
     absl::MutexLock lock(&mutex_);
-    if (mode_ != Mode::kCutting) return;  // halted meanwhile: not a failure
+    if (mode_ != Mode::kCutting) return true;  // halted meanwhile: not a failure
+    // The ring is emptied with the guest paused only: it has not been.
+    if (is_here && ring_full_ && absl::IsUnavailable(staged.status())) return false;
     epoch_began_ns_ = resumed_ns;
     ++progress_;
     in_parts_ = false;
@@ -412,6 +463,7 @@ void CheckpointLoop::CutOnce(CutReason reason) {
   }
   listener_->OnCheckpointFailed(epoch, reason, staged.status());
   if (gave_up) listener_->OnGaveUp(staged.status());
+  return true;
 }
 
 }  // namespace romulus::epoch

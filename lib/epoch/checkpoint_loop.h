@@ -5,8 +5,10 @@
 //   kSyncing  a full sync copies memory; TakeDirty() tells what was written meanwhile
 //   kCutting  epochs are cut and submitted
 //
-// Threads: the loop owns one. OnDirtyRingFull comes from vCPU threads, OnAcked from the link, the
-// rest from the control loop (TakeDirty from the sync's thread). All are safe at any time.
+// Threads: the loop owns one. OnDirtyRingFull comes from vCPU threads and may do that thread's work
+// (CheckpointLoopOptions::cut_on_vcpu): one of them at a time is at a checkpoint. OnAcked from the
+// link, the rest from the control loop (TakeDirty from the sync's thread). All are safe at any
+// time.
 #ifndef ROMULUS_EPOCH_CHECKPOINT_LOOP_H_
 #define ROMULUS_EPOCH_CHECKPOINT_LOOP_H_
 
@@ -42,6 +44,9 @@ struct CheckpointLoopOptions {
   // A wait at most as long spins: waking up from a sleep would take as long. Where a processor is
   // left for the guest only; 0: never.
   uint64_t spin_ns = 0;
+  // A vCPU that stops by itself makes the checkpoint on its own thread: nobody is woken for it. The
+  // guest allows it (GuestListener::OnDirtyRingFull).
+  bool cut_on_vcpu = false;
 };
 
 // What to spin on this machine beside so many vCPUs.
@@ -103,6 +108,9 @@ class CheckpointLoop {
   class PartsSink;
 
   void ThreadMain();
+  // What there is to do, if it is a checkpoint and may be made on the calling vCPU's thread.
+  bool CutHereLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void AwaitNotBusy() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Lets others have the mutex, and comes back soon.
   void SpinLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Waits until there is something to do and says what. nullopt: stop.
@@ -115,7 +123,8 @@ class CheckpointLoop {
   bool AuditIsBehind() const;
   bool SlotFreeLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void DrainOnce() ABSL_LOCKS_EXCLUDED(mutex_);
-  void CutOnce(CutReason reason) ABSL_LOCKS_EXCLUDED(mutex_);
+  // False if the guest was not free (`is_here`: on a vCPU's thread).
+  bool CutOnce(CutReason reason, bool is_here) ABSL_LOCKS_EXCLUDED(mutex_);
   // Behind the running guest, for as long as nothing else is to be done.
   void AuditBehindGuest() ABSL_LOCKS_EXCLUDED(mutex_);
   // With the guest paused: what was asked for until now is being answered; then waits for a slot.
@@ -129,6 +138,7 @@ class CheckpointLoop {
   const uint64_t max_unacked_epochs_;
   const int max_failures_;
   const uint64_t spin_ns_;
+  const bool cut_on_vcpu_;
   Checkpoint checkpoint_;
 
   mutable absl::Mutex mutex_;
@@ -136,10 +146,13 @@ class CheckpointLoop {
   Governor governor_ ABSL_GUARDED_BY(mutex_);
   Mode mode_ ABSL_GUARDED_BY(mutex_) = Mode::kIdle;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
-  bool busy_ ABSL_GUARDED_BY(mutex_) = false;      // the thread works without the mutex
-  bool in_parts_ ABSL_GUARDED_BY(mutex_) = false;  // parts of the epoch at hand are on their way
+  bool busy_ ABSL_GUARDED_BY(mutex_) = false;  // somebody works without the mutex
+  int await_not_busy_ ABSL_GUARDED_BY(mutex_) = 0;
+  bool audit_owed_ ABSL_GUARDED_BY(mutex_) = false;  // a vCPU's thread has made a checkpoint
+  bool in_parts_ ABSL_GUARDED_BY(mutex_) = false;    // parts of the epoch at hand are on their way
   uint64_t progress_ ABSL_GUARDED_BY(mutex_) = 0;
   bool ring_full_ ABSL_GUARDED_BY(mutex_) = false;
+  uint64_t ring_full_ns_ ABSL_GUARDED_BY(mutex_) = 0;  // the first vCPU stands since then
   bool requested_ ABSL_GUARDED_BY(mutex_) = false;
   bool output_waiting_ ABSL_GUARDED_BY(mutex_) = false;
   bool drain_requested_ ABSL_GUARDED_BY(mutex_) = false;
@@ -153,6 +166,8 @@ class CheckpointLoop {
   int flush_waiters_ ABSL_GUARDED_BY(mutex_) = 0;
   std::optional<memory::PageSet> synced_dirty_ ABSL_GUARDED_BY(mutex_);  // kSyncing
   absl::Status drain_status_ ABSL_GUARDED_BY(mutex_);
+  uint64_t hand_over_ns_ =
+      0;  // of the last epoch to the sink, on a vCPU's thread; by whoever is busy
   std::thread thread_;
 };
 

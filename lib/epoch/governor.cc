@@ -24,8 +24,8 @@ absl::Status Validate(const GovernorOptions& options) {
 }
 
 std::optional<CutReason> Governor::Decide(const GovernorView& view) const {
-  if (view.ring_full) return CutReason::kRingFull;
   if (view.budget_reached) return CutReason::kBudget;
+  if (view.ring_full) return CutReason::kRingFull;
   if (!view.slot_free) return std::nullopt;
   if (view.requested) return CutReason::kRequest;
   const uint64_t ran_ns = view.now_ns - view.epoch_began_ns;
@@ -51,7 +51,9 @@ uint64_t Governor::NextLookNs(const GovernorView& view) const {
     if (view.output_waiting) next = std::min(next, options_.min_interval_ns);
     next = std::max(next, floor_ns_);
   }
-  next = std::min(next, std::max(NextBudgetLookNs(view, ran_ns), ran_ns + kMinLookNs));
+  if (view.watches_budget) {
+    next = std::min(next, std::max(NextBudgetLookNs(view, ran_ns), ran_ns + kMinLookNs));
+  }
   return view.epoch_began_ns + std::max(next, ran_ns + 1);
 }
 

@@ -37,10 +37,12 @@ struct GovernorView {
   bool ring_full = false;       // a vCPU is out of the guest and waits
   bool requested = false;       // an operator or a test asked
   bool output_waiting = false;  // the gate holds bytes of this epoch
-  bool budget_reached = false;  // by the tracker's hint
-  uint64_t likely_pages = 0;    // likewise, for NextLookNs(); 0: none, or not known
-  bool idle = false;            // nothing is dirty, by the tracker's hint, and no audit is behind
-  bool slot_free = true;        // fewer than max_unacked_epochs are on their way
+  bool budget_reached =
+      false;                   // by the tracker's hint, or because the guest stands still by itself
+  bool watches_budget = true;  // nobody tells when the budget is reached: it has to be looked at
+  uint64_t likely_pages = 0;   // likewise, for NextLookNs(); 0: none, or not known
+  bool idle = false;           // nothing is dirty, by the tracker's hint, and no audit is behind
+  bool slot_free = true;       // fewer than max_unacked_epochs are on their way
 };
 
 class Governor {

@@ -7,6 +7,7 @@
 #include <cstring>
 #include <memory>
 
+#include "kvm/ring_probe.h"
 #include "kvm/vcpu.h"
 #include "kvm/vm.h"
 
@@ -92,6 +93,9 @@ ProbeReport Probe(const System& system) {
     report.reserved_ring_entries = c.reserved_ring_entries();
     report.min_ring_entries = c.min_ring_entries();
     report.max_ring_entries = c.max_ring_entries();
+    if (absl::StatusOr<bool> steers = RingResetsWhatEntriesSay(system); steers.ok()) {
+      report.steers_rings = *steers;
+    }
   }
   if (absl::StatusOr<std::unique_ptr<Vm>> vm = system.CreateVm(); vm.ok()) {
     if (absl::StatusOr<std::unique_ptr<Vcpu>> vcpu = (*vm)->CreateVcpu(0); vcpu.ok()) {

@@ -31,6 +31,7 @@ struct ProbeReport {
   uint32_t min_ring_entries = 0;  // 0: no rings
   uint32_t max_ring_entries = 0;
   uint32_t reserved_ring_entries = 0;
+  std::optional<bool> steers_rings;  // RingResetsWhatEntriesSay(); nullopt: not to be found out
   std::optional<uint32_t> tsc_khz;   // of a new VM
   std::vector<std::string> missing;  // capabilities that a Machine needs and this host lacks
 };

@@ -48,7 +48,10 @@ void Vcpu::SetImmediateExit(bool immediate) {
 
 absl::StatusOr<Exit> Vcpu::Run() {
   for (;;) {
-    if (::ioctl(fd_.get(), KVM_RUN, 0) == 0) return DecodeExit();
+    if (::ioctl(fd_.get(), KVM_RUN, 0) == 0) {
+      if (run().exit_reason == KVM_EXIT_DIRTY_RING_FULL) NoteRingFull();
+      return DecodeExit();
+    }
     switch (errno) {
       case EINTR:
         return ExitInterrupted{};
@@ -113,6 +116,15 @@ Exit Vcpu::DecodeExit() const {
     default:
       return ExitUnknown{.reason = run_page.exit_reason};
   }
+}
+
+void Vcpu::NoteRingFull() {
+  if (!ring_.has_value()) return;
+  const kvm_sync_regs* const now = sync_regs();
+  const bool progressed = now != nullptr && regs_when_full_.has_value() &&
+                          std::memcmp(&*regs_when_full_, &now->regs, sizeof(kvm_regs)) != 0;
+  ring_->NoteFull(progressed || !regs_when_full_.has_value());
+  if (now != nullptr) regs_when_full_ = now->regs;
 }
 
 absl::StatusOr<kvm_regs> Vcpu::GetRegs() const {

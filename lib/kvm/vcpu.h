@@ -97,6 +97,8 @@ class Vcpu {
   void EnableSyncRegs();
   kvm_run& run() const;
   Exit DecodeExit() const;
+  // For DirtyRing::NoteFull(): by the registers, where KVM hands them over.
+  void NoteRingFull();
 
   uint32_t id_;
   base::UniqueFd fd_;
@@ -104,6 +106,7 @@ class Vcpu {
   size_t xsave_bytes_;
   bool sync_regs_enabled_ = false;
   std::optional<DirtyRing> ring_;
+  std::optional<kvm_regs> regs_when_full_;
 };
 
 }  // namespace romulus::kvm

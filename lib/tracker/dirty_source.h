@@ -24,6 +24,15 @@ class DirtySource {
   // Makes KVM log the harvested pages again. Before any of those pages is read: a write between the
   // reading and the reset would be lost. Idempotent; to be repeated after an error.
   virtual absl::Status Reset() = 0;
+  // How many dirty pages end an epoch. Before the next Reset(); any thread.
+  virtual void SetBudget(uint64_t) {}
+  // Whether the guest stands still by itself, as with a full ring, when so many pages are dirty;
+  // nobody has to look and to stop it then. Any thread.
+  virtual bool StopsItselfAt(uint64_t) const { return false; }
+  // It could stop itself there, had its rings more ballast (vmm/ring_ballast.h). Once they are full
+  // of it, and not before, Settle() takes what is needed.
+  virtual bool LacksBallast() const { return false; }
+  virtual absl::Status Settle() { return absl::OkStatus(); }
   // A hint, taken without stopping anybody: whether about `pages` pages are dirty already. May be
   // wrong either way. Any thread.
   bool LikelyAtLeast(uint64_t pages) const { return LikelyCount(pages) >= pages; }

@@ -1,7 +1,7 @@
 // All dirt of one guest in one place (P4): what KVM logged, what the VMM itself wrote, and what an
 // aborted checkpoint put back (P5). The checkpoint calls Harvest, Reset, Union in this order with
-// the guest paused and either keeps the pages or puts them back. One thread at a time;
-// LikelyAtLeast, LikelyCount and LikelyNone any.
+// the guest paused and either keeps the pages or puts them back. One thread at a time; SetBudget,
+// StopsItselfAt and the hints (Likely...) any.
 #ifndef ROMULUS_TRACKER_TRACKER_H_
 #define ROMULUS_TRACKER_TRACKER_H_
 
@@ -36,6 +36,10 @@ class Tracker {
   // Adds pages from outside (the remainder of a full sync).
   void Add(const memory::PageSet& pages);
 
+  void SetBudget(uint64_t pages) { source_->SetBudget(pages); }
+  bool StopsItselfAt(uint64_t pages) const { return source_->StopsItselfAt(pages); }
+  bool LacksBallast() const { return source_->LacksBallast(); }
+  absl::Status Settle() { return source_->Settle(); }
   bool LikelyAtLeast(uint64_t pages) const { return source_->LikelyAtLeast(pages); }
   uint64_t LikelyCount(uint64_t most) const { return source_->LikelyCount(most); }
   // A hint: whether neither the guest nor the VMM has written a page since the last harvest.

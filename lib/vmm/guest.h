@@ -23,7 +23,8 @@ enum class GuestStop {
 class GuestListener {
  public:
   virtual ~GuestListener() = default;
-  // A vCPU left the guest because its dirty ring is full; it stays out until a checkpoint.
+  // A vCPU left the guest because its dirty ring is full; it stays out until a checkpoint. Alone of
+  // these calls, this one may pause the guest itself, and resume it (PauseOptions::if_free).
   virtual void OnDirtyRingFull() = 0;
   // The guest will not run again.
   virtual void OnGuestStopped(GuestStop reason, const absl::Status& detail) = 0;
@@ -37,11 +38,16 @@ class PausedGuest {
   // Everything but memory: vCPUs (each read by its own thread, in parallel), VM, devices.
   // The reading begins when the pause does; this waits for it and hands it over. Once per pause.
   virtual absl::StatusOr<state::MachineState> TakeState() = 0;
+  // Fills every vCPU's dirty ring with ballast (vmm/ring_ballast.h). Its state has been taken.
+  virtual absl::Status FillRings() { return absl::UnimplementedError("no dirty rings"); }
   virtual void Resume() = 0;
 };
 
 struct PauseOptions {
   bool capture_state = true;  // false: a pause only to harvest (full sync), TakeState() is an error
+  // Unavailable at once if somebody else pauses the guest, or is about to. On a vCPU's own thread
+  // there is no other way: whoever pauses waits for that thread.
+  bool if_free = false;
 };
 
 class Guest {

@@ -24,6 +24,10 @@ class PausedMachine final : public PausedGuest {
     if (core_ == nullptr) return absl::FailedPreconditionError("the guest runs again");
     return core_->TakeState();
   }
+  absl::Status FillRings() override {
+    if (core_ == nullptr) return absl::FailedPreconditionError("the guest runs again");
+    return core_->FillRings();
+  }
   void Resume() override {
     if (core_ != nullptr) std::exchange(core_, nullptr)->EndPause();
   }
@@ -81,7 +85,7 @@ absl::StatusOr<std::unique_ptr<Machine>> Machine::Prepare(const kvm::System& sys
   ROMULUS_RETURN_IF_ERROR(core->EnableDirtyTracking());  // before any vCPU, which gets its ring
   ROMULUS_RETURN_IF_ERROR(core->MapMemory(/*log_dirty=*/false));
   ROMULUS_RETURN_IF_ERROR(core->CreateVcpus());
-  core->StartThreads();  // paused
+  ROMULUS_RETURN_IF_ERROR(core->StartThreads());  // paused
   return std::unique_ptr<Machine>(new Machine(std::move(core)));
 }
 

@@ -65,6 +65,8 @@ struct MachineSpec {
   std::shared_ptr<memory::GuestMemory> memory;
   DirtyLogMode dirty_log = DirtyLogMode::kRing;
   uint32_t ring_entries = 4096;  // per vCPU; kRing only
+  // Host CPUs that vCPU threads run on, any of them; empty: wherever the process may run.
+  std::vector<int> vcpu_cpus;
   // The primary's CPUID of vCPU 0, when this machine is to be the secondary of a guest that already
   // runs elsewhere. Empty: what this host supports (arch::BuildGuestCpuid).
   std::vector<arch::CpuidEntry> cpuid;

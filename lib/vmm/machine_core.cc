@@ -11,6 +11,7 @@
 #include "base/status.h"
 #include "vmm/cpuid.h"
 #include "vmm/msr_list.h"
+#include "vmm/ring_ballast.h"
 
 namespace romulus::vmm {
 namespace {
@@ -115,12 +116,15 @@ absl::Status MachineCore::CreateVcpus() {
   return absl::OkStatus();
 }
 
-void MachineCore::StartThreads() {
+absl::Status MachineCore::StartThreads() {
   VcpuHost& host = *this;
   for (size_t i = 0; i < vcpus_.size(); ++i) {
     threads_.push_back(std::make_unique<VcpuThread>(*vcpus_[i], *states_[i], host,
                                                     vcpus_.size() == 1, resume_spin_));
+    if (spec_.vcpu_cpus.empty()) continue;
+    ROMULUS_RETURN_IF_ERROR(threads_.back()->KeepOn(spec_.vcpu_cpus));
   }
+  return absl::OkStatus();
 }
 
 absl::Status MachineCore::Start() {
@@ -260,6 +264,7 @@ absl::Status MachineCore::BeginPause(const PauseOptions& options) {
     ++quiet;
   }
   quieting_.CountDown();
+  if (VcpuThread* const own = VcpuThread::Current()) own->ParkHere();
   stopping_.Wait(stop_spin_);
   if (!status.ok()) LetRun(quiet);
   return status;
@@ -309,6 +314,15 @@ absl::StatusOr<state::MachineState> MachineCore::TakeState() {
     states_[i]->Put(out, static_cast<uint32_t>(i));
   }
   return out;
+}
+
+absl::Status MachineCore::FillRings() {
+  capturing_.Wait(stop_spin_);  // what is read of an MSR must not be what FillRing() writes
+  for (const std::unique_ptr<kvm::Vcpu>& vcpu : vcpus_) {
+    if (vcpu->dirty_ring() == nullptr) return absl::FailedPreconditionError("no dirty rings");
+    ROMULUS_RETURN_IF_ERROR(FillRing(*vcpu, *spec_.memory));
+  }
+  return absl::OkStatus();
 }
 
 void MachineCore::EndPause() { LetRun(devices_.size()); }

@@ -44,7 +44,7 @@ class MachineCore final : private VcpuHost, private devices::PlatformEvents {
   absl::Status CreateVcpus();
   // Sets the boot processor up as `registers` say.
   absl::Status SetBootRegisters(const arch::BootRegisters& registers);
-  void StartThreads();
+  absl::Status StartThreads();
 
   absl::Status RestoreState(state::MachineState state, uint64_t outage_ns);
 
@@ -55,6 +55,7 @@ class MachineCore final : private VcpuHost, private devices::PlatformEvents {
   // The parts of a pause, for PausedMachine. BeginPause() leaves nothing behind if it fails.
   absl::Status BeginPause(const PauseOptions& options);
   absl::StatusOr<state::MachineState> TakeState();
+  absl::Status FillRings();
   void EndPause();
 
   void WakeThrottled();

@@ -1,14 +1,17 @@
 #include "vmm/vcpu_thread.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <string>
 #include <utility>
 #include <variant>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "base/status.h"
 #include "vmm/kick_signal.h"
 
@@ -21,6 +24,10 @@ constexpr uint32_t kEndBit = 1;
 constexpr unsigned kCommandShift = 1;
 constexpr uint32_t kCommandMask = 3;
 constexpr unsigned kGenerationShift = 3;
+
+constexpr std::chrono::nanoseconds kNoSpin{0};
+
+thread_local VcpuThread* current_vcpu_thread = nullptr;
 
 VcpuCommand CommandOf(uint32_t word) {
   return static_cast<VcpuCommand>((word >> kCommandShift) & kCommandMask);
@@ -47,6 +54,22 @@ VcpuThread::~VcpuThread() {
 
 void VcpuThread::Join() {
   if (thread_.joinable()) thread_.join();
+}
+
+absl::Status VcpuThread::KeepOn(std::span<const int> cpus) {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  for (const int cpu : cpus) {
+    if (cpu < 0 || cpu >= CPU_SETSIZE) {
+      return absl::InvalidArgumentError(absl::StrCat("there can be no CPU ", cpu));
+    }
+    CPU_SET(static_cast<size_t>(cpu), &set);
+  }
+  if (::sched_setaffinity(static_cast<pid_t>(tid_.load()), sizeof(set), &set) != 0) {
+    return base::ErrnoStatus(
+        errno, absl::StrCat("keeping vCPU ", vcpu_.id(), " on CPUs ", absl::StrJoin(cpus, ",")));
+  }
+  return absl::OkStatus();
 }
 
 bool VcpuThread::Post(VcpuCommand command) {
@@ -79,7 +102,7 @@ void VcpuThread::Wake() {
 void VcpuThread::Interrupt() {
   Wake();
   vcpu_.SetImmediateExit(true);
-  if (phase() == VcpuPhase::kRunning) {
+  if (phase() == VcpuPhase::kRunning && !stays_out_.load(std::memory_order_seq_cst)) {
     Kick(static_cast<pid_t>(tid_.load(std::memory_order_relaxed)));
   }
 }
@@ -92,7 +115,9 @@ VcpuThread::Pulse VcpuThread::TakePulse() {
   vcpu_.SetImmediateExit(true);
   pulse_asked_.store(true, std::memory_order_seq_cst);
   Wake();
-  Kick(static_cast<pid_t>(tid_.load(std::memory_order_relaxed)));
+  if (!stays_out_.load(std::memory_order_seq_cst)) {
+    Kick(static_cast<pid_t>(tid_.load(std::memory_order_relaxed)));
+  }
   return {pulse_answers_.load(), true};
 }
 
@@ -104,37 +129,46 @@ void VcpuThread::AnswerPulse() {
 }
 
 void VcpuThread::Main() {
+  current_vcpu_thread = this;
   UnblockKickSignal();
   ::pthread_setname_np(::pthread_self(), absl::StrCat("vcpu", vcpu_.id()).c_str());
   tid_.store(static_cast<uint32_t>(::syscall(SYS_gettid)), std::memory_order_release);
   tid_.notify_all();
 
-  uint32_t obeyed = 0;
   for (;;) {
     uint32_t word = command_.load(std::memory_order_seq_cst);
-    if (word == obeyed) {
+    if (word == obeyed_) {
       const uint32_t seen = wakeups_.load(std::memory_order_seq_cst);
-      if ((word = command_.load(std::memory_order_seq_cst)) == obeyed) {
+      if ((word = command_.load(std::memory_order_seq_cst)) == obeyed_) {
         WaitFor(wakeups_, resume_spin_, [seen](uint32_t now) { return now != seen; });
         continue;
       }
     }
     if ((word & kEndBit) != 0) {
       // A pause that asked before the end still waits for an answer.
-      if ((word & ~kEndBit) != obeyed && CommandOf(word) != VcpuCommand::kRun) {
+      if ((word & ~kEndBit) != obeyed_ && CommandOf(word) != VcpuCommand::kRun) {
         capture_status_ = absl::FailedPreconditionError("the guest was stopped");
         host_.OnStopped();
         if (CommandOf(word) == VcpuCommand::kParkAndCapture) host_.OnCaptured();
       }
       return;
     }
-    obeyed = word;
+    obeyed_ = word;
     if (CommandOf(word) == VcpuCommand::kRun) {
       RunGuest(word);
     } else {
       Park(CommandOf(word));
     }
   }
+}
+
+VcpuThread* VcpuThread::Current() { return current_vcpu_thread; }
+
+void VcpuThread::ParkHere() {
+  const uint32_t word = command_.load(std::memory_order_seq_cst) & ~kEndBit;
+  if (word == obeyed_ || CommandOf(word) == VcpuCommand::kRun) return;
+  obeyed_ = word;
+  Park(CommandOf(word));
 }
 
 void VcpuThread::RunGuest(uint32_t command_word) {
@@ -146,10 +180,11 @@ void VcpuThread::RunGuest(uint32_t command_word) {
     if (Superseded(command_word)) return;
     if (host_.GuestStopped()) {
       phase_.store(VcpuPhase::kFinished, std::memory_order_seq_cst);
-      return StayOut(command_word, [] { return false; });
+      return StayOut(command_word, kNoSpin, [] { return false; });
     }
     if (host_.MustThrottle()) {
-      StayOut(command_word, [this] { return host_.GuestStopped() || !host_.MustThrottle(); });
+      StayOut(command_word, kNoSpin,
+              [this] { return host_.GuestStopped() || !host_.MustThrottle(); });
       continue;
     }
     absl::StatusOr<kvm::Exit> exit = vcpu_.Run();
@@ -159,8 +194,11 @@ void VcpuThread::RunGuest(uint32_t command_word) {
       continue;
     }
     NoteExit(*exit);
+    // Until it is back in StayOut(), which looks at all there is to obey.
+    if (std::holds_alternative<kvm::ExitDirtyRingFull>(*exit)) stays_out_.store(true);
     if (host_.HandleExit(*exit) == AfterExit::kStayOut) {
-      StayOut(command_word, [this] { return host_.GuestStopped(); });
+      // After a full ring the checkpoint that empties it is about to come.
+      StayOut(command_word, resume_spin_, [this] { return host_.GuestStopped(); });
     }
   }
 }
@@ -172,13 +210,16 @@ void VcpuThread::NoteExit(const kvm::Exit& exit) {
 }
 
 template <typename Until>
-void VcpuThread::StayOut(uint32_t command_word, Until until) {
+void VcpuThread::StayOut(uint32_t command_word, std::chrono::nanoseconds spin, Until until) {
+  stays_out_.store(true, std::memory_order_seq_cst);
   for (;;) {
     const uint32_t seen = wakeups_.load(std::memory_order_seq_cst);
     AnswerPulse();
-    if (Superseded(command_word) || until()) return;
-    WaitFor(wakeups_, std::chrono::nanoseconds(0), [seen](uint32_t now) { return now != seen; });
+    if (Superseded(command_word) || until()) break;
+    WaitFor(wakeups_, spin, [seen](uint32_t now) { return now != seen; });
   }
+  // Before whoever called looks again: what is asked from here on comes with a signal.
+  stays_out_.store(false, std::memory_order_seq_cst);
 }
 
 // An access that KVM split into several exits comes back with its next part; each is handled.

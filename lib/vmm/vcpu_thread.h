@@ -18,6 +18,7 @@
 #include <atomic>
 #include <chrono>
 #include <cstdint>
+#include <span>
 #include <thread>
 
 #include "absl/status/status.h"
@@ -59,6 +60,8 @@ class VcpuThread final : private VcpuCaptureHooks {
   // Starts the thread, Paused. `alone`: the machine has no other vCPU.
   VcpuThread(kvm::Vcpu& vcpu, VcpuState& state, VcpuHost& host, bool alone,
              std::chrono::nanoseconds resume_spin);
+  // Keeps the thread on these host CPUs. Errors: InvalidArgument, errno of sched_setaffinity.
+  absl::Status KeepOn(std::span<const int> cpus);
   // Ends and joins.
   ~VcpuThread();
 
@@ -66,6 +69,11 @@ class VcpuThread final : private VcpuCaptureHooks {
   bool Post(VcpuCommand command);
   void End();
   void Join();
+  // The thread that calls, if it is a vCPU's.
+  static VcpuThread* Current();
+  // On the thread itself, from within OnDirtyRingFull(): parks, if that was posted, without going
+  // back to where the thread would find the command.
+  void ParkHere();
   // Makes it look again whether it must throttle.
   void Wake();
   // Makes it leave the guest and look again whether the guest has stopped.
@@ -98,7 +106,7 @@ class VcpuThread final : private VcpuCaptureHooks {
   }
   // Waits outside the guest until the command changes, or `until()` holds after a Wake().
   template <typename Until>
-  void StayOut(uint32_t command_word, Until until);
+  void StayOut(uint32_t command_word, std::chrono::nanoseconds spin, Until until);
 
   void AwaitAllStopped() override { host_.AwaitAllStopped(); }
 
@@ -113,10 +121,14 @@ class VcpuThread final : private VcpuCaptureHooks {
   std::atomic<uint32_t> tid_{0};
   std::atomic<VcpuPhase> phase_{VcpuPhase::kPaused};
   std::atomic<uint32_t> wakeups_{0};  // changes with each command and each Wake()
+  // Between its waking up and the next guest entry it looks at all it has to obey: no signal is
+  // needed.
+  std::atomic<bool> stays_out_{false};
   std::atomic<bool> pulse_asked_{false};
   std::atomic<uint64_t> pulse_answers_{0};
 
   // The thread's own:
+  uint32_t obeyed_ = 0;
   bool io_pending_ = false;
   bool sync_regs_fresh_ = false;
   absl::Status capture_status_;

@@ -173,6 +173,10 @@ TEST_F(FenceTest, TheRingNamesEveryPageOnceAndAgainAfterAReset) {
     });
     EXPECT_THAT(pages, ::testing::ElementsAre(0x10, 0x20, 0x30, 0x40, 0x50, 0x60, 0x70));
     EXPECT_FALSE(ring.EntryDirty(0));
+    EXPECT_EQ(ring.outstanding(), harvested);
+    ring.GiveBack(0, kCode / kPageSize);  // for each page one, in whatever order
+    while (ring.outstanding() > pages.size()) ring.GiveBackUnused();
+    for (auto page = pages.rbegin(); page != pages.rend(); ++page) ring.GiveBack(0, *page);
     absl::StatusOr<uint32_t> reset = vm_->ResetDirtyRings();
     ASSERT_TRUE(reset.ok()) << reset.status();
     EXPECT_EQ(*reset, harvested);

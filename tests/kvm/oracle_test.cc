@@ -3,11 +3,13 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <random>
 #include <string>
 #include <tuple>
 
 #include "absl/strings/str_cat.h"
+#include "kvm/ring_probe.h"
 #include "support/machine_rig.h"
 
 namespace romulus {
@@ -29,11 +31,12 @@ struct OracleResult {
 };
 
 // Runs `epochs` checkpoints and compares after each, with the guest still paused.
-OracleResult RunOracle(MachineRig& rig, int epochs, bool idle = false) {
+OracleResult RunOracle(MachineRig& rig, int epochs, bool idle = false, uint64_t budget = 0) {
   OracleResult result;
   InProcessReplica replica(rig.memory->layout());
   RecordingSink sink;
   epoch::Checkpoint checkpoint(rig.Parts());
+  if (budget != 0) rig.tracker->SetBudget(budget);
   result.status = rig.machine->SetDirtyLogging(true);
   result.status.Update(replica.FullSync(*rig.memory, Term(1)));
   if (!result.status.ok()) return result;
@@ -103,6 +106,104 @@ INSTANTIATE_TEST_SUITE_P(
       return absl::StrCat(std::get<0>(test.param), "_", std::get<1>(test.param), "vcpu_",
                           std::get<2>(test.param));
     });
+
+// Rings that stop their vCPU at the budget, and pages that stay writable.
+class SteeredOracleTest
+    : public ::testing::TestWithParam<std::tuple<std::string, int, uint32_t, uint64_t, uint64_t>> {
+};
+
+TEST_P(SteeredOracleTest, P4_TheReplicaEqualsThePrimaryAfterEveryEpoch) {
+  const auto& [workload, vcpus, ring_entries, budget, hot_pages] = GetParam();
+  const uint64_t pages = hot_pages == 0 ? kDataPages : 2 * hot_pages;
+  auto rig = MachineRig::Create(
+      {.kernel = LEDGER_ELF,
+       .command_line = absl::StrCat("vcpus=", vcpus, " workload=", workload, " pages=", pages,
+                                    " lsr=0"
+                                    " report_every=5000"),
+       .vcpus = vcpus,
+       .ring_entries = ring_entries,
+       .steer = true,
+       .max_hot_pages = hot_pages});
+  ASSERT_TRUE(rig.ok()) << rig.status();
+  const OracleResult result = RunOracle(**rig, kEpochs, /*idle=*/false, budget);
+  EXPECT_TRUE(result.status.ok()) << "after epoch " << result.epochs << ": " << result.status;
+  EXPECT_EQ(result.epochs, kEpochs);
+  EXPECT_GT(result.guest_pages, result.vmm_pages) << "the guest wrote nothing";
+  EXPECT_EQ((*rig)->tracker->StopsItselfAt(budget), vcpus == 1);
+}
+
+INSTANTIATE_TEST_SUITE_P(Ring, SteeredOracleTest,
+                         ::testing::Combine(::testing::Values("uniform", "hotcold", "sequential"),
+                                            ::testing::Values(1, 2), ::testing::Values(256u, 4096u),
+                                            ::testing::Values(uint64_t{2}, uint64_t{7},
+                                                              uint64_t{100}),
+                                            ::testing::Values(uint64_t{0}, uint64_t{20})),
+                         [](const auto& test) {
+                           return absl::StrCat(
+                               std::get<0>(test.param), "_", std::get<1>(test.param), "vcpu_",
+                               std::get<2>(test.param), "_budget_", std::get<3>(test.param),
+                               "_hot_", std::get<4>(test.param));
+                         });
+
+// What makes the budget worth having: nobody looks, nobody kicks, and no page too many is written.
+TEST(SteeredRingTest, AVcpuStopsItselfAtTheBudget) {
+  auto rig = MachineRig::Create(
+      {.kernel = LEDGER_ELF, .command_line = CommandLine("sequential", 1), .steer = true});
+  ASSERT_TRUE(rig.ok()) << rig.status();
+  RecordingSink sink;
+  epoch::Checkpoint checkpoint((*rig)->Parts());
+  ASSERT_TRUE((*rig)->machine->SetDirtyLogging(true).ok());
+  ASSERT_TRUE((*rig)->machine->Start().ok());
+  uint64_t epoch = 0;
+  for (const uint64_t budget : {30, 7, 2, 500, 3, 40}) {  // less again: ballast is put in again
+    (*rig)->tracker->SetBudget(budget);
+    for (int i = 0; i < 20; ++i) {
+      auto staged =
+          checkpoint.Run(Term(1), EpochId(++epoch), epoch::CutReason::kRequest, &sink, [&] {
+            (*rig)->ring_full = false;
+            return absl::OkStatus();
+          });
+      ASSERT_TRUE(staged.ok()) << staged.status();
+      if (i > 1) {
+        ASSERT_EQ(staged->page_count, budget) << "epoch " << i;
+      }
+      (*rig)->ring_full.wait(false);  // the guest never stops else: it writes 900 pages in turn
+    }
+  }
+}
+
+// Pages that stay writable cost no entry: an epoch has them all, and the ring nearly none.
+TEST(SteeredRingTest, HotPagesAreWrittenWithoutBeingLogged) {
+  auto rig = MachineRig::Create({.kernel = LEDGER_ELF,
+                                 .command_line = "vcpus=1 workload=sequential pages=20 lsr=0",
+                                 .steer = true,
+                                 .max_hot_pages = 64});
+  ASSERT_TRUE(rig.ok()) << rig.status();
+  RecordingSink sink;
+  epoch::Checkpoint checkpoint((*rig)->Parts());
+  (*rig)->tracker->SetBudget(1000);
+  ASSERT_TRUE((*rig)->machine->SetDirtyLogging(true).ok());
+  ASSERT_TRUE((*rig)->machine->Start().ok());
+  uint64_t written_hot = 0;
+  for (uint64_t epoch = 1; epoch <= 200; ++epoch) {
+    (*rig)->AwaitProgress(100);  // every page several times
+    const uint64_t logged = (*rig)->machine->dirty_ring(0)->LikelyCount();
+    auto staged = checkpoint.Run(Term(1), EpochId(epoch), epoch::CutReason::kRequest, &sink,
+                                 [] { return absl::OkStatus(); });
+    ASSERT_TRUE(staged.ok()) << staged.status();
+    EXPECT_GE(staged->page_count, 20u);
+    if (logged == 0) ++written_hot;
+  }
+  EXPECT_GT(written_hot, 100u);
+}
+
+TEST(SteeredRingTest, ThisKvmResetsWhatEntriesSay) {
+  auto system = kvm::System::Open();
+  ASSERT_TRUE(system.ok());
+  const absl::StatusOr<bool> steers = kvm::RingResetsWhatEntriesSay(**system);
+  ASSERT_TRUE(steers.ok()) << steers.status();
+  EXPECT_TRUE(*steers);
+}
 
 TEST(OracleBrokenTest, P4_ADroppedPageIsNoticed) {
   auto rig =

@@ -191,10 +191,14 @@ TEST_F(VmmTest, PausesBeforeItStarts) {
 uint64_t DrainRings(Machine& machine, int vcpus) {
   uint64_t harvested = 0;
   for (int i = 0; i < vcpus; ++i) {
-    harvested += machine.dirty_ring(i)->Harvest([&](uint32_t slot, uint64_t offset) {
+    kvm::DirtyRing& ring = *machine.dirty_ring(i);
+    std::vector<uint64_t> pages;
+    harvested += ring.Harvest([&](uint32_t slot, uint64_t offset) {
       EXPECT_EQ(slot, 0u);
       EXPECT_LT(offset, machine.memory().layout().page_count());
+      pages.push_back(offset);
     });
+    for (const uint64_t page : pages) ring.GiveBack(0, page);
   }
   uint64_t reset = 0;
   while (reset < harvested) {

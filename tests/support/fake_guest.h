@@ -35,6 +35,7 @@ class FakeDirtySource final : public tracker::DirtySource {
     return std::min<uint64_t>(most, dirty_.size());
   }
   bool LikelyNone() const override { return !LikelyAtLeast(1); }
+  bool StopsItselfAt(uint64_t pages) const override { return stops_itself && pages > 1; }
   void Add(Gfn gfn) {
     absl::MutexLock lock(&mutex_);
     dirty_.Insert(gfn);
@@ -43,6 +44,7 @@ class FakeDirtySource final : public tracker::DirtySource {
     absl::MutexLock lock(&mutex_);
     return harvests_;
   }
+  std::atomic<bool> stops_itself{false};
 
  private:
   mutable absl::Mutex mutex_;
@@ -58,7 +60,11 @@ class FakeGuest final : public vmm::Guest {
   absl::StatusOr<std::unique_ptr<vmm::PausedGuest>> Pause(
       const vmm::PauseOptions& options) override {
     if (fail_pause) return absl::InternalError("pause failed");
-    mutex_.Lock();
+    if (!options.if_free) {
+      mutex_.Lock();
+    } else if (!mutex_.TryLock()) {
+      return absl::UnavailableError("somebody else pauses");
+    }
     paused_ = true;
     ++pauses;
     return std::make_unique<Paused>(this, options.capture_state);

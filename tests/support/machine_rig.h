@@ -39,6 +39,10 @@ struct MachineRigOptions {
   uint64_t memory_mib = 16;
   vmm::DirtyLogMode dirty_log = vmm::DirtyLogMode::kRing;
   uint32_t ring_entries = 4096;
+  // Steered rings, as the daemon has them where KVM lets it.
+  bool steer = false;
+  uint64_t max_hot_pages = 0;
+  std::vector<int> vcpu_cpus = {};
   uint64_t staging_bytes = 8u << 20;
 };
 
@@ -132,6 +136,7 @@ class MachineRig : public vmm::GuestListener {
     spec.memory = memory;
     spec.dirty_log = options.dirty_log;
     spec.ring_entries = options.ring_entries;
+    spec.vcpu_cpus = options.vcpu_cpus;
     spec.boot.kernel_path = options.kernel;
     spec.boot.initrd_path = options.initrd;
     spec.boot.command_line = options.command_line;
@@ -143,7 +148,10 @@ class MachineRig : public vmm::GuestListener {
     if (options.dirty_log == vmm::DirtyLogMode::kRing) {
       std::vector<kvm::DirtyRing*> rings;
       for (int i = 0; i < options.vcpus; ++i) rings.push_back(machine->dirty_ring(i));
-      source = std::make_unique<tracker::RingSource>(&machine->vm(), rings, layout);
+      source = std::make_unique<tracker::RingSource>(
+          &machine->vm(), rings, layout,
+          tracker::RingSourceOptions{.steer = options.steer,
+                                     .max_hot_pages = options.max_hot_pages});
     } else {
       const bool manual = system->capabilities().manual_dirty_log_protect != 0;
       source = std::make_unique<tracker::BitmapSource>(&machine->vm(), layout, manual);

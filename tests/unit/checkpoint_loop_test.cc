@@ -29,14 +29,15 @@ constexpr uint64_t kNever = 3'600'000'000'000;
 
 class CheckpointLoopTest : public ::testing::Test {
  protected:
-  void Build(uint64_t budget, uint64_t max_unacked) {
+  void Build(uint64_t budget, uint64_t max_unacked, bool cut_on_vcpu = false) {
     loop_ = std::make_unique<CheckpointLoop>(
         rig_.Parts(),
         CheckpointLoopOptions{.governor = {.max_dirty_pages = budget,
                                            .max_interval_ns = kNever,
                                            .min_interval_ns = 0},
                               .max_unacked_epochs = max_unacked,
-                              .max_failures = 3},
+                              .max_failures = 3,
+                              .cut_on_vcpu = cut_on_vcpu},
         &listener_);
     rig_.gate->SetOutputWaiting([this] { loop_->OnOutputWaiting(); });
     loop_->SetObserver([this](const StagedEpoch& epoch) {
@@ -212,6 +213,58 @@ TEST_F(CheckpointLoopTest, FailuresAreToldAndEndProtectionWhenTheyGoOn) {
   listener_.gave_up.WaitForNotification();
   EXPECT_EQ(listener_.failed, 3);
   EXPECT_FALSE(loop_->Flush(absl::Seconds(1)).ok());
+}
+
+TEST_F(CheckpointLoopTest, AVcpuThatStopsItselfCutsTheEpochOnItsOwnThread) {
+  rig_.source->stops_itself = true;
+  Build(/*budget=*/2, /*max_unacked=*/4, /*cut_on_vcpu=*/true);
+  Protect();
+  std::thread::id cut_by;
+  in_pause_ = [&](const StagedEpoch&) { cut_by = std::this_thread::get_id(); };
+  rig_.guest->Touch(Gfn(1), std::byte{1});
+  rig_.guest->Touch(Gfn(2), std::byte{1});
+  loop_->OnDirtyRingFull();
+  ASSERT_EQ(sink_.submitted(), 1u) << "before the vCPU goes on";
+  EXPECT_EQ(cut_by, std::this_thread::get_id());
+  auto epochs = sink_.TakeSubmitted();
+  EXPECT_EQ(epochs[0].reason, CutReason::kBudget);
+  EXPECT_EQ(Pages(epochs[0]), (std::vector<uint64_t>{1, 2}));
+  // The loop's own thread is still there for everything else.
+  loop_->OnAcked(epochs[0].epoch);
+  loop_->Request();
+  sink_.AwaitSubmitted(1);
+  EXPECT_NE(cut_by, std::this_thread::get_id());
+}
+
+// Whoever pauses the guest waits for that very vCPU's thread.
+TEST_F(CheckpointLoopTest, AVcpuThatStopsItselfWaitsForNobodyElsesPause) {
+  rig_.source->stops_itself = true;
+  Build(/*budget=*/2, /*max_unacked=*/4, /*cut_on_vcpu=*/true);
+  Protect();
+  rig_.guest->Touch(Gfn(1), std::byte{1});
+  {
+    auto other = rig_.guest->Pause({});
+    ASSERT_TRUE(other.ok());
+    loop_->OnDirtyRingFull();
+    EXPECT_EQ(sink_.submitted(), 0u);
+  }
+  sink_.AwaitSubmitted(1);  // by the loop's thread, when the guest is free
+  EXPECT_EQ(Pages(sink_.TakeSubmitted()[0]), (std::vector<uint64_t>{1}));
+  EXPECT_EQ(listener_.failed, 0);
+}
+
+TEST_F(CheckpointLoopTest, P6_AVcpuThatStopsItselfWaitsForASlot) {
+  rig_.source->stops_itself = true;
+  Build(/*budget=*/2, /*max_unacked=*/1, /*cut_on_vcpu=*/true);
+  Protect();
+  rig_.guest->Touch(Gfn(1), std::byte{1});
+  loop_->OnDirtyRingFull();
+  EXPECT_EQ(sink_.submitted(), 1u);
+  loop_->OnDirtyRingFull();  // no slot: the loop's thread pauses the guest, and waits
+  while (!rig_.guest->paused()) std::this_thread::yield();
+  EXPECT_EQ(sink_.submitted(), 1u);
+  loop_->OnAcked(EpochId(2));
+  sink_.AwaitSubmitted(2);
 }
 
 TEST_F(CheckpointLoopTest, AFullRingWhileIdleIsEmptied) {

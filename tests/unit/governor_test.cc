@@ -56,6 +56,16 @@ TEST(GovernorTest, LooksWhenTheBudgetIsLikelyReached) {
   EXPECT_EQ(governor.NextLookNs(At(0)), 5'000'000u + 350'000u);
 }
 
+TEST(GovernorTest, DoesNotLookForABudgetThatSomebodyWillTell) {
+  Governor governor(kOptions);
+  governor.Learn(/*ran_ns=*/400'000, /*pages=*/100, /*paused_ns=*/0);
+  GovernorView view = At(0);
+  view.watches_budget = false;
+  EXPECT_EQ(governor.NextLookNs(view), 5'000'000u + kOptions.max_interval_ns);
+  view.budget_reached = view.ring_full = true;
+  EXPECT_EQ(governor.Decide(view), CutReason::kBudget);
+}
+
 TEST(GovernorTest, LooksWhenWhatIsDirtyAlreadySaysThatTheBudgetWillBeReached) {
   Governor governor(kOptions);
   GovernorView view = At(200'000);

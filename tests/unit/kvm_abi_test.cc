@@ -94,6 +94,11 @@ class RingTest : public ::testing::Test {
     EXPECT_EQ(count, got.size());
     return got;
   }
+  std::vector<std::pair<uint32_t, uint64_t>> HarvestAndGiveBack() {
+    const auto got = Harvest();
+    for (const auto& [slot, offset] : got) ring_.GiveBack(slot, offset);
+    return got;
+  }
 
   std::vector<kvm_dirty_gfn> entries_{kEntries};
   uint32_t pushed_ = 0;
@@ -102,15 +107,42 @@ class RingTest : public ::testing::Test {
 
 using Pairs = std::vector<std::pair<uint32_t, uint64_t>>;
 
-TEST_F(RingTest, HarvestsInOrderAndMarksForReset) {
+TEST_F(RingTest, HarvestsInOrderOnce) {
   EXPECT_TRUE(Harvest().empty());
   KernelPushes(0, 7);
   KernelPushes(1, 3);
   EXPECT_EQ(Harvest(), (Pairs{{0, 7}, {1, 3}}));
-  EXPECT_EQ(entries_[0].flags, uint32_t{KVM_DIRTY_GFN_F_RESET});
   EXPECT_TRUE(Harvest().empty()) << "not twice";
   KernelPushes(0, 9);
   EXPECT_EQ(Harvest(), (Pairs{{0, 9}})) << "a harvest may come between two resets";
+  EXPECT_EQ(ring_.outstanding(), 3u);
+}
+
+TEST_F(RingTest, TheOldestEntryCarriesTheOrderForAnyPage) {
+  for (uint64_t i = 0; i < 3; ++i) KernelPushes(0, i);
+  Harvest();
+  EXPECT_EQ(entries_[0].flags, uint32_t{KVM_DIRTY_GFN_F_DIRTY}) << "harvested, not given back";
+  ring_.GiveBack(1, 77);
+  ring_.GiveBackUnused();
+  EXPECT_EQ(entries_[0].flags, uint32_t{KVM_DIRTY_GFN_F_RESET});
+  EXPECT_EQ(entries_[0].slot, 1u);
+  EXPECT_EQ(entries_[0].offset, 77u);
+  EXPECT_GE(entries_[1].slot & 0xffff, 32764u) << "KVM_USER_MEM_SLOTS";
+  EXPECT_EQ(entries_[2].flags, uint32_t{KVM_DIRTY_GFN_F_DIRTY});
+  EXPECT_EQ(ring_.outstanding(), 1u);
+}
+
+// An outstanding entry is as dirty as a waiting one: once around the ring it must not be taken for
+// one.
+TEST_F(RingTest, OutstandingEntriesAreNotHarvestedAgain) {
+  for (uint64_t round = 0; round < 20; ++round) {
+    for (uint64_t i = 0; ring_.outstanding() + i < 6; ++i) KernelPushes(0, round);
+    for (const auto& [slot, offset] : Harvest()) EXPECT_EQ(offset, round);
+    EXPECT_EQ(ring_.LikelyCount(), 0u);
+    for (uint64_t i = 0; i < 1 + round % 3; ++i) ring_.GiveBackUnused();
+    KernelResets();
+    EXPECT_EQ(ring_.outstanding(), 6 - (1 + round % 3));
+  }
 }
 
 TEST_F(RingTest, WrapsAround) {
@@ -120,7 +152,7 @@ TEST_F(RingTest, WrapsAround) {
       KernelPushes(0, round * 10 + i);
       pushed.emplace_back(0, round * 10 + i);
     }
-    EXPECT_EQ(Harvest(), pushed);
+    EXPECT_EQ(HarvestAndGiveBack(), pushed);
     KernelResets();
   }
 }
@@ -133,7 +165,7 @@ TEST_F(RingTest, StopsAfterOneRoundWhenFull) {
 
 TEST_F(RingTest, EntryDirtyEstimatesTheNumberWaiting) {
   for (uint64_t i = 0; i < 6; ++i) KernelPushes(0, i);
-  Harvest();
+  HarvestAndGiveBack();
   KernelResets();
   EXPECT_FALSE(ring_.EntryDirty(0));
   for (uint64_t i = 0; i < 3; ++i) KernelPushes(0, i);  // wraps
@@ -152,7 +184,7 @@ TEST_F(RingTest, LikelyCountIsTheNumberWaiting) {
       KernelPushes(0, i);
     }
     EXPECT_EQ(ring_.LikelyCount(), filled);
-    Harvest();  // the next round begins elsewhere in the ring
+    HarvestAndGiveBack();  // the next round begins elsewhere in the ring
     KernelResets();
   }
 }
