@@ -14,6 +14,7 @@ import unittest.mock
 
 import common
 import comparison
+import migration
 import page_codec
 import peers
 import plan
@@ -119,6 +120,39 @@ class RecordingTest(unittest.TestCase):
                          [page_codec.corpora(text) for text in ("", "redis", "boot,redis")])
         with self.assertRaises(argparse.ArgumentTypeError):
             page_codec.corpora("boot,windows")
+
+
+class XbzrleTest(unittest.TestCase):
+    """What makes QEMU go round again, and what its counters say then."""
+
+    def test_bandwidth_of_each_round(self):
+        found = [migration.bandwidth(ram) for ram in (
+            {}, {"dirty-sync-count": 1, "remaining": 1}, {"dirty-sync-count": 2, "remaining": 16 << 20},
+            {"dirty-sync-count": 2, "remaining": 1 << 20}, {"dirty-sync-count": 3, "remaining": 16 << 20},
+            {"dirty-sync-count": 4, "remaining": 16 << 20}, {"dirty-sync-count": 40, "remaining": 0})]
+        self.assertEqual([migration.FILL_BYTES_PER_S] * 3, found[:3])
+        self.assertEqual([8, 2, 1, 1], [each / migration.SUSTAINED_BYTES_PER_S for each in found[3:]])
+
+    def test_of_hits_only_what_was_sent_counts(self):
+        def state(rounds, transferred, hits, small, missed):
+            return {"ram": {"dirty-sync-count": rounds, "transferred": transferred},
+                    "xbzrle-cache": {"pages": hits, "bytes": small, "cache-miss": missed, "overflow": 0}}
+        before = state(7, 50000, 100, 1000, 3)
+        after = state(9, 50000 + 20 * 8 + 500 + 2 * 4104, 125, 1500, 5)
+        found = migration.xbzrle_figures(before, after, 30)
+        self.assertEqual((25, 20, 2, 33.0, 1.5), tuple(found[name] for name in (
+            "hits", "sent", "rounds", "bytes_per_page", "writes_per_page")))
+        self.assertIsNone(migration.xbzrle_figures(before, before, None)["bytes_per_page"])
+
+    def test_row(self):
+        self.assertEqual("31.9 bytes (1.8 writes)", results_peers.redirtied(
+            {"bytes_per_page": 31.92, "writes_per_page": 1.82}))
+        copied = {"mib_per_s": 1000.4}
+        lines = results_peers.migration_section({
+            "fill_mib": 768, "first_copy": {"qemu": copied, "romulus": copied},
+            "redirtied": {"qemu": {"failed": "it ended"}, "romulus": {"bytes_per_page": 35.3}}}, {})
+        self.assertIn("failed: it ended | 35.3 bytes |", lines[-1])
+        self.assertIn("| 1,000 MiB/s | 1,000 MiB/s |", lines[-2])
 
 
 class FormTest(unittest.TestCase):
