@@ -4,18 +4,23 @@
 import argparse
 import contextlib
 import io
+import os
 import pathlib
 import shutil
 import sys
 import tempfile
 import unittest
+import unittest.mock
 
 import common
 import comparison
+import migration
+import page_codec
 import peers
 import plan
 import plots
 import qemu
+import record_linux
 import results
 import results_peers
 import run_all
@@ -69,6 +74,85 @@ class CompareTest(unittest.TestCase):
     def test_nothing_in_common(self):
         with self.assertRaises(common.ResultError):
             comparison.report({"a": {"old": [1.0], "new": [], "more_is_better": True}}, 0.03)
+
+
+class RecordingTest(unittest.TestCase):
+    """Which pages of a guest's memory get into a corpus."""
+
+    @staticmethod
+    def page(value):
+        return bytes([value]) * record_linux.PAGE
+
+    def test_each_look_has_what_changed_since_the_last(self):
+        memory = bytearray(3 * record_linux.CHUNK)
+        looks = record_linux.Looks(memory, len(memory))
+        self.assertEqual([], list(looks.look()))
+        last = len(memory) - record_linux.PAGE
+        memory[5 * record_linux.PAGE:6 * record_linux.PAGE] = self.page(1)
+        memory[last:] = self.page(2)
+        self.assertEqual([(self.page(0), self.page(1)), (self.page(0), self.page(2))], list(looks.look()))
+        self.assertEqual([], list(looks.look()))
+        memory[last + 7] = 3
+        (before, now), = looks.look()
+        self.assertEqual((self.page(2), 3, 2), (before, now[7], now[8]))
+
+    def test_a_sample_is_of_the_whole_time(self):
+        file = io.BytesIO()
+        sample = record_linux.Sample(file, 20, seed=1)
+        for number in range(10):
+            sample.offer(self.page(0), self.page(number))
+        self.assertEqual((10, 10 * 2 * record_linux.PAGE), (sample.kept, len(file.getvalue())))
+        for number in range(10, 200):
+            sample.offer(self.page(number), self.page(number))
+        self.assertEqual((20, 200), (sample.kept, sample.seen))
+        found = file.getvalue()[record_linux.PAGE::2 * record_linux.PAGE]  # a byte of each "now"
+        self.assertEqual((20, 20), (len(found), len(set(found))))
+        self.assertLess(min(found), 100)
+        self.assertGreater(max(found), 150)
+
+    def test_what_is_not_there_is_named(self):
+        with tempfile.TemporaryDirectory() as empty, unittest.mock.patch.dict(os.environ, ROMULUS_CACHE=empty):
+            self.assertIn("scripts/lab-setup", record_linux.why_not("boot"))
+            self.assertIn(empty, record_linux.why_not("redis"))
+
+    def test_words_for_linux(self):
+        self.assertEqual([[], ["redis"], list(record_linux.CORPORA)],
+                         [page_codec.corpora(text) for text in ("", "redis", "boot,redis")])
+        with self.assertRaises(argparse.ArgumentTypeError):
+            page_codec.corpora("boot,windows")
+
+
+class XbzrleTest(unittest.TestCase):
+    """What makes QEMU go round again, and what its counters say then."""
+
+    def test_bandwidth_of_each_round(self):
+        found = [migration.bandwidth(ram) for ram in (
+            {}, {"dirty-sync-count": 1, "remaining": 1}, {"dirty-sync-count": 2, "remaining": 16 << 20},
+            {"dirty-sync-count": 2, "remaining": 1 << 20}, {"dirty-sync-count": 3, "remaining": 16 << 20},
+            {"dirty-sync-count": 4, "remaining": 16 << 20}, {"dirty-sync-count": 40, "remaining": 0})]
+        self.assertEqual([migration.FILL_BYTES_PER_S] * 3, found[:3])
+        self.assertEqual([8, 2, 1, 1], [each / migration.SUSTAINED_BYTES_PER_S for each in found[3:]])
+
+    def test_of_hits_only_what_was_sent_counts(self):
+        def state(rounds, transferred, hits, small, missed):
+            return {"ram": {"dirty-sync-count": rounds, "transferred": transferred},
+                    "xbzrle-cache": {"pages": hits, "bytes": small, "cache-miss": missed, "overflow": 0}}
+        before = state(7, 50000, 100, 1000, 3)
+        after = state(9, 50000 + 20 * 8 + 500 + 2 * 4104, 125, 1500, 5)
+        found = migration.xbzrle_figures(before, after, 30)
+        self.assertEqual((25, 20, 2, 33.0, 1.5), tuple(found[name] for name in (
+            "hits", "sent", "rounds", "bytes_per_page", "writes_per_page")))
+        self.assertIsNone(migration.xbzrle_figures(before, before, None)["bytes_per_page"])
+
+    def test_row(self):
+        self.assertEqual("31.9 bytes (1.8 writes)", results_peers.redirtied(
+            {"bytes_per_page": 31.92, "writes_per_page": 1.82}))
+        copied = {"mib_per_s": 1000.4}
+        lines = results_peers.migration_section({
+            "fill_mib": 768, "first_copy": {"qemu": copied, "romulus": copied},
+            "redirtied": {"qemu": {"failed": "it ended"}, "romulus": {"bytes_per_page": 35.3}}}, {})
+        self.assertIn("failed: it ended | 35.3 bytes |", lines[-1])
+        self.assertIn("| 1,000 MiB/s | 1,000 MiB/s |", lines[-2])
 
 
 class FormTest(unittest.TestCase):
@@ -178,6 +262,15 @@ class PageTest(unittest.TestCase):
         page = "\n".join(results.page_codec_section({"rows": rows}, {}))
         self.assertIn("| 3.00 | 3.00x | 1.30x |", page)
         self.assertIn("| 4.00 | **4.00x** | **1.30x** |", page)
+
+    def test_how_pages_of_linux_came_about_is_said_where_there_are_any(self):
+        def page(corpus):
+            rows = [{"corpus": corpus, "encoder": name, "pairs": "5", "zero_before": "2", "bytes_per_page": 9.0,
+                     "gb_per_s": 3.0} for name in ("portable", "xbzrle")]
+            return results.page_codec_section({"rows": rows}, {})
+        self.assertIn(results.LINUX_PAGES, page("linux boot"))
+        self.assertIn("| linux boot | portable | 5 | 2 | 9.0 |", "\n".join(page("linux boot")))
+        self.assertNotIn(results.LINUX_PAGES, page("uniform"))
 
     def test_a_plot_is_shown_if_it_was_drawn(self):
         rows = [{"pages_per_epoch": "10", "interval_us": "2000", "epochs_per_s": 500.0, "dirty_pages_mean": 9.0,

@@ -70,6 +70,12 @@ size_t EncodeAll(const std::vector<PagePair>& pairs, size_t encoder) {
   return bytes;
 }
 
+size_t ZeroBefore(const std::vector<PagePair>& pairs) {
+  return static_cast<size_t>(std::count_if(pairs.begin(), pairs.end(), [](const PagePair& pair) {
+    return pair.before == std::array<std::byte, kPageSize>{};
+  }));
+}
+
 absl::Status CheckDecoding(const std::vector<PagePair>& pairs) {
   const memory::MemoryLayout layout = *memory::MemoryLayout::ForMib(16);
   std::array<std::byte, kPageSize> buffer;
@@ -114,11 +120,13 @@ std::vector<CodecRow> Measure(const std::string& corpus, const std::vector<PageP
       rows[i].set_bytes_per_page(static_cast<double>(bytes) / static_cast<double>(pairs.size()));
     }
   }
+  const size_t zero_before = ZeroBefore(pairs);
   for (size_t i = 0; i < encoders.size(); ++i) {
     std::nth_element(rates[i].begin(), rates[i].begin() + kRounds / 2, rates[i].end());
     rows[i].set_corpus(corpus);
     rows[i].set_encoder(std::string(kNames[encoders[i]]));
     rows[i].set_pairs(pairs.size());
+    rows[i].set_zero_before(zero_before);
     rows[i].set_gb_per_s(rates[i][kRounds / 2] / 1e9);
   }
   return rows;
@@ -126,17 +134,17 @@ std::vector<CodecRow> Measure(const std::string& corpus, const std::vector<PageP
 
 absl::Status Run(const std::vector<std::string>& files, double seconds, const std::string& json) {
   CodecReport report;
-  std::printf("%-28s %-9s %8s %11s %8s %12s %12s\n", "corpus", "encoder", "pairs", "bytes/page",
-              "GB/s", "speed ratio", "size ratio");
+  std::printf("%-28s %-9s %8s %11s %11s %8s %12s %12s\n", "corpus", "encoder", "pairs",
+              "zero before", "bytes/page", "GB/s", "speed ratio", "size ratio");
   for (const std::string& file : files) {
     ROMULUS_ASSIGN_OR_RETURN(const std::vector<PagePair> pairs, Load(file));
     ROMULUS_RETURN_IF_ERROR(CheckDecoding(pairs));
     const std::vector<CodecRow> rows = Measure(file.substr(file.rfind('/') + 1), pairs, seconds);
     const CodecRow& peer = rows.back();
     for (const CodecRow& row : rows) {
-      std::printf("%-28s %-9s %8zu %11.1f %8.2f %12.2f %12.2f\n", row.corpus().c_str(),
-                  row.encoder().c_str(), pairs.size(), row.bytes_per_page(), row.gb_per_s(),
-                  row.gb_per_s() / peer.gb_per_s(),
+      std::printf("%-28s %-9s %8zu %11zu %11.1f %8.2f %12.2f %12.2f\n", row.corpus().c_str(),
+                  row.encoder().c_str(), pairs.size(), size_t{row.zero_before()},
+                  row.bytes_per_page(), row.gb_per_s(), row.gb_per_s() / peer.gb_per_s(),
                   row.bytes_per_page() / std::max(peer.bytes_per_page(), 1e-9));
       *report.add_rows() = row;
     }

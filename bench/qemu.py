@@ -103,7 +103,7 @@ class Monitor:
 class Qemu:
     """One QEMU with one guest of a vCPU, without a disk or a card."""
 
-    def __init__(self, folder, name, kernel, command_line, memory_mib, incoming=None):
+    def __init__(self, folder, name, kernel, command_line, memory_mib, incoming=None, prealloc=False):
         self.console_path = folder / f"{name}.console"
         self.log_path = folder / f"{name}.log"
         monitor_path = folder / f"{name}.qmp"
@@ -114,7 +114,7 @@ class Qemu:
                    "-nodefaults", "-no-user-config", "-vga", "none", "-nic", "none", "-display", "none",
                    "-serial", f"file:{self.console_path}", "-qmp", f"unix:{monitor_path},server=on,wait=off",
                    "-kernel", str(kernel), "-append", command_line,
-                   *(["-incoming", incoming] if incoming else [])]
+                   *(["-incoming", incoming] if incoming else []), *(["-mem-prealloc"] if prealloc else [])]
         with open(self.log_path, "wb") as log:
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                                             preexec_fn=pairlib.die_with_parent)
@@ -193,9 +193,9 @@ class Couple:
         self._exit.callback(qemu.end)
         return qemu
 
-    def begin(self, capabilities, parameters):
-        """The destination starts, and the migration."""
-        self.target = self._start("target", incoming=self.uri)
+    def begin(self, capabilities, parameters, prealloc=False):
+        """The destination starts, and the migration. prealloc: its memory is there before."""
+        self.target = self._start("target", incoming=self.uri, prealloc=prealloc)
         for qemu in (self.source, self.target):
             qemu.monitor.command("migrate-set-capabilities", capabilities=[
                 {"capability": name, "state": True} for name in capabilities])

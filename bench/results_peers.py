@@ -94,14 +94,20 @@ def field(data, part, who, name, text):
     found = data[part][who]
     if "failed" in found:
         return "failed: " + found["failed"].splitlines()[0][:120]
-    return text(found[name]) if found.get(name) is not None else "-"
+    return text(found) if found.get(name) is not None else "-"
+
+
+def redirtied(found):
+    writes = found.get("writes_per_page")
+    return f"{found['bytes_per_page']:.1f} bytes" + ("" if writes is None else f" ({writes:.1f} writes)")
 
 
 def migration_section(data, _):
     rows = [[f"first copy of {data['fill_mib']} MiB, the guest running",
-             *(field(data, "first_copy", who, "mib_per_s", lambda v: f"{v:,.0f} MiB/s")
+             *(field(data, "first_copy", who, "mib_per_s", lambda found: f"{found['mib_per_s']:,.0f} MiB/s")
                for who in ("qemu", "romulus"))],
-            ["a page of which 8 bytes changed",
-             *(field(data, "redirtied", who, "bytes_per_page", lambda v: f"{v:.1f} bytes")
-               for who in ("qemu", "romulus"))]]
-    return ["QEMU with XBZRLE over loopback.", "", *table(["", "QEMU", "Romulus"], rows)]
+            ["a page that was written again, 8 bytes at a time",
+             *(field(data, "redirtied", who, "bytes_per_page", redirtied) for who in ("qemu", "romulus"))]]
+    return ["QEMU with XBZRLE over loopback. The first copy is into memory that was touched before, and that QEMU also "
+            "has in its page tables. A page's bytes are with its head of 8, by the counters of each; how often it was "
+            "written since the last round or checkpoint is in brackets.", "", *table(["", "QEMU", "Romulus"], rows)]

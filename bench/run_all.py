@@ -6,7 +6,8 @@
 
 Writes OUT/RESULTS.md, and beside it OUT/results/ with each bench's JSON, what it printed, and plots. OUT is
 `bench`, of a quick run build/bench. Builds first, unless it is given a build folder. Exit code 1: a bench
-failed, was late, or its results are not all there.
+failed, was late, or its results are not all there. Pages of a Linux are recorded where scripts/make-guest, which calls
+scripts/lab-setup, has left one.
 """
 
 import argparse

@@ -25,13 +25,17 @@ class Reply(Exception):
 class Redis:
     """One connection, speaking RESP2 (redis.io/docs/reference/protocol-spec)."""
 
-    def __init__(self, address, patience_s):
-        self._socket = socket.create_connection((address, 6379), timeout=patience_s)
+    def __init__(self, address, patience_s, port=6379):
+        self._socket = socket.create_connection((address, port), timeout=patience_s)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._file = self._socket.makefile("rb")
 
     def port(self):
         return self._socket.getsockname()[1]
+
+    def close(self):
+        self._file.close()
+        self._socket.close()
 
     def ask(self, *commands):
         """The answers to several commands that are sent at once."""
