@@ -58,6 +58,13 @@ class BenchRig final : public testing::MachineRig {
     ROMULUS_RETURN_IF_ERROR(rig->Init(options));
     return rig;
   }
+  uint64_t NextAlarmNs() override {
+    epoch::CheckpointLoop* const to = loop.load();
+    return to == nullptr ? 0 : to->NextAlarmNs();
+  }
+  void OnAlarm() override {
+    if (epoch::CheckpointLoop* to = loop.load()) to->OnAlarm();
+  }
   void OnDirtyRingFull() override {
     if (epoch::CheckpointLoop* to = loop.load()) to->OnDirtyRingFull();
   }

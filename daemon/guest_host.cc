@@ -256,6 +256,8 @@ size_t GuestHost::TakeConsole(std::span<const std::byte> bytes) {
 }
 
 void GuestHost::OnDirtyRingFull() { loop_->OnDirtyRingFull(); }
+uint64_t GuestHost::NextAlarmNs() { return loop_->NextAlarmNs(); }
+void GuestHost::OnAlarm() { loop_->OnAlarm(); }
 
 void GuestHost::OnGuestStopped(vmm::GuestStop reason, const absl::Status& detail) {
   options_.listener->OnGuestStopped(reason, detail);

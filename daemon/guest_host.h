@@ -136,6 +136,8 @@ class GuestHost final : public devices::ConsoleSink,
   void WriteConsole(std::span<const std::byte> bytes) override;
   size_t TakeConsole(std::span<const std::byte> bytes) override;
   void OnDirtyRingFull() override;
+  uint64_t NextAlarmNs() override;
+  void OnAlarm() override;
   void OnGuestStopped(vmm::GuestStop reason, const absl::Status& detail) override;
   bool MustWait() const override;
   void OnCheckpointFailed(EpochId epoch, epoch::CutReason reason, const absl::Status& why) override;

@@ -94,6 +94,8 @@ constexpr const char* kSockets[] = {
     "select",          "sendmmsg",       "sendmsg",      "sendto",     "setsockopt",
     "shutdown",        "signalfd4",      "socket",       "socketpair", "timerfd_create",
     "timerfd_gettime", "timerfd_settime"};
+// A vCPU's alarm.
+constexpr const char* kTimers[] = {"timer_create", "timer_delete", "timer_settime"};
 // Memory, threads, signals to itself, time, and what it may know of itself.
 constexpr const char* kSelf[] = {"arch_prctl",
                                  "brk",
@@ -250,6 +252,7 @@ absl::Status AddStrict(const Filter& filter) {
   };
   ROMULUS_RETURN_IF_ERROR(AddAll(filter, SCMP_ACT_ALLOW, kFiles));
   ROMULUS_RETURN_IF_ERROR(AddAll(filter, SCMP_ACT_ALLOW, kSockets));
+  ROMULUS_RETURN_IF_ERROR(AddAll(filter, SCMP_ACT_ALLOW, kTimers));
   ROMULUS_RETURN_IF_ERROR(AddAll(filter, SCMP_ACT_ALLOW, kSelf));
   ROMULUS_RETURN_IF_ERROR(allow_if(
       SCMP_SYS(ioctl), SCMP_A1(SCMP_CMP_MASKED_EQ, kIoctlTypeMask, kKvmIoctls), "ioctl of KVM"));

@@ -16,6 +16,7 @@ namespace romulus::epoch {
 
 constexpr uint64_t kSpinNs = 60'000;
 constexpr uint64_t kShortWaitNs = 20 * kSpinNs;
+constexpr uint64_t kAlarmLateNs = 2'000'000;
 
 uint64_t SpinNs(int vcpu_count) { return base::LeavesACpu(vcpu_count) ? kSpinNs : 0; }
 
@@ -197,7 +198,22 @@ void CheckpointLoop::OnDirtyRingFull() {
   absl::MutexLock lock(&mutex_);
   if (!ring_full_) ring_full_ns_ = parts_.clock->NowNs();
   ring_full_ = true;
-  if (!CutHereLocked()) changed_.SignalAll();
+  if (!CutHereLocked(ring_full_ns_)) changed_.SignalAll();
+}
+
+uint64_t CheckpointLoop::NextAlarmNs() {
+  absl::MutexLock lock(&mutex_);
+  alarm_ns_ = 0;
+  if (!cut_on_vcpu_ || mode_ != Mode::kCutting || NothingLeftToCutLocked()) return 0;
+  GovernorView view = ViewLocked();
+  view.watches_budget = false;
+  return alarm_ns_ = governor_.NextLookNs(view);
+}
+
+void CheckpointLoop::OnAlarm() {
+  absl::MutexLock lock(&mutex_);
+  const uint64_t alarm_ns = std::exchange(alarm_ns_, 0);
+  if (!CutHereLocked(alarm_ns) && mode_ == Mode::kCutting && DueLocked()) changed_.SignalAll();
 }
 
 void CheckpointLoop::AwaitNotBusy() {
@@ -206,7 +222,7 @@ void CheckpointLoop::AwaitNotBusy() {
   --await_not_busy_;
 }
 
-bool CheckpointLoop::CutHereLocked() {
+bool CheckpointLoop::CutHereLocked(uint64_t stands_since_ns) {
   if (!cut_on_vcpu_ || mode_ != Mode::kCutting || busy_ || stopping_ || !SlotFreeLocked()) {
     return false;
   }
@@ -214,7 +230,7 @@ bool CheckpointLoop::CutHereLocked() {
   if (!reason) return false;
   busy_ = true;
   mutex_.Unlock();
-  const bool cut = CutOnce(*reason, /*is_here=*/true);
+  const bool cut = CutOnce(*reason, {.since_ns = stands_since_ns, .is_here = true});
   mutex_.Lock();
   busy_ = false;
   audit_owed_ = parts_.auditor != nullptr;
@@ -329,11 +345,15 @@ std::optional<CutReason> CheckpointLoop::WaitForWork() {
     // Without a slot the ack wakes whoever waits here.
     const bool matters =
         view.slot_free && wait_ns < kShortWaitNs && (governor_.expects_pages() || output_waiting_);
-    if (matters && wait_ns <= spin_ns_) {
+    // The vCPU itself ends the interval; were it kept from that, this thread would have to.
+    if (alarm_ns_ != 0 && !view.watches_budget && !output_waiting_) {
+      wait_ns = std::max(alarm_ns_, view.now_ns) + kAlarmLateNs - view.now_ns;
+    } else if (matters && wait_ns <= spin_ns_) {
       SpinLocked();
       continue;
+    } else if (matters) {
+      wait_ns -= std::min(spin_ns_, wait_ns / 2);
     }
-    if (matters) wait_ns -= std::min(spin_ns_, wait_ns / 2);
     changed_.WaitWithTimeout(&mutex_, absl::Nanoseconds(static_cast<int64_t>(wait_ns)));
   }
   return std::nullopt;
@@ -366,10 +386,11 @@ bool CheckpointLoop::Turn() {
 
 void CheckpointLoop::Work(CutReason reason) {
   const Mode mode = mode_;
+  const uint64_t since_ns = ring_full_ ? ring_full_ns_ : parts_.clock->NowNs();
   busy_ = true;
   mutex_.Unlock();
   if (mode == Mode::kCutting) {
-    CutOnce(reason, /*is_here=*/false);
+    CutOnce(reason, {.since_ns = since_ns});
     AuditBehindGuest();
   } else {
     DrainOnce();
@@ -408,28 +429,32 @@ absl::Status CheckpointLoop::OnPaused() {
   return absl::OkStatus();
 }
 
-bool CheckpointLoop::CutOnce(CutReason reason, bool is_here) {
+bool CheckpointLoop::CutOnce(CutReason reason, const SelfStop& stop) {
   Term term;
   EpochId epoch;
   EpochSink* sink;
   uint64_t began_ns;
-  uint64_t stands_since_ns;
   {
     absl::MutexLock lock(&mutex_);
     term = term_;
     epoch = last_cut_.Next();
     sink = sink_;
     began_ns = epoch_began_ns_;
-    stands_since_ns = ring_full_ ? ring_full_ns_ : parts_.clock->NowNs();
     in_parts_ = false;
   }
   PartsSink parts(this, sink);
+  bool reached = false;  // the guest stood still
+  const uint64_t stopped_ns = std::min(stop.since_ns, parts_.clock->NowNs());
   absl::StatusOr<StagedEpoch> staged = checkpoint_.Run(
-      term, epoch, reason, &parts, [this] { return OnPaused(); },
-      SelfStop{.since_ns = stands_since_ns, .is_here = is_here});
+      term, epoch, reason, &parts,
+      [this, &reached] {
+        reached = true;
+        return OnPaused();
+      },
+      stop);
   const uint64_t resumed_ns = parts_.clock->NowNs();
   if (staged.ok()) {
-    staged->interval_ns = stands_since_ns - std::min(began_ns, stands_since_ns);
+    staged->interval_ns = stopped_ns - std::min(began_ns, stopped_ns);
     const uint64_t pages = staged->page_count;
     const auto& phases_ns = staged->phases.ns;
     const uint64_t worked_ns = std::accumulate(phases_ns.begin(), phases_ns.end(), uint64_t{0});
@@ -443,17 +468,16 @@ bool CheckpointLoop::CutOnce(CutReason reason, bool is_here) {
       failures_ = 0;
     }
     // The vCPU goes on behind this only: its pause is longer by what the last one of these took.
-    if (is_here) staged->phases.pause_ns += hand_over_ns_;
+    if (stop.is_here) staged->phases.pause_ns += hand_over_ns_;
     sink->Submit(*std::move(staged));
-    if (is_here) hand_over_ns_ = parts_.clock->NowNs() - resumed_ns;
+    if (stop.is_here) hand_over_ns_ = parts_.clock->NowNs() - resumed_ns;
     return true;
   }
   bool gave_up = false;
   {
     absl::MutexLock lock(&mutex_);
     if (mode_ != Mode::kCutting) return true;  // halted meanwhile: not a failure
-    // The ring is emptied with the guest paused only: it has not been.
-    if (is_here && ring_full_ && absl::IsUnavailable(staged.status())) return false;
+    if (stop.is_here && !reached && absl::IsUnavailable(staged.status())) return false;
     epoch_began_ns_ = resumed_ns;
     ++progress_;
     in_parts_ = false;

@@ -89,6 +89,9 @@ class CheckpointLoop {
 
   void OnAcked(EpochId epoch);
   void OnDirtyRingFull();
+  // GuestListener's: of a guest's only vCPU, which then ends an interval by itself.
+  uint64_t NextAlarmNs();
+  void OnAlarm();
   void OnOutputWaiting();
 
   void SetGovernorOptions(const GovernorOptions& options);
@@ -108,8 +111,9 @@ class CheckpointLoop {
   class PartsSink;
 
   void ThreadMain();
-  // What there is to do, if it is a checkpoint and may be made on the calling vCPU's thread.
-  bool CutHereLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // What there is to do, if it is a checkpoint and may be made on the thread of the calling vCPU,
+  // which stands since then.
+  bool CutHereLocked(uint64_t stands_since_ns) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void AwaitNotBusy() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Lets others have the mutex, and comes back soon.
   void SpinLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -123,8 +127,8 @@ class CheckpointLoop {
   bool AuditIsBehind() const;
   bool SlotFreeLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void DrainOnce() ABSL_LOCKS_EXCLUDED(mutex_);
-  // False if the guest was not free (`is_here`: on a vCPU's thread).
-  bool CutOnce(CutReason reason, bool is_here) ABSL_LOCKS_EXCLUDED(mutex_);
+  // False if the guest was not free (on a vCPU's thread).
+  bool CutOnce(CutReason reason, const SelfStop& stop) ABSL_LOCKS_EXCLUDED(mutex_);
   // Behind the running guest, for as long as nothing else is to be done.
   void AuditBehindGuest() ABSL_LOCKS_EXCLUDED(mutex_);
   // With the guest paused: what was asked for until now is being answered; then waits for a slot.
@@ -152,6 +156,7 @@ class CheckpointLoop {
   bool in_parts_ ABSL_GUARDED_BY(mutex_) = false;    // parts of the epoch at hand are on their way
   uint64_t progress_ ABSL_GUARDED_BY(mutex_) = 0;
   bool ring_full_ ABSL_GUARDED_BY(mutex_) = false;
+  uint64_t alarm_ns_ ABSL_GUARDED_BY(mutex_) = 0;      // the vCPU stops then by itself; 0: never
   uint64_t ring_full_ns_ ABSL_GUARDED_BY(mutex_) = 0;  // the first vCPU stands since then
   bool requested_ ABSL_GUARDED_BY(mutex_) = false;
   bool output_waiting_ ABSL_GUARDED_BY(mutex_) = false;

@@ -23,9 +23,13 @@ enum class GuestStop {
 class GuestListener {
  public:
   virtual ~GuestListener() = default;
-  // A vCPU left the guest because its dirty ring is full; it stays out until a checkpoint. Alone of
-  // these calls, this one may pause the guest itself, and resume it (PauseOptions::if_free).
+  // A vCPU left the guest because its dirty ring is full; it stays out until a checkpoint. It may
+  // pause the guest itself, and resume it (PauseOptions::if_free).
   virtual void OnDirtyRingFull() = 0;
+  // Of a guest with one vCPU, before it runs again: when that wants to leave the guest by itself,
+  // by the monotonic clock; 0: not at all. Then OnAlarm(), which may do what OnDirtyRingFull() may.
+  virtual uint64_t NextAlarmNs() { return 0; }
+  virtual void OnAlarm() {}
   // The guest will not run again.
   virtual void OnGuestStopped(GuestStop reason, const absl::Status& detail) = 0;
 };

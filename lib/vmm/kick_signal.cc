@@ -10,19 +10,16 @@
 #include "base/status.h"
 
 namespace romulus::vmm {
-namespace {
 
 // Real-time, because glibc and libraries keep away from these; not the first, which glibc's users
 // like to take.
-int SignalNumber() { return SIGRTMIN + 5; }
-
-}  // namespace
+int KickSignalNumber() { return SIGRTMIN + 5; }
 
 absl::Status InstallKickSignal() {
   struct sigaction action {};
   action.sa_handler = [](int) {};
   // No SA_RESTART: a blocking system call of the kicked thread is to end as well.
-  if (::sigaction(SignalNumber(), &action, nullptr) != 0) {
+  if (::sigaction(KickSignalNumber(), &action, nullptr) != 0) {
     return base::ErrnoStatus(errno, "installing the signal that stops vCPUs");
   }
   return absl::OkStatus();
@@ -31,10 +28,10 @@ absl::Status InstallKickSignal() {
 void UnblockKickSignal() {
   sigset_t set;
   sigemptyset(&set);
-  sigaddset(&set, SignalNumber());
+  sigaddset(&set, KickSignalNumber());
   ::pthread_sigmask(SIG_UNBLOCK, &set, nullptr);
 }
 
-void Kick(pid_t tid) { ::syscall(SYS_tgkill, ::getpid(), tid, SignalNumber()); }
+void Kick(pid_t tid) { ::syscall(SYS_tgkill, ::getpid(), tid, KickSignalNumber()); }
 
 }  // namespace romulus::vmm

@@ -12,6 +12,7 @@ namespace romulus::vmm {
 
 // Idempotent. Errors: errno of sigaction.
 absl::Status InstallKickSignal();
+int KickSignalNumber();
 // Makes sure that the calling thread does not have it blocked.
 void UnblockKickSignal();
 // Sends it to thread `tid` of this process. A thread that is gone is not an error.

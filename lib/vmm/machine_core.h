@@ -82,6 +82,8 @@ class MachineCore final : private VcpuHost, private devices::PlatformEvents {
   void OnRunFailed(const absl::Status& status) override;
   bool GuestStopped() const override { return guest_stopped_.load(std::memory_order_seq_cst); }
   bool MustThrottle() const override;
+  uint64_t NextAlarmNs() override { return spec_.listener->NextAlarmNs(); }
+  void OnAlarm() override { spec_.listener->OnAlarm(); }
   void OnStopped() override { stopping_.CountDown(); }
   void AwaitAllStopped() override {
     stopping_.Wait(stop_spin_);

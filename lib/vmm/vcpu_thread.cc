@@ -26,6 +26,7 @@ constexpr uint32_t kCommandMask = 3;
 constexpr unsigned kGenerationShift = 3;
 
 constexpr std::chrono::nanoseconds kNoSpin{0};
+constexpr uint64_t kNoAlarm = ~uint64_t{0};
 
 thread_local VcpuThread* current_vcpu_thread = nullptr;
 
@@ -131,6 +132,12 @@ void VcpuThread::AnswerPulse() {
 void VcpuThread::Main() {
   current_vcpu_thread = this;
   UnblockKickSignal();
+  if (alone_) {
+    // Without one somebody else kicks.
+    if (absl::StatusOr<AlarmTimer> alarm = AlarmTimer::Create(); alarm.ok()) {
+      alarm_.emplace(*std::move(alarm));
+    }
+  }
   ::pthread_setname_np(::pthread_self(), absl::StrCat("vcpu", vcpu_.id()).c_str());
   tid_.store(static_cast<uint32_t>(::syscall(SYS_gettid)), std::memory_order_release);
   tid_.notify_all();
@@ -174,6 +181,7 @@ void VcpuThread::ParkHere() {
 void VcpuThread::RunGuest(uint32_t command_word) {
   phase_.store(VcpuPhase::kRunning, std::memory_order_seq_cst);
   vcpu_.SetImmediateExit(false);
+  alarm_ns_ = 0;
   pulse_answers_.fetch_add(1);  // a guest that stands still again and again lives, too
   for (;;) {
     AnswerPulse();
@@ -187,6 +195,7 @@ void VcpuThread::RunGuest(uint32_t command_word) {
               [this] { return host_.GuestStopped() || !host_.MustThrottle(); });
       continue;
     }
+    SetAlarm();
     absl::StatusOr<kvm::Exit> exit = vcpu_.Run();
     if (!exit.ok()) {
       io_pending_ = false;
@@ -194,6 +203,7 @@ void VcpuThread::RunGuest(uint32_t command_word) {
       continue;
     }
     NoteExit(*exit);
+    if (std::holds_alternative<kvm::ExitInterrupted>(*exit)) AnswerAlarm();
     // Until it is back in StayOut(), which looks at all there is to obey.
     if (std::holds_alternative<kvm::ExitDirtyRingFull>(*exit)) stays_out_.store(true);
     if (host_.HandleExit(*exit) == AfterExit::kStayOut) {
@@ -201,6 +211,21 @@ void VcpuThread::RunGuest(uint32_t command_word) {
       StayOut(command_word, resume_spin_, [this] { return host_.GuestStopped(); });
     }
   }
+}
+
+// Cheap when nothing changes: the host is asked again only after an alarm, or a pause.
+void VcpuThread::SetAlarm() {
+  if (!alarm_ || alarm_ns_ != 0) return;
+  alarm_ns_ = host_.NextAlarmNs();
+  if (alarm_ns_ == 0 || !alarm_->Set(alarm_ns_)) alarm_ns_ = kNoAlarm;
+}
+
+void VcpuThread::AnswerAlarm() {
+  if (alarm_ns_ == 0 || alarm_ns_ == kNoAlarm || clock_.NowNs() < alarm_ns_) return;
+  alarm_ns_ = 0;
+  stays_out_.store(true, std::memory_order_seq_cst);  // it looks at all it has to obey from here on
+  host_.OnAlarm();
+  stays_out_.store(false, std::memory_order_seq_cst);
 }
 
 void VcpuThread::NoteExit(const kvm::Exit& exit) {

@@ -18,12 +18,15 @@
 #include <atomic>
 #include <chrono>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <thread>
 
 #include "absl/status/status.h"
+#include "base/clock.h"
 #include "kvm/exit.h"
 #include "kvm/vcpu.h"
+#include "vmm/alarm_timer.h"
 #include "vmm/vcpu_state.h"
 #include "vmm/wait.h"
 
@@ -44,6 +47,9 @@ class VcpuHost {
   virtual void OnRunFailed(const absl::Status& status) = 0;
   virtual bool GuestStopped() const = 0;
   virtual bool MustThrottle() const = 0;
+  // GuestListener's.
+  virtual uint64_t NextAlarmNs() = 0;
+  virtual void OnAlarm() = 0;
   // This vCPU is out of the guest, its I/O complete (or its thread ends).
   virtual void OnStopped() = 0;
   // And until the devices are quiet.
@@ -104,6 +110,10 @@ class VcpuThread final : private VcpuCaptureHooks {
   bool Superseded(uint32_t command_word) const {
     return command_.load(std::memory_order_seq_cst) != command_word;
   }
+  // Sets the alarm that the host wants, if it wants another.
+  void SetAlarm();
+  // The guest was left for no other reason: if its time has come, answers it.
+  void AnswerAlarm();
   // Waits outside the guest until the command changes, or `until()` holds after a Wake().
   template <typename Until>
   void StayOut(uint32_t command_word, std::chrono::nanoseconds spin, Until until);
@@ -131,6 +141,9 @@ class VcpuThread final : private VcpuCaptureHooks {
   uint32_t obeyed_ = 0;
   bool io_pending_ = false;
   bool sync_regs_fresh_ = false;
+  std::optional<AlarmTimer> alarm_;
+  uint64_t alarm_ns_ = 0;  // 0: to be asked for
+  base::MonotonicClock clock_;
   absl::Status capture_status_;
 
   std::thread thread_;  // last: it uses all of the above

@@ -7,6 +7,8 @@
 #include <variant>
 #include <vector>
 
+#include "absl/synchronization/notification.h"
+#include "base/clock.h"
 #include "kvm/vmm_rig.h"
 #include "vmm/kick_signal.h"
 #include "vmm/msr_list.h"
@@ -84,6 +86,12 @@ class VcpuThreadTest : public VmmTest, private vmm::VcpuHost {
   void OnRunFailed(const absl::Status& status) override { ADD_FAILURE() << status; }
   bool GuestStopped() const override { return guest_stopped_; }
   bool MustThrottle() const override { return false; }
+  uint64_t NextAlarmNs() override {
+    return alarms_ < alarms_wanted_ ? base::MonotonicClock().NowNs() + 100'000 : 0;
+  }
+  void OnAlarm() override {
+    if (++alarms_ == alarms_wanted_) alarms_done_.Notify();
+  }
   void OnStopped() override { stopped_.CountDown(); }
   void AwaitAllStopped() override {}
   void OnCaptured() override { captured_.CountDown(); }
@@ -94,6 +102,9 @@ class VcpuThreadTest : public VmmTest, private vmm::VcpuHost {
   std::unique_ptr<vmm::VcpuState> state_;
   std::function<bool(const kvm::Exit&)> park_at_;
   std::atomic<bool> guest_stopped_{false};
+  std::atomic<int> alarms_wanted_{0};
+  std::atomic<int> alarms_{0};
+  absl::Notification alarms_done_;
   vmm::CountdownLatch stopped_;
   vmm::CountdownLatch captured_;
   std::unique_ptr<VcpuThread> thread_;
@@ -121,6 +132,16 @@ TEST_F(VcpuThreadTest, LeavesALoopThatNeverExits) {
     EXPECT_EQ(Captured().rip, kCode);
   }
   EXPECT_EQ(thread_->phase(), VcpuPhase::kPaused);
+}
+
+TEST_F(VcpuThreadTest, AnAlarmGetsItOutOfALoopThatNeverExits) {
+  alarms_wanted_ = 50;
+  Create({0xeb, 0xfe});
+  EXPECT_TRUE(thread_->Post(VcpuCommand::kRun));
+  alarms_done_.WaitForNotification();
+  Expect();
+  EXPECT_TRUE(thread_->Post(VcpuCommand::kParkAndCapture));
+  EXPECT_EQ(Captured().rip, kCode);
 }
 
 TEST_F(VcpuThreadTest, AStoppedGuestNeverRunsButStillAnswers) {
