@@ -34,6 +34,7 @@ namespace romulus::bench {
 namespace {
 
 using Clock = std::chrono::steady_clock;
+constexpr codec::Dialect kDialect(codec::kNewestProtocol);
 using Pairs = std::span<const PagePair>;
 constexpr size_t kRounds = 9;
 // 512 KiB: fits the second level of the cache; fewer would be learned by heart (branches).
@@ -70,7 +71,7 @@ size_t EncodeAll(Pairs pairs, size_t encoder) {
   body.reserve(2 * codec::kMaxRecordBytes);
   for (const PagePair& pair : pairs) {
     body.clear();
-    codec::AppendPage(static_cast<codec::DiffVersion>(encoder), Gfn(1), pair.now,
+    codec::AppendPage(static_cast<codec::DiffVersion>(encoder), kDialect, Gfn(1), pair.now,
                       pair.before.data(), &body);
     bytes += body.size() - codec::kRecordHeadBytes;
   }
@@ -82,8 +83,8 @@ absl::Status CheckDecoding(const std::vector<PagePair>& pairs) {
   std::array<std::byte, kPageSize> buffer;
   for (size_t i = 0; i < pairs.size(); ++i) {
     std::string body;
-    codec::AppendPage(Gfn(1), pairs[i].now, pairs[i].before.data(), &body);
-    codec::PageRecordReader reader(body, layout);
+    codec::AppendPage(kDialect, Gfn(1), pairs[i].now, pairs[i].before.data(), &body);
+    codec::PageRecordReader reader(body, layout, kDialect);
     ROMULUS_ASSIGN_OR_RETURN(const codec::PageRecord record, reader.Next());
     auto page = pairs[i].before;
     codec::DecodePage(record, pairs[i].before, page);
