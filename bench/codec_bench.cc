@@ -25,6 +25,8 @@ struct Pipeline {
         pool(*epoch::StagingPool::Create(64 << 20)),
         encoder(*codec::EpochEncoder::Create(memory->layout().gfn_end(), &writer, {})) {
     encoder->StartStream(codec::kDefaultMaxBodyBytes);
+    writer.SetDialect(codec::Dialect(codec::kNewestProtocol));
+    reader.SetDialect(codec::Dialect(codec::kNewestProtocol));
     stream = *store.OpenStream(kTerm);
     std::vector<std::string> messages;
     const auto send = [&messages](std::string message) {
@@ -82,7 +84,7 @@ struct Pipeline {
           status = store.BeginSync(stream, kTerm, memory->layout().page_count());
           break;
         case codec::FrameKind::kSyncPages:
-          status = store.SyncPages(stream, kTerm, frame->body);
+          status = store.SyncPages(stream, *frame);
           break;
         case codec::FrameKind::kSyncEnd:
           status = store.EndSync(stream, kTerm);

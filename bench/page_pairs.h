@@ -10,7 +10,8 @@
 
 namespace romulus::bench {
 
-struct PagePair {
+// Aligned, as a guest's pages and the copies of them are.
+struct alignas(kPageSize) PagePair {
   std::array<std::byte, kPageSize> before;
   std::array<std::byte, kPageSize> now;
 };

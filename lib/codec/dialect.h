@@ -6,9 +6,10 @@
 //
 //   frame kinds            each with its first version: dialect.cc
 //   fields, enum values    each with its first version: romulus/v1/replication.proto (`since`)
-//   records in binary bodies, sections of the machine state
-//                          none has changed so far; whoever writes them would ask version(), as
-//                          the encoder does for the machine state's delta (machine_delta.h)
+//   page records           sparse ones: whoever writes and reads them asks version()
+//                          (page_encoding.h), as for the machine state's delta (machine_delta.h)
+//   other records in binary bodies, sections of the machine state
+//                          none has changed so far
 //
 // Values; any thread.
 #ifndef ROMULUS_CODEC_DIALECT_H_
@@ -28,11 +29,11 @@ namespace romulus::codec {
 
 enum class FrameKind : uint8_t;
 
-// 2: disks; 3: lineage; 4: hand-over; 5: audit; 6: REASON_REPLICA_WRONG, machine state deltas. The
-// oldest is the previous release's newest, so that an upgrade can go host by host
-// (docs/upgrade.md).
+// 2: disks; 3: lineage; 4: hand-over; 5: audit; 6: REASON_REPLICA_WRONG, machine state deltas; 7:
+// sparse page records. The oldest is the previous release's newest, so that an upgrade can go host
+// by host (docs/upgrade.md).
 inline constexpr uint32_t kOldestProtocol = 5;
-inline constexpr uint32_t kNewestProtocol = 6;
+inline constexpr uint32_t kNewestProtocol = 7;
 
 // What one build speaks. An inverted one is nothing: it has no version in common with any.
 struct ProtocolRange {
@@ -48,7 +49,7 @@ constexpr uint32_t NewestCommon(const ProtocolRange& a, const ProtocolRange& b) 
   return newest >= std::max(a.oldest, b.oldest) ? newest : 0;
 }
 
-// "5", "5 to 6": for people.
+// "5", "5 to 7": for people.
 std::string RangeText(const ProtocolRange& range);
 
 class Dialect {

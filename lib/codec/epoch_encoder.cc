@@ -144,7 +144,7 @@ absl::Status EpochEncoder::AddSyncPage(Gfn gfn, PageBytes page, Send send) {
   FlushZeroRun();
   const size_t at = message_.size();
   const std::byte* before = cache_.Find(gfn);
-  const PageEncoding encoding = AppendPage(gfn, copy, before, &message_);
+  const PageEncoding encoding = AppendPage(frames_->dialect(), gfn, copy, before, &message_);
   Count(encoding, 1, message_.size() - at);
   if (std::byte* cached = cache_.Put(gfn); cached != nullptr) std::memcpy(cached, copy, kPageSize);
   ++sync_pages_;
@@ -234,7 +234,7 @@ absl::Status EpochEncoder::AppendBatch(const epoch::PageBatch& batch, Send send)
     ROMULUS_RETURN_IF_ERROR(RoomForRecord(FrameKind::kEpochPages, send));
     const size_t at = message_.size();
     std::byte* cached = cache_.Find(gfn);
-    const PageEncoding encoding = AppendPage(gfn, page, cached, &message_);
+    const PageEncoding encoding = AppendPage(frames_->dialect(), gfn, page, cached, &message_);
     Count(encoding, 1, message_.size() - at);
     digest_.Add(gfn, encoding == PageEncoding::kZero ? ZeroPageHash() : PageHash(page));
     if (cached == nullptr) cached = cache_.Put(gfn);
@@ -331,8 +331,7 @@ absl::Status EpochEncoder::Finish(const epoch::StagedEpoch& epoch, uint64_t sent
   v1::EpochCommit commit;
   commit.set_page_count(epoch.page_count);
   commit.set_pages_digest(digest_.value());
-  machine_.Put(epoch.machine.Serialize(), frames_->dialect().version() >= kMachineDeltaSince,
-               &commit);
+  machine_.Put(epoch.machine.Serialize(), frames_->dialect(), &commit);
   commit.set_console_offset(epoch.console.offset);
   commit.set_console_bytes(epoch.console.bytes);
   commit.set_console_released(std::max(console_released, epoch.console_released));

@@ -41,16 +41,16 @@ absl::Status CheckSize(const v1::EpochCommit& commit) {
 
 }  // namespace
 
-void MachineDeltaWriter::Put(std::string state, bool deltas, v1::EpochCommit* commit) {
+void MachineDeltaWriter::Put(std::string state, const Dialect& dialect, v1::EpochCommit* commit) {
   commit->set_machine_digest(HashBytes(state));
   const size_t bytes = state.size();
   std::string filled = state;
   FillUp(filled);
   std::string delta;
-  if (deltas && !before_.empty()) {
+  if (dialect.version() >= kMachineDeltaSince && !before_.empty()) {
     before_.resize(filled.size());  // zeros beyond its end, as for the reader
     for (size_t page = 0; page < WholePages(bytes); ++page) {
-      AppendPage(Gfn(page), PageOf(filled, page), PageOf(before_, page).data(), &delta);
+      AppendPage(dialect, Gfn(page), PageOf(filled, page), PageOf(before_, page).data(), &delta);
     }
   }
   before_ = std::move(filled);
@@ -62,7 +62,8 @@ void MachineDeltaWriter::Put(std::string state, bool deltas, v1::EpochCommit* co
   commit->set_machine_bytes(static_cast<uint32_t>(bytes));
 }
 
-absl::StatusOr<std::string> MachineDeltaReader::Take(const v1::EpochCommit& commit) const {
+absl::StatusOr<std::string> MachineDeltaReader::Take(const v1::EpochCommit& commit,
+                                                     const Dialect& dialect) const {
   if (commit.machine_delta().empty()) return commit.machine();
   if (absl::Status status = CheckSize(commit); !status.ok()) return status;
   if (before_.empty()) {
@@ -73,7 +74,7 @@ absl::StatusOr<std::string> MachineDeltaReader::Take(const v1::EpochCommit& comm
   const size_t pages = WholePages(commit.machine_bytes());
   std::string state = before_;
   state.resize(pages * kPageSize);
-  PageRecordReader records(commit.machine_delta(), *layout);
+  PageRecordReader records(commit.machine_delta(), *layout, dialect);
   uint64_t next = 0;  // ascending, so that a run of zeros cannot come again and again
   while (!records.done()) {
     const absl::StatusOr<PageRecord> record = records.Next();

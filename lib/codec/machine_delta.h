@@ -13,6 +13,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "codec/dialect.h"
 
 namespace romulus::v1 {
 class EpochCommit;
@@ -27,9 +28,9 @@ class MachineDeltaWriter {
  public:
   void Reset() { before_.clear(); }
 
-  // Sets machine or machine_delta and machine_bytes, whichever is shorter, and machine_digest.
-  // `deltas`: whether the peer knows them.
-  void Put(std::string state, bool deltas, v1::EpochCommit* commit);
+  // Sets machine or machine_delta and machine_bytes, whichever is shorter and in the dialect, and
+  // machine_digest.
+  void Put(std::string state, const Dialect& dialect, v1::EpochCommit* commit);
 
  private:
   std::string before_;  // filled up to whole pages; empty: none
@@ -39,10 +40,10 @@ class MachineDeltaReader {
  public:
   void Reset() { before_.clear(); }
 
-  // The serialized state; its digest is the caller's to check. Errors: InvalidArgument for a delta
-  // that is not well-formed, is not of the announced size, does not name its pages in ascending
-  // order, or comes before any whole state.
-  absl::StatusOr<std::string> Take(const v1::EpochCommit& commit) const;
+  // The serialized state; its digest is the caller's to check. `dialect`: of the stream. Errors:
+  // InvalidArgument for a delta that is not well-formed, is not of the announced size, does not
+  // name its pages in ascending order, or comes before any whole state.
+  absl::StatusOr<std::string> Take(const v1::EpochCommit& commit, const Dialect& dialect) const;
   // `state`, from Take(), was committed: the next delta is on it.
   void Keep(std::string state);
 

@@ -96,7 +96,7 @@ absl::Status Assembler::AddPages(const codec::Frame& frame) {
 
 absl::Status Assembler::Stage(const codec::Frame& frame) {
   if (frame.body.empty()) return FaultStatus(Fault::kPages, "page frame without pages");
-  codec::PageRecordReader records(frame.body, memory_->layout());
+  codec::PageRecordReader records(frame.body, memory_->layout(), frame.dialect);
   while (!records.done()) {
     absl::StatusOr<codec::PageRecord> record = records.Next();
     if (!record.ok()) return WithFault(Fault::kPages, record.status());
@@ -117,7 +117,8 @@ absl::Status Assembler::Stage(const codec::Frame& frame) {
           digest_.Add(gfn, codec::PageHash(memory_->Page(gfn)));
           break;
         case codec::PageEncoding::kRaw:
-        case codec::PageEncoding::kDelta: {
+        case codec::PageEncoding::kDelta:
+        case codec::PageEncoding::kSparse: {
           const codec::MutablePageBytes page = staged_.Add(gfn);
           codec::DecodePage(*record, memory_->Page(gfn), page);
           digest_.Add(gfn, codec::PageHash(page));
@@ -218,8 +219,9 @@ absl::Status Assembler::CheckDigests(const v1::EpochCommit& commit) const {
   return absl::OkStatus();
 }
 
-absl::StatusOr<state::MachineState> Assembler::TakeMachine(const v1::EpochCommit& commit) {
-  absl::StatusOr<std::string> serialized = machine_.Take(commit);
+absl::StatusOr<state::MachineState> Assembler::TakeMachine(const v1::EpochCommit& commit,
+                                                           const codec::Dialect& dialect) {
+  absl::StatusOr<std::string> serialized = machine_.Take(commit, dialect);
   if (!serialized.ok()) {
     return WithFault(Fault::kMachine, base::Annotate(serialized.status(), Name(current_)));
   }
@@ -242,7 +244,7 @@ absl::StatusOr<AssembledEpoch> Assembler::Complete(const codec::Frame& frame) {
     return WithFault(Fault::kBody, status);
   }
   ROMULUS_RETURN_IF_ERROR(CheckDigests(commit));
-  ROMULUS_ASSIGN_OR_RETURN(state::MachineState machine, TakeMachine(commit));
+  ROMULUS_ASSIGN_OR_RETURN(state::MachineState machine, TakeMachine(commit, frame.dialect));
   AssembledEpoch epoch;
   epoch.key = current_;
   epoch.page_count = page_count_;

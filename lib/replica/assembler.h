@@ -85,7 +85,8 @@ class Assembler {
   absl::Status StageAudit(const codec::Frame& frame);
   absl::Status CheckCap() const;
   absl::Status CheckDigests(const v1::EpochCommit& commit) const;
-  absl::StatusOr<state::MachineState> TakeMachine(const v1::EpochCommit& commit);
+  absl::StatusOr<state::MachineState> TakeMachine(const v1::EpochCommit& commit,
+                                                  const codec::Dialect& dialect);
   absl::StatusOr<AssembledEpoch> Complete(const codec::Frame& frame);
   void CloseEpoch();
 

@@ -163,20 +163,20 @@ absl::Status ReplicaStore::BeginSync(StreamId stream, Term term, uint64_t total_
   return absl::OkStatus();
 }
 
-absl::Status ReplicaStore::SyncPages(StreamId stream, Term term, absl::string_view body) {
+absl::Status ReplicaStore::SyncPages(StreamId stream, const codec::Frame& frame) {
   StreamLock lock(*this);
-  ROMULUS_RETURN_IF_ERROR(CheckStream(stream, term));
+  ROMULUS_RETURN_IF_ERROR(CheckStream(stream, frame.term));
   if (!sync_begun_ || sync_complete_) {
     return Failed(FaultStatus(Fault::kUnexpected, "sync pages outside a full sync"));
   }
-  if (absl::Status status = ApplySyncRecords(body); !status.ok()) return Failed(std::move(status));
+  if (absl::Status status = ApplySyncRecords(frame); !status.ok()) return Failed(std::move(status));
   PublishLocked();
   return absl::OkStatus();
 }
 
-absl::Status ReplicaStore::ApplySyncRecords(absl::string_view body) {
-  if (body.empty()) return FaultStatus(Fault::kPages, "page frame without pages");
-  codec::PageRecordReader records(body, layout());
+absl::Status ReplicaStore::ApplySyncRecords(const codec::Frame& frame) {
+  if (frame.body.empty()) return FaultStatus(Fault::kPages, "page frame without pages");
+  codec::PageRecordReader records(frame.body, layout(), frame.dialect);
   // One round may end in a frame and the next begin: a page comes twice. Runs could name all anew.
   uint64_t left = 2 * layout().page_count();
   while (!records.done()) {
@@ -192,8 +192,7 @@ absl::Status ReplicaStore::ApplySyncRecords(absl::string_view body) {
 }
 
 absl::Status ReplicaStore::ApplySyncRecord(const codec::PageRecord& record) {
-  // The reader has checked that every page is in the layout: nothing below can fail.
-  const Gfn gfn = record.gfn;
+  const Gfn gfn = record.gfn;  // in the layout, as the reader has checked: nothing below can fail
   switch (record.encoding) {
     case codec::PageEncoding::kZero:
     case codec::PageEncoding::kZeroRun:
@@ -209,7 +208,8 @@ absl::Status ReplicaStore::ApplySyncRecord(const codec::PageRecord& record) {
       ROMULUS_CHECK(memory_->ApplyPage(gfn, base::AsBytes(record.payload).first<kPageSize>()).ok());
       break;
     case codec::PageEncoding::kSame:
-    case codec::PageEncoding::kDelta: {
+    case codec::PageEncoding::kDelta:
+    case codec::PageEncoding::kSparse: {
       if (!synced_.Test(gfn)) {
         return FaultStatus(
             Fault::kPages,

@@ -134,7 +134,7 @@ class ReplicaStore {
   // Frames of the stream, in order. Every error carries a Fault and ends the stream: open epochs
   // are dropped, what is committed stays, but for Fault::kDiskIo (above).
   absl::Status BeginSync(StreamId stream, Term term, uint64_t total_pages);
-  absl::Status SyncPages(StreamId stream, Term term, absl::string_view body);
+  absl::Status SyncPages(StreamId stream, const codec::Frame& frame);
   // The disks' part, between the two. `body`: of a DiskBlocks frame.
   absl::Status BeginDiskSync(StreamId stream, Term term, uint64_t disk_count);
   absl::StatusOr<std::vector<DiskHash>> HashDisk(StreamId stream, Term term, uint32_t disk,
@@ -197,7 +197,7 @@ class ReplicaStore {
   absl::Status Stage(StreamId stream, const codec::Frame& frame,
                      absl::Status (Assembler::*add)(const codec::Frame&));
   absl::Status Failed(absl::Status why);
-  absl::Status ApplySyncRecords(absl::string_view body);
+  absl::Status ApplySyncRecords(const codec::Frame& frame);
   absl::Status ApplySyncRecord(const codec::PageRecord& record);
   absl::Status CheckDiskSync(StreamId stream, Term term, absl::string_view what);
   absl::Status WriteDiskRecord(const codec::DiskRecord& record);

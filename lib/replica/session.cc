@@ -211,7 +211,7 @@ absl::Status Session::HandleSync(const codec::Frame& frame) {
     ROMULUS_RETURN_IF_ERROR(Parse(frame, &begin));
     ROMULUS_RETURN_IF_ERROR(store_->BeginSync(stream_, frame.term, begin.total_pages()));
   } else if (frame.kind == codec::FrameKind::kSyncPages) {
-    ROMULUS_RETURN_IF_ERROR(store_->SyncPages(stream_, frame.term, frame.body));
+    ROMULUS_RETURN_IF_ERROR(store_->SyncPages(stream_, frame));
   } else {
     v1::SyncEnd end;
     ROMULUS_RETURN_IF_ERROR(Parse(frame, &end));

@@ -185,7 +185,7 @@ class HostileTest : public testing::TestWithParam<std::tuple<Stage, Attack>> {
     // One page, and a digest that is not its.
     std::string body;
     const std::string page(kPageSize, 'x');
-    codec::AppendPage(Gfn(1),
+    codec::AppendPage({}, Gfn(1),
                       codec::PageBytes(reinterpret_cast<const std::byte*>(page.data()),
                                        kPageSize),  // SAFETY: bytes
                       nullptr, &body);

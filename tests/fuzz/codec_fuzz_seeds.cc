@@ -43,6 +43,7 @@ std::string Script(const Messages& messages) {
 
 int Main(const std::string& fuzzer, const std::string& folder) {
   constexpr Term kTerm(1);
+  const codec::Dialect newest(codec::kNewestProtocol);
   codec::EncoderOptions options;
   options.page_body_bytes = 4096;
   ModelPrimary primary(4, options);
@@ -79,8 +80,8 @@ int Main(const std::string& fuzzer, const std::string& folder) {
     now[100] ^= 1;
     codec::MachineDeltaWriter writer;
     v1::EpochCommit commit;
-    writer.Put(before, true, &commit);
-    writer.Put(now, true, &commit);
+    writer.Put(before, newest, &commit);
+    writer.Put(now, newest, &commit);
     const std::string& delta = commit.machine_delta();
     Write(folder, "delta", std::string("\0\1\0\0", 4) + delta + std::string(delta.size(), 'x'));
     Write(folder, "round_trip", "\x01\x01" + before + now);
@@ -101,7 +102,7 @@ int Main(const std::string& fuzzer, const std::string& folder) {
       const std::vector<std::byte> before(primary.page(Gfn(gfn)),
                                           primary.page(Gfn(gfn)) + kPageSize);
       primary.Mutate(Gfn(gfn));
-      codec::AppendPage(Gfn(gfn), codec::PageBytes(primary.page(Gfn(gfn)), kPageSize),
+      codec::AppendPage(newest, Gfn(gfn), codec::PageBytes(primary.page(Gfn(gfn)), kPageSize),
                         before.data(), &body);
     }
     Write(folder, "records", body);

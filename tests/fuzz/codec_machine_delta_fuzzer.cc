@@ -12,6 +12,8 @@
 namespace romulus::codec {
 namespace {
 
+constexpr Dialect kNewest(kNewestProtocol);
+
 void Hostile(absl::string_view data) {
   if (data.size() < 4) return;
   v1::EpochCommit commit;
@@ -23,7 +25,7 @@ void Hostile(absl::string_view data) {
   commit.set_machine_delta(std::string(rest.substr(0, rest.size() / 2)));
   MachineDeltaReader reader;
   reader.Keep(std::string(rest.substr(rest.size() / 2)));
-  const absl::StatusOr<std::string> state = reader.Take(commit);
+  const absl::StatusOr<std::string> state = reader.Take(commit, kNewest);
   if (state.ok() && !commit.machine_delta().empty() && state->size() != bytes) std::abort();
 }
 
@@ -33,8 +35,8 @@ void RoundTrip(absl::string_view data) {
   MachineDeltaReader reader;
   for (const absl::string_view said : {data.substr(0, first), data.substr(first), data}) {
     v1::EpochCommit commit;
-    writer.Put(std::string(said), /*deltas=*/true, &commit);
-    absl::StatusOr<std::string> heard = reader.Take(commit);
+    writer.Put(std::string(said), kNewest, &commit);
+    absl::StatusOr<std::string> heard = reader.Take(commit, kNewest);
     if (!heard.ok() || *heard != said) std::abort();
     reader.Keep(*std::move(heard));
   }

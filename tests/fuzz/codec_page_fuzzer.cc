@@ -11,10 +11,11 @@
 namespace romulus::codec {
 namespace {
 
+constexpr Dialect kNewest(kNewestProtocol);
 using Page = std::array<std::byte, kPageSize>;
 
 void Decode(absl::string_view body, const memory::MemoryLayout& layout) {
-  PageRecordReader reader(body, layout);
+  PageRecordReader reader(body, layout, kNewest);
   Page page{};
   while (!reader.done()) {
     const absl::StatusOr<PageRecord> record = reader.Next();
@@ -33,9 +34,9 @@ void RoundTrip(absl::string_view data, const memory::MemoryLayout& layout) {
   std::memcpy(before.data(), data.data(), half);
   std::memcpy(now.data(), data.data() + data.size() - half, half);
   std::string body;
-  const PageEncoding encoding = AppendPage(Gfn(1), now, before.data(), &body);
+  const PageEncoding encoding = AppendPage(kNewest, Gfn(1), now, before.data(), &body);
   if (body.size() > kMaxRecordBytes) std::abort();
-  PageRecordReader reader(body, layout);
+  PageRecordReader reader(body, layout, kNewest);
   const absl::StatusOr<PageRecord> record = reader.Next();
   if (!record.ok() || record->encoding != encoding || !reader.done()) std::abort();
   Page decoded;

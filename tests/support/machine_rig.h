@@ -178,6 +178,8 @@ class InProcessReplica {
   absl::Status FullSync(const memory::GuestMemory& source, Term term) {
     ROMULUS_ASSIGN_OR_RETURN(stream_, store_.OpenStream(term));
     encoder_->StartStream(codec::kDefaultMaxBodyBytes);
+    writer_.SetDialect(codec::Dialect(codec::kNewestProtocol));
+    reader_.SetDialect(codec::Dialect(codec::kNewestProtocol));
     const auto send = [this](std::string message) { return Deliver(message); };
     const uint64_t pages = source.layout().page_count();
     ROMULUS_RETURN_IF_ERROR(encoder_->BeginSync(term, pages, send));
@@ -233,7 +235,7 @@ class InProcessReplica {
       case codec::FrameKind::kSyncBegin:
         return store_.BeginSync(stream_, frame.term, memory_->layout().page_count());
       case codec::FrameKind::kSyncPages:
-        return store_.SyncPages(stream_, frame.term, frame.body);
+        return store_.SyncPages(stream_, frame);
       case codec::FrameKind::kSyncEnd:
         return store_.EndSync(stream_, frame.term);
       case codec::FrameKind::kEpochPages:

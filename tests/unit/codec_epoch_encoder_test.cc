@@ -38,7 +38,7 @@ std::vector<Seen> ReadFrames(const Messages& messages, FrameReader* reader) {
 
 std::vector<PageRecord> ReadRecords(const std::string& body, const memory::MemoryLayout& layout) {
   std::vector<PageRecord> records;
-  PageRecordReader reader(body, layout);
+  PageRecordReader reader(body, layout, Dialect(kNewestProtocol));
   while (!reader.done()) {
     absl::StatusOr<PageRecord> record = reader.Next();
     EXPECT_TRUE(record.ok()) << record.status();
@@ -50,8 +50,8 @@ std::vector<PageRecord> ReadRecords(const std::string& body, const memory::Memor
 
 class EpochEncoderTest : public testing::Test {
  protected:
-  void Begin(ModelPrimary* primary) {
-    ReadFrames(primary->StartStream(Term(1)), &reader_);
+  void Begin(ModelPrimary* primary, Dialect dialect = Dialect(kNewestProtocol)) {
+    ReadFrames(primary->StartStream(Term(1), dialect), &reader_);
     ReadFrames(primary->FullSync(Term(1)), &reader_);
   }
   FrameReader reader_;
@@ -111,19 +111,42 @@ TEST_F(EpochEncoderTest, LargeEpochsAreCutIntoBoundedBodies) {
 }
 
 TEST_F(EpochEncoderTest, RewrittenPagesTravelAsChanges) {
-  ModelPrimary primary;
-  Begin(&primary);
-  const std::vector<Gfn> gfns = {Gfn(3), Gfn(4), Gfn(5)};
-  for (Gfn gfn : gfns) primary.page(gfn)[17] = std::byte{1};
-  primary.Epoch(Term(1), EpochId(1), gfns);
-  primary.encoder().TakeStats();
-  for (Gfn gfn : gfns) primary.page(gfn)[17] = std::byte{2};
-  primary.Epoch(Term(1), EpochId(2), gfns);
-  const EncodeStats stats = primary.encoder().TakeStats();
-  const auto delta = static_cast<size_t>(PageEncoding::kDelta);
-  EXPECT_EQ(stats.pages[delta], 3u);
-  EXPECT_EQ(stats.bytes[delta], 3u * 25);
-  EXPECT_EQ(stats.frames, 2u);
+  const struct {
+    uint32_t protocol;
+    PageEncoding encoding;
+    size_t bytes;
+  } cases[] = {{6, PageEncoding::kDelta, 25}, {7, PageEncoding::kSparse, 13}};
+  for (const auto& one : cases) {
+    ModelPrimary primary;
+    reader_ = FrameReader();
+    Begin(&primary, Dialect(one.protocol));
+    const std::vector<Gfn> gfns = {Gfn(3), Gfn(4), Gfn(5)};
+    for (Gfn gfn : gfns) primary.page(gfn)[17] = std::byte{1};
+    primary.Epoch(Term(1), EpochId(1), gfns);
+    primary.encoder().TakeStats();
+    for (Gfn gfn : gfns) primary.page(gfn)[17] = std::byte{2};
+    primary.Epoch(Term(1), EpochId(2), gfns);
+    const EncodeStats stats = primary.encoder().TakeStats();
+    EXPECT_EQ(stats.pages[static_cast<size_t>(one.encoding)], 3u);
+    EXPECT_EQ(stats.bytes[static_cast<size_t>(one.encoding)], 3u * one.bytes);
+    EXPECT_EQ(stats.frames, 2u);
+  }
+}
+
+// A round of a full sync refers to the one before it, as an epoch does.
+TEST_F(EpochEncoderTest, AnOlderStreamHasNoSparseRecords) {
+  for (const uint32_t protocol : {6u, 7u}) {
+    ModelPrimary primary;
+    primary.StartStream(Term(1), Dialect(protocol));
+    primary.FullSync(Term(1));
+    for (uint64_t epoch = 1; epoch < 10; ++epoch) {
+      primary.RandomEpoch(Term(1), EpochId(epoch), 100);
+    }
+    const EncodeStats stats = primary.encoder().TakeStats();
+    EXPECT_GT(stats.pages[static_cast<size_t>(PageEncoding::kDelta)], 10u);
+    EXPECT_EQ(stats.pages[static_cast<size_t>(PageEncoding::kSparse)] > 10, protocol == 7);
+    EXPECT_EQ(stats.pages[static_cast<size_t>(PageEncoding::kSparse)] == 0, protocol == 6);
+  }
 }
 
 TEST_F(EpochEncoderTest, AbortForgetsThePagesThatWereSent) {
@@ -142,7 +165,8 @@ TEST_F(EpochEncoderTest, AbortForgetsThePagesThatWereSent) {
   ReadFrames(primary.Epoch(Term(1), EpochId(2), {Gfn(3), Gfn(4), Gfn(5)}), &reader_);
   const EncodeStats stats = primary.encoder().TakeStats();
   EXPECT_EQ(stats.pages[static_cast<size_t>(PageEncoding::kRaw)], 2u);
-  EXPECT_EQ(stats.pages[static_cast<size_t>(PageEncoding::kDelta)], 1u) << "page 5 was not aborted";
+  EXPECT_EQ(stats.pages[static_cast<size_t>(PageEncoding::kSparse)], 1u)
+      << "page 5 was not aborted";
 }
 
 TEST_F(EpochEncoderTest, ANewStreamForgetsAllPages) {

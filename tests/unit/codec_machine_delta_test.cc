@@ -16,6 +16,8 @@ namespace {
 
 using testing::HasSubstr;
 
+constexpr Dialect kNewest(kNewestProtocol);
+
 std::string RandomState(size_t bytes, uint64_t seed) {
   std::mt19937_64 random(seed);
   std::string state(bytes, '\0');
@@ -25,13 +27,13 @@ std::string RandomState(size_t bytes, uint64_t seed) {
 
 // Both sides of a stream.
 struct Stream {
-  v1::EpochCommit Say(const std::string& state, bool deltas = true) {
+  v1::EpochCommit Say(const std::string& state, const Dialect& dialect = kNewest) {
     v1::EpochCommit commit;
-    writer.Put(state, deltas, &commit);
+    writer.Put(state, dialect, &commit);
     return commit;
   }
-  std::string Hear(const v1::EpochCommit& commit) {
-    absl::StatusOr<std::string> state = reader.Take(commit);
+  std::string Hear(const v1::EpochCommit& commit, const Dialect& dialect = kNewest) {
+    absl::StatusOr<std::string> state = reader.Take(commit, dialect);
     EXPECT_TRUE(state.ok()) << state.status();
     if (!state.ok()) return "";
     EXPECT_EQ(HashBytes(*state), commit.machine_digest());
@@ -95,11 +97,26 @@ TEST(MachineDeltaTest, APeerThatKnowsNoneGetsNone) {
   Stream stream;
   const std::string state = RandomState(5000, 1);
   for (int i = 0; i < 3; ++i) {
-    const v1::EpochCommit commit = stream.Say(state, /*deltas=*/false);
+    const v1::EpochCommit commit = stream.Say(state, Dialect(5));
     EXPECT_EQ(commit.machine(), state);
     EXPECT_TRUE(commit.machine_delta().empty());
     EXPECT_EQ(commit.machine_bytes(), 0u);
   }
+}
+
+TEST(MachineDeltaTest, AnOlderStreamHasNoSparseRecords) {
+  std::string state = RandomState(5000, 1);
+  const auto delta_bytes = [&state](const Dialect& dialect) {
+    Stream stream;
+    stream.Hear(stream.Say(state, dialect), dialect);
+    state[100] ^= 1;
+    const v1::EpochCommit commit = stream.Say(state, dialect);
+    EXPECT_EQ(stream.Hear(commit, dialect), state);
+    EXPECT_EQ(stream.reader.Take(commit, Dialect(6)).ok(), dialect.version() == 6);
+    return commit.machine_delta().size();
+  };
+  EXPECT_EQ(delta_bytes(Dialect(6)), 2u * kRecordHeadBytes + 8 + 1 + 8);
+  EXPECT_EQ(delta_bytes(Dialect(7)), 2u * kRecordHeadBytes + 2 + 2 + 1);
 }
 
 TEST(MachineDeltaTest, ANewStreamBeginsWhole) {
@@ -118,7 +135,7 @@ class HostileDeltaTest : public testing::Test {
     v1::EpochCommit commit;
     commit.set_machine_delta(delta);
     commit.set_machine_bytes(bytes);
-    const absl::StatusOr<std::string> state = reader_.Take(commit);
+    const absl::StatusOr<std::string> state = reader_.Take(commit, kNewest);
     if (state.ok()) return "";
     EXPECT_EQ(state.status().code(), absl::StatusCode::kInvalidArgument);
     return std::string(state.status().message());
@@ -173,13 +190,13 @@ TEST_F(HostileDeltaTest, ChangesNothingUntilItIsKept) {
   v1::EpochCommit commit;
   commit.set_machine_delta(Zeros(0, 3));
   commit.set_machine_bytes(9000);
-  ASSERT_TRUE(reader_.Take(commit).ok());
+  ASSERT_TRUE(reader_.Take(commit, kNewest).ok());
   const std::string page(kPageSize, 'x');
   const PageBytes bytes(std::as_bytes(std::span<const char, kPageSize>(page)));
   std::string same;
-  AppendPage(Gfn(0), bytes, bytes.data(), &same);
+  AppendPage(kNewest, Gfn(0), bytes, bytes.data(), &same);
   commit.set_machine_delta(same);
-  const absl::StatusOr<std::string> state = reader_.Take(commit);
+  const absl::StatusOr<std::string> state = reader_.Take(commit, kNewest);
   ASSERT_TRUE(state.ok());
   EXPECT_EQ(*state, std::string(9000, 'x'));
 }

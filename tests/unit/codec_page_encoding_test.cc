@@ -1,3 +1,4 @@
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <cstring>
@@ -11,6 +12,7 @@
 namespace romulus::codec {
 namespace {
 
+using testing::HasSubstr;
 using Page = std::array<std::byte, kPageSize>;
 
 class PageEncodingTest : public testing::Test {
@@ -27,10 +29,10 @@ class PageEncodingTest : public testing::Test {
   PageEncoding RoundTrip(const Page& now, const Page* before, size_t* bytes) {
     std::string body;
     const PageEncoding encoding =
-        AppendPage(Gfn(5), now, before == nullptr ? nullptr : before->data(), &body);
+        AppendPage(dialect_, Gfn(5), now, before == nullptr ? nullptr : before->data(), &body);
     *bytes = body.size();
     const std::vector<char> exact(body.begin(), body.end());
-    PageRecordReader reader(absl::string_view(exact.data(), exact.size()), layout_);
+    PageRecordReader reader(absl::string_view(exact.data(), exact.size()), layout_, dialect_);
     absl::StatusOr<PageRecord> record = reader.Next();
     EXPECT_TRUE(record.ok()) << record.status();
     if (!record.ok()) return encoding;
@@ -50,7 +52,7 @@ class PageEncodingTest : public testing::Test {
   }
   absl::Status ReadAll(const std::string& body) {
     const std::vector<char> exact(body.begin(), body.end());
-    PageRecordReader reader(absl::string_view(exact.data(), exact.size()), layout_);
+    PageRecordReader reader(absl::string_view(exact.data(), exact.size()), layout_, dialect_);
     while (!reader.done()) {
       absl::StatusOr<PageRecord> record = reader.Next();
       if (!record.ok()) return record.status();
@@ -59,6 +61,7 @@ class PageEncodingTest : public testing::Test {
   }
 
   memory::MemoryLayout layout_;
+  Dialect dialect_{kNewestProtocol};
   std::mt19937_64 random_{20240601};
 };
 
@@ -94,8 +97,12 @@ TEST_F(PageEncodingTest, OneChangedWordCostsFewBytes) {
     Page now = before;
     now[word * 8 + 3] ^= std::byte{1};
     size_t bytes;
+    dialect_ = Dialect(kSparseSince - 1);
     EXPECT_EQ(RoundTrip(now, &before, &bytes), PageEncoding::kDelta);
     EXPECT_EQ(bytes, kRecordHeadBytes + 8 + 1 + 8);
+    dialect_ = Dialect(kSparseSince);
+    EXPECT_EQ(RoundTrip(now, &before, &bytes), PageEncoding::kSparse);
+    EXPECT_EQ(bytes, kRecordHeadBytes + 2 + 2 + 1);
   }
 }
 
@@ -111,6 +118,7 @@ TEST_F(PageEncodingTest, TheSmallestIsChosen) {
   Page before, now;
   FillRandom(&before);
   now = before;
+  dialect_ = Dialect(kSparseSince - 1);
   // All lines, n words each of 8: 8 + 64 + 64 * n * 8 bytes against 4096.
   size_t bytes;
   for (size_t n = 1; n <= 8; ++n) {
@@ -120,6 +128,62 @@ TEST_F(PageEncodingTest, TheSmallestIsChosen) {
               delta < kPageSize ? PageEncoding::kDelta : PageEncoding::kRaw);
     EXPECT_EQ(bytes, kRecordHeadBytes + std::min(delta, kPageSize));
   }
+}
+
+TEST_F(PageEncodingTest, SparseIsPiecesOfChangedBytes) {
+  Page before{};
+  Page now{};
+  now[3] = std::byte{'a'};
+  now[5] = std::byte{'b'};  // of one word: with what is between them
+  for (size_t i = 0; i < 20; ++i) now[1004 + i] = std::byte{'c'};  // of three
+  now[4095] = std::byte{'d'};
+  std::string body;
+  EXPECT_EQ(AppendPage(dialect_, Gfn(5), now, before.data(), &body), PageEncoding::kSparse);
+  const auto piece = [](uint64_t at, const std::string& bytes) {
+    return Number(at + 4096 * (bytes.size() - 1), 2) + bytes;
+  };
+  const std::string pieces = piece(3, std::string("a\0b", 3)) + piece(1004, std::string(12, 'c')) +
+                             piece(1016, std::string(8, 'c')) + piece(4095, "d");
+  EXPECT_EQ(body, Head(5, 6) + Number(pieces.size(), 2) + pieces);
+  size_t bytes;
+  EXPECT_EQ(RoundTrip(now, &before, &bytes), PageEncoding::kSparse);
+}
+
+// Of a few words, whatever changed in them; of many, if little did.
+TEST_F(PageEncodingTest, SparseIsChosenWhereItIsSmaller) {
+  Page before, now;
+  FillRandom(&before);
+  size_t sparse, delta;
+  const auto encode = [&] {
+    dialect_ = Dialect(kSparseSince - 1);
+    RoundTrip(now, &before, &delta);
+    dialect_ = Dialect(kSparseSince);
+    return RoundTrip(now, &before, &sparse);
+  };
+  // Distant words: 2 + 10 a word against 8 + 9 a word.
+  for (size_t words = 1; words <= 16; ++words) {
+    now = before;
+    for (size_t i = 0; i < words; ++i) {
+      for (size_t k = 0; k < 8; ++k) now[i * 64 + k] ^= std::byte{1};
+    }
+    EXPECT_EQ(encode(), words < 6 ? PageEncoding::kSparse : PageEncoding::kDelta) << words;
+    EXPECT_EQ(sparse, kRecordHeadBytes + std::min(2 + 10 * words, 8 + 9 * words));
+  }
+  // A line: pieces of 16 bytes.
+  now = before;
+  for (size_t k = 0; k < 64; ++k) now[k] ^= std::byte{1};
+  EXPECT_EQ(encode(), PageEncoding::kDelta);
+  now[0] ^= std::byte{1};
+  EXPECT_EQ(encode(), PageEncoding::kDelta) << "as long";
+  now[1] ^= std::byte{1};
+  EXPECT_EQ(encode(), PageEncoding::kSparse);
+  EXPECT_EQ(sparse + 1, delta);
+  // Something small in every word, as in a page table.
+  now = before;
+  for (size_t word = 0; word < kWordsPerPage; ++word) now[word * 8] ^= std::byte{1};
+  EXPECT_EQ(encode(), PageEncoding::kSparse);
+  EXPECT_EQ(sparse, kRecordHeadBytes + 2 + 3 * kWordsPerPage);
+  EXPECT_EQ(delta, kMaxRecordBytes);
 }
 
 TEST_F(PageEncodingTest, RandomChangesRoundTrip) {
@@ -141,6 +205,11 @@ TEST_F(PageEncodingTest, RandomChangesRoundTrip) {
         for (size_t k = 0; k < size; ++k) now[from + k] = static_cast<std::byte>(random_());
         break;
       }
+      case 3:  // bytes here and there
+        for (size_t k = random_() % (1u << (random_() % 12)); k > 0; --k) {
+          now[random_() % kPageSize] = static_cast<std::byte>(random_());
+        }
+        break;
       default: {
         const size_t words = random_() % (1u << (random_() % 10));
         for (size_t k = 0; k < words; ++k) SetWord(&now, random_() % 512, random_());
@@ -156,6 +225,7 @@ TEST_F(PageEncodingTest, RandomChangesRoundTrip) {
   EXPECT_GT(seen[static_cast<size_t>(PageEncoding::kRaw)], 100);
   EXPECT_GT(seen[static_cast<size_t>(PageEncoding::kDelta)], 100);
   EXPECT_GT(seen[static_cast<size_t>(PageEncoding::kSame)], 10);
+  EXPECT_GT(seen[static_cast<size_t>(PageEncoding::kSparse)], 100);
 }
 
 TEST_F(PageEncodingTest, ZeroRuns) {
@@ -163,7 +233,7 @@ TEST_F(PageEncodingTest, ZeroRuns) {
   AppendZeroRun(Gfn(10), 1, &body);
   EXPECT_EQ(body.size(), kRecordHeadBytes);
   AppendZeroRun(Gfn(20), 1004, &body);  // to the last page of 4 MiB
-  PageRecordReader reader(body, layout_);
+  PageRecordReader reader(body, layout_, dialect_);
   absl::StatusOr<PageRecord> record = reader.Next();
   ASSERT_TRUE(record.ok());
   EXPECT_EQ(record->encoding, PageEncoding::kZero);
@@ -182,14 +252,17 @@ TEST_F(PageEncodingTest, HostileRecordsAreRefused) {
   const std::string delta =
       Head(3, 3) + Number(1ull << 63 | 1, 8) + "\x01\x03" + std::string(3 * 8, 'w');
   EXPECT_TRUE(ReadAll(delta).ok());
-  for (const std::string& good : {raw, delta, Head(3, 5) + Number(2, 4)}) {
+  const std::string sparse =
+      Head(3, 6) + Number(7, 2) + Number(8 + 4096, 2) + "ab" + Number(4095, 2) + "x";
+  EXPECT_TRUE(ReadAll(sparse).ok());
+  for (const std::string& good : {raw, delta, sparse, Head(3, 5) + Number(2, 4)}) {
     for (size_t size = 1; size < good.size(); ++size) {
       ASSERT_FALSE(ReadAll(good.substr(0, size)).ok()) << size;
     }
     EXPECT_FALSE(ReadAll(good + "x").ok()) << "trailing byte";
   }
   EXPECT_FALSE(ReadAll(Head(3, 0)).ok());
-  EXPECT_FALSE(ReadAll(Head(3, 6)).ok());
+  EXPECT_FALSE(ReadAll(Head(3, 7)).ok());
   EXPECT_FALSE(ReadAll(Head(3, 255)).ok());
   EXPECT_FALSE(ReadAll(Head(1024, 1)).ok()) << "one past the end of 4 MiB";
   EXPECT_FALSE(ReadAll(Head((1ull << 56) - 1, 1)).ok());
@@ -204,15 +277,45 @@ TEST_F(PageEncodingTest, HostileRecordsAreRefused) {
   EXPECT_FALSE(ReadAll(Head(3, 5) + Number(0xffffffff, 4)).ok());
 }
 
+TEST_F(PageEncodingTest, HostileSparseRecordsAreRefused) {
+  const auto why = [this](const std::string& pieces, size_t size) {
+    const absl::Status status = ReadAll(Head(3, 6) + Number(size, 2) + pieces);
+    if (!status.ok()) {
+      EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+    }
+    return std::string(status.message());
+  };
+  const auto piece = [](uint64_t at, size_t bytes) {
+    return Number(at + 4096 * (bytes - 1), 2) + std::string(bytes, 'x');
+  };
+  const auto whole = [&](const std::string& pieces) { return why(pieces, pieces.size()); };
+  EXPECT_EQ(whole(piece(0, 16) + piece(16, 1) + piece(4080, 16)), "");
+  EXPECT_THAT(whole(""), HasSubstr("changes nothing"));
+  EXPECT_THAT(whole(piece(4081, 16)), HasSubstr("page's end"));
+  EXPECT_THAT(whole(piece(4095, 2)), HasSubstr("page's end"));
+  EXPECT_THAT(whole(piece(8, 2) + piece(9, 1)), HasSubstr("behind another"));
+  EXPECT_THAT(whole(piece(8, 2) + piece(8, 2)), HasSubstr("behind another"));
+  EXPECT_THAT(whole(piece(8, 2) + piece(0, 1)), HasSubstr("behind another"));
+  // The size cuts a piece, or its head, or is more than there is.
+  const std::string two = piece(8, 2) + piece(32, 2);
+  EXPECT_THAT(whole(two.substr(0, 7)), HasSubstr("truncated in its pieces"));
+  EXPECT_THAT(whole(two.substr(0, 5)), HasSubstr("truncated in its pieces"));
+  EXPECT_THAT(why(piece(8, 2), 5), HasSubstr("truncated"));
+  EXPECT_THAT(why(piece(8, 2), 65535), HasSubstr("truncated"));
+  // What is well-formed is nothing that an older stream has.
+  dialect_ = Dialect(kSparseSince - 1);
+  EXPECT_THAT(whole(piece(0, 1)), HasSubstr("unknown page encoding 6"));
+}
+
 TEST_F(PageEncodingTest, RunsDoNotCrossTheHole) {
   const absl::StatusOr<memory::MemoryLayout> layout = memory::MemoryLayout::ForMib(4096);
   ASSERT_TRUE(layout.ok());
   const uint64_t last_low = (memory::kHoleStart >> kPageShift) - 1;
   const std::string body = Head(last_low, 5) + Number(2, 4);
-  PageRecordReader reader(body, *layout);
+  PageRecordReader reader(body, *layout, dialect_);
   EXPECT_FALSE(reader.Next().ok());
   const std::string hole = Head(last_low + 1, 1);
-  PageRecordReader in_hole(hole, *layout);
+  PageRecordReader in_hole(hole, *layout, dialect_);
   EXPECT_FALSE(in_hole.Next().ok());
 }
 
@@ -221,7 +324,7 @@ TEST_F(PageEncodingTest, RandomBytesNeverReadPastTheEnd) {
     std::string body(random_() % 200, '\0');
     for (char& c : body) c = static_cast<char>(random_());
     if (body.size() >= 8) {  // let some get further
-      const uint64_t head = (random_() % 1030) << 8 | random_() % 7;
+      const uint64_t head = (random_() % 1030) << 8 | random_() % 8;
       std::memcpy(body.data(), &head, 8);
     }
     ReadAll(body).IgnoreError();

@@ -38,6 +38,7 @@ namespace romulus::codec {
 namespace {
 
 constexpr Term kTerm(0x1122334455667788);
+constexpr Dialect kNewest(kNewestProtocol);
 constexpr uint64_t kMemoryPages = 1024;  // 4 MiB
 
 struct Golden {
@@ -122,9 +123,9 @@ std::string SyncBody(Model* model) {
     model->page(0)[i] = static_cast<std::byte>(i * 7 + i / 256);
   std::memset(model->page(2), 'x', 100);
   std::string body;
-  AppendPage(Gfn(0), model->bytes(0), nullptr, &body);
-  AppendPage(Gfn(1), model->bytes(1), nullptr, &body);
-  AppendPage(Gfn(2), model->bytes(2), nullptr, &body);
+  AppendPage(kNewest, Gfn(0), model->bytes(0), nullptr, &body);
+  AppendPage(kNewest, Gfn(1), model->bytes(1), nullptr, &body);
+  AppendPage(kNewest, Gfn(2), model->bytes(2), nullptr, &body);
   AppendZeroRun(Gfn(3), kMemoryPages - 3, &body);
   return body;
 }
@@ -135,14 +136,17 @@ std::string EpochBody(Model* model, PagesDigest* digest) {
   const auto change = [&](uint64_t gfn, auto how) {
     const std::vector<std::byte> before(model->page(gfn), model->page(gfn) + kPageSize);
     how(model->page(gfn));
-    AppendPage(Gfn(gfn), model->bytes(gfn), before.data(), &body);
+    AppendPage(kNewest, Gfn(gfn), model->bytes(gfn), before.data(), &body);
     digest->Add(Gfn(gfn), PageHash(model->bytes(gfn)));
   };
   change(0, [](std::byte* page) {
     std::memcpy(page, "changed!", 8);                // one word of line 0
     std::memcpy(page + 64 * 63, "12345678abc", 11);  // two of line 63
   });
-  change(1, [](std::byte*) {});                                         // same
+  change(1, [](std::byte*) {});  // same
+  change(3, [](std::byte* page) {
+    for (int i = 0; i < 64; ++i) page[128 + i] = static_cast<std::byte>(i + 1);  // all of line 2
+  });
   change(2, [](std::byte* page) { std::memset(page, 0, kPageSize); });  // zero
   return body;
 }
@@ -254,7 +258,7 @@ std::vector<Golden> ThisBuild(Model* model) {
   commit.set_disk_record_count(4);
   commit.set_disk_bytes(2048);
   commit.set_disk_digest(disk_digest.value());
-  commit.set_page_count(3);
+  commit.set_page_count(4);
   commit.set_pages_digest(digest.value());
   commit.set_machine(Machine().Serialize());
   commit.set_machine_digest(HashBytes(commit.machine()));

@@ -24,7 +24,7 @@ class AssemblerTest : public testing::Test {
   std::string RawPage(uint64_t gfn, char value) {
     std::string body;
     const std::string page(kPageSize, value);
-    codec::AppendPage(Gfn(gfn), std::as_bytes(std::span<const char, kPageSize>(page)), nullptr,
+    codec::AppendPage({}, Gfn(gfn), std::as_bytes(std::span<const char, kPageSize>(page)), nullptr,
                       &body);
     return body;
   }
@@ -124,6 +124,21 @@ TEST_F(AssemblerTest, WhatWasAnnouncedMustHaveCome) {
   EXPECT_EQ(FaultOf(CommitEmpty(1, 2)), Fault::kUnexpected) << "a stream goes on after an error";
 }
 
+TEST_F(AssemblerTest, SparseRecordsAreOfANewerStream) {
+  const std::string page = std::string(8, '\0') + "x" + std::string(kPageSize - 9, '\0');
+  std::string body;
+  codec::AppendPage(codec::Dialect(codec::kSparseSince), Gfn(1),
+                    std::as_bytes(std::span<const char, kPageSize>(page)),
+                    memory_->Page(Gfn(1)).data(), &body);
+  const auto add = [&](uint32_t protocol) {
+    assembler_.Start();
+    return assembler_.AddPages(
+        {FrameKind::kEpochPages, Term(1), EpochId(1), 1, body, codec::Dialect(protocol)});
+  };
+  EXPECT_TRUE(add(codec::kSparseSince).ok());
+  EXPECT_EQ(FaultOf(add(codec::kSparseSince - 1)), Fault::kPages);
+}
+
 // A state's delta is on the last one that was committed, of this stream.
 TEST_F(AssemblerTest, MachineStatesTravelAsDeltas) {
   codec::MachineDeltaWriter writer;
@@ -131,7 +146,7 @@ TEST_F(AssemblerTest, MachineStatesTravelAsDeltas) {
   machine.Put("cpu", 0, 1, std::string(5000, 'r'));
   const auto commit_of = [&] {
     v1::EpochCommit commit;
-    writer.Put(machine.Serialize(), /*deltas=*/true, &commit);
+    writer.Put(machine.Serialize(), codec::Dialect(codec::kNewestProtocol), &commit);
     return commit;
   };
   assembler_.Start();

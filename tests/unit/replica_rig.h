@@ -160,8 +160,8 @@ class ModelPrimary {
     return {gfns.begin(), gfns.end()};
   }
 
-  // A stream's beginning, Hello included.
-  Messages StartStream(Term term) {
+  // A stream's beginning, Hello included; what follows is of the dialect.
+  Messages StartStream(Term term, codec::Dialect dialect = codec::Dialect(codec::kNewestProtocol)) {
     writer_.Reset();
     encoder_->StartStream(codec::kDefaultMaxBodyBytes);
     v1::Hello hello;
@@ -169,6 +169,7 @@ class ModelPrimary {
     hello.set_vm_name("model");
     std::string message;
     writer_.Append(codec::FrameKind::kHello, term, EpochId(), hello, &message);
+    writer_.SetDialect(dialect);
     return {message};
   }
   Messages FullSync(Term term, bool name_all = true) {

@@ -191,9 +191,10 @@ TEST(ReplicaStoreTest, AFullSyncMustNameEveryPage) {
 }
 
 // How often a full sync is refused for its pages whose first frame has this body.
-uint64_t FaultsOfSyncPages(const std::string& body) {
+uint64_t FaultsOfSyncPages(const std::string& body, uint32_t protocol = codec::kNewestProtocol) {
   ModelPrimary primary;
   SessionRig rig;
+  rig.policy.protocol = protocol;
   rig.Feed(primary.StartStream(kTerm));
   v1::SyncBegin begin;
   begin.set_total_pages(1024);
@@ -204,11 +205,29 @@ uint64_t FaultsOfSyncPages(const std::string& body) {
   return rig.FaultCount(Fault::kPages);
 }
 
+// Page 1: a byte of a page that was 'x'.
+std::string SparseRecord() {
+  std::string page(kPageSize, 'x');
+  const auto bytes = std::as_bytes(std::span<const char, kPageSize>(page));
+  std::string body;
+  codec::AppendPage({}, Gfn(1), bytes, nullptr, &body);
+  const std::string before = page;
+  page[9] = 'y';
+  codec::AppendPage(codec::Dialect(codec::kSparseSince), Gfn(1), bytes,
+                    std::as_bytes(std::span(before)).data(), &body);
+  return body;
+}
+
+TEST(ReplicaStoreTest, SparseRecordsAreOfANewerStream) {
+  EXPECT_EQ(FaultsOfSyncPages(SparseRecord()), 0u);
+  EXPECT_EQ(FaultsOfSyncPages(SparseRecord(), codec::kSparseSince - 1), 1u);
+}
+
 TEST(ReplicaStoreTest, ChangesToVersionsNeverSentAreRefused) {
   std::string body;
   const std::string page(kPageSize, 'x');
   const auto bytes = std::as_bytes(std::span<const char, kPageSize>(page));
-  codec::AppendPage(Gfn(1), bytes, bytes.data(), &body);
+  codec::AppendPage({}, Gfn(1), bytes, bytes.data(), &body);
   EXPECT_EQ(FaultsOfSyncPages(body), 1u);
 }
 
@@ -253,6 +272,7 @@ TEST(ReplicaStoreTest, MemoryThatWasAGuestsIsOverwrittenToTheLastPage) {
   options.memory_is_zero = false;
   ReplicaStore store(memory, options, nullptr);
   codec::FrameReader reader;
+  reader.SetDialect(codec::Dialect(codec::kNewestProtocol));
   const ReplicaStore::StreamId stream = *store.OpenStream(kTerm);
   Messages messages = primary.StartStream(kTerm);
   for (const std::string& m : primary.FullSync(kTerm)) messages.push_back(m);
@@ -263,7 +283,7 @@ TEST(ReplicaStoreTest, MemoryThatWasAGuestsIsOverwrittenToTheLastPage) {
       if (frame.kind == codec::FrameKind::kSyncBegin) {
         ASSERT_TRUE(store.BeginSync(stream, kTerm, 1024).ok());
       } else if (frame.kind == codec::FrameKind::kSyncPages) {
-        ASSERT_TRUE(store.SyncPages(stream, kTerm, frame.body).ok());
+        ASSERT_TRUE(store.SyncPages(stream, frame).ok());
       }
     }
   }

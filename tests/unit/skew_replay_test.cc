@@ -173,6 +173,7 @@ class Ear final : public wire::LinkListener {
 };
 
 constexpr int kEpochs = 3;
+constexpr Gfn kCounterPage(1000);  // of one word, which each epoch changes
 
 // What this build's primary says to a secondary that answered with `reply`: a full sync and epochs,
 // until a bad audit ends it.
@@ -192,8 +193,9 @@ std::vector<std::string> SaidUntilTheReplicaIsWrong(const std::string& reply) {
   const absl::Status synced = primary.HandshakeAndSync();
   EXPECT_TRUE(synced.ok()) << synced;
   if (!synced.ok()) return {};
-  for (int i = 0; i < kEpochs; ++i) {
+  for (uint64_t i = 0; i < kEpochs; ++i) {
     primary.Scribble(3);
+    primary.WriteWord(kCounterPage, i + 1);
     primary.CutEpoch();
   }
   ear.AwaitCommits(kEpochs);
@@ -224,6 +226,23 @@ std::pair<int, int> MachinesIn(const std::vector<std::string>& messages) {
   return found;
 }
 
+// How the epochs' versions of that page travelled.
+std::vector<codec::PageEncoding> CounterEncodings(const std::vector<std::string>& messages) {
+  const memory::MemoryLayout layout = *memory::MemoryLayout::ForMib(4);
+  std::vector<codec::PageEncoding> found;
+  for (const Said& frame : Frames(messages)) {
+    if (frame.kind != FrameKind::kEpochPages) continue;
+    codec::PageRecordReader records(frame.body, layout, codec::Dialect(codec::kNewestProtocol));
+    while (!records.done()) {
+      const absl::StatusOr<codec::PageRecord> record = records.Next();
+      EXPECT_TRUE(record.ok()) << record.status();
+      if (!record.ok()) break;
+      if (record->gfn == kCounterPage) found.push_back(record->encoding);
+    }
+  }
+  return found;
+}
+
 TEST(SkewReplayTest, APrimaryThatThePreviousSecondaryAcceptedSaysNothingNewer) {
   const std::string recorded = Messages(Entry::kUp).at(0);
   const std::vector<std::string> said = SaidUntilTheReplicaIsWrong(recorded);
@@ -231,6 +250,9 @@ TEST(SkewReplayTest, APrimaryThatThePreviousSecondaryAcceptedSaysNothingNewer) {
   EXPECT_EQ(older.reason(), v1::Goodbye::REASON_PROTOCOL);
   EXPECT_EQ(older.detail(), "audit");
   EXPECT_EQ(MachinesIn(said), std::pair(kEpochs, 0));
+  using codec::PageEncoding;
+  EXPECT_THAT(CounterEncodings(said),
+              testing::ElementsAre(PageEncoding::kRaw, PageEncoding::kDelta, PageEncoding::kDelta));
 
   v1::HelloReply reply;
   ASSERT_TRUE(reply.ParseFromString(Frames({recorded}).at(0).body));
@@ -240,6 +262,9 @@ TEST(SkewReplayTest, APrimaryThatThePreviousSecondaryAcceptedSaysNothingNewer) {
   const std::vector<std::string> newer = SaidUntilTheReplicaIsWrong(message);
   EXPECT_EQ(GoodbyeIn(newer).reason(), v1::Goodbye::REASON_REPLICA_WRONG);
   EXPECT_EQ(MachinesIn(newer), std::pair(1, kEpochs - 1));
+  EXPECT_THAT(
+      CounterEncodings(newer),
+      testing::ElementsAre(PageEncoding::kRaw, PageEncoding::kSparse, PageEncoding::kSparse));
 }
 
 }  // namespace

@@ -71,7 +71,8 @@ class FullSyncTest : public testing::Test {
     named_.clear();
     for (const SeenFrame& frame : link_.Frames()) {
       if (frame.kind != FrameKind::kSyncPages) continue;
-      codec::PageRecordReader reader(frame.body, memory_->layout());
+      codec::PageRecordReader reader(frame.body, memory_->layout(),
+                                     codec::Dialect(codec::kNewestProtocol));
       while (!reader.done()) {
         const absl::StatusOr<codec::PageRecord> record = reader.Next();
         if (!record.ok()) return std::string(record.status().message());
@@ -225,7 +226,8 @@ TEST_F(FullSyncTest, MemoryAboveTheHoleIsNamedByItsOwnFrames) {
   bool seen = false;
   for (const SeenFrame& frame : link_.Frames()) {
     if (frame.kind != FrameKind::kSyncPages) continue;
-    codec::PageRecordReader reader(frame.body, memory_->layout());
+    codec::PageRecordReader reader(frame.body, memory_->layout(),
+                                   codec::Dialect(codec::kNewestProtocol));
     while (!reader.done()) {
       const absl::StatusOr<codec::PageRecord> record = reader.Next();
       ASSERT_TRUE(record.ok()) << record.status();

@@ -228,6 +228,10 @@ class TestPrimary final : public SyncSource {
     }
     return taken;
   }
+  void WriteWord(Gfn gfn, uint64_t value) {
+    ROMULUS_CHECK(memory->WriteObject(GpaOf(gfn), value).ok());
+    dirty_.insert(gfn);
+  }
   // Everything written since the last epoch or sync round.
   void CutEpoch(std::vector<epoch::DiskWrite> disk_writes = {}) {
     epoch::StagedEpoch epoch = Epoch(options.hello.stream_term, ++last_epoch, dirty_.size());
