@@ -6,6 +6,9 @@
 //   epoch_rate --kernel build/release/guests/ledger.elf [--pages 1,3,10] [--seconds 5] [--json
 //   FILE]
 //
+// vCPUs have CPUs of their own if there are enough. --pages is how many first writes an epoch
+// takes.
+//
 // --intervals-us 25000,1000: rows for each of these times between epochs instead, with no budget,
 // so that `--pages` is the guest's working set.
 //
@@ -48,9 +51,8 @@ struct Settings {
   std::vector<uint64_t> pages = {1, 3, 10, 100, 1000, 4096};
   std::vector<std::string> tracking = {"ring", "bitmap"};
   bool steer = true;
-  uint64_t hot_pages = 0;
-  std::vector<int> vcpu_cpus;
-  std::vector<int> other_cpus;
+  std::vector<uint64_t> hot_pages = {0};
+  bool divide_cpus = true;
   double seconds = 5;
   uint64_t max_interval_us = 100;
   std::vector<uint64_t> intervals_us;  // empty: by budget
@@ -151,30 +153,38 @@ double WritesPerSecond(const testing::MachineRig& rig, double seconds) {
 }
 
 // `interval_us` is 0 for a row by budget.
-absl::StatusOr<Row> Measure(const Settings& settings, const std::string& tracking, uint64_t pages,
-                            uint64_t interval_us) {
+absl::StatusOr<Row> Measure(const Settings& settings, const std::vector<int>& vcpu_cpus,
+                            const std::string& tracking, uint64_t pages, uint64_t interval_us,
+                            uint64_t hot_pages) {
+  // The vCPU stops at the first write to the last page of a budget, before it is done: so many
+  // first writes, and pages written, take a budget of one more.
+  const bool stops_itself =
+      settings.steer && tracking == "ring" && settings.vcpus == 1 && interval_us == 0;
+  const uint64_t budget_pages = stops_itself ? pages + 1 : pages;
   // The guest's own page of counters is one of the dirty pages of each vCPU.
   const uint64_t counters = static_cast<uint64_t>(settings.vcpus);
-  const uint64_t data_pages = std::max<uint64_t>(counters, pages > counters ? pages - counters : 1);
+  const uint64_t data_pages =
+      std::max<uint64_t>(counters, budget_pages > counters ? budget_pages - counters : 1);
   ROMULUS_ASSIGN_OR_RETURN(const std::string tsc_word, TscWord());
   const testing::MachineRigOptions options{
       .kernel = settings.kernel,
       .command_line = absl::StrCat("vcpus=", settings.vcpus, " workload=sequential pages=",
                                    data_pages, " bytes=8 verify=0 report_ms=1000 lsr=0",
-                                   pages <= counters ? " workload=counter" : "", tsc_word),
+                                   budget_pages <= counters ? " workload=counter" : "", tsc_word),
       .vcpus = settings.vcpus,
       .memory_mib = settings.memory_mib,
       .dirty_log = tracking == "ring" ? vmm::DirtyLogMode::kRing : vmm::DirtyLogMode::kBitmap,
       .ring_entries = 65536,
       .steer = settings.steer,
-      .max_hot_pages = settings.hot_pages,
-      .vcpu_cpus = settings.vcpu_cpus,
+      .max_hot_pages = hot_pages,
+      .vcpu_cpus = vcpu_cpus,
       .staging_bytes = 64u << 20};
   Row row;
   row.set_tracking(tracking);
   row.set_vcpus(static_cast<uint32_t>(settings.vcpus));
   row.set_pages_per_epoch(pages);
   row.set_interval_us(interval_us);
+  row.set_hot_pages(hot_pages);
   {
     auto plain = options;
     plain.dirty_log = vmm::DirtyLogMode::kNone;
@@ -191,7 +201,7 @@ absl::StatusOr<Row> Measure(const Settings& settings, const std::string& trackin
   // Time enough to dirty so many pages, at less than 60 us for a first write to a clean page. The
   // bitmap has no budget, so its epochs end by this: about when so many are dirty, at 30 us. A vCPU
   // that stops by itself needs no such end, and is not to be disturbed by it.
-  const uint64_t page_us = tracking != "ring" ? 30 : settings.steer ? 600 : 60;
+  const uint64_t page_us = tracking != "ring" ? 30 : stops_itself ? 600 : 60;
   const uint64_t max_interval_us =
       interval_us != 0 ? interval_us : std::max(settings.max_interval_us, pages * page_us);
   const bool budget = interval_us == 0;
@@ -203,7 +213,7 @@ absl::StatusOr<Row> Measure(const Settings& settings, const std::string& trackin
     parts.auditor = &*auditor;
   }
   epoch::CheckpointLoop loop(parts,
-                             {.governor = {.max_dirty_pages = budget ? pages : 1u << 20,
+                             {.governor = {.max_dirty_pages = budget ? budget_pages : 1u << 20,
                                            .max_interval_ns = max_interval_us * 1000,
                                            .min_interval_ns = 0},
                               .max_unacked_epochs = 64,
@@ -282,18 +292,29 @@ absl::Status WriteFiles(const Settings& settings, const Report& report) {
   return absl::OkStatus();
 }
 
-absl::Status KeepOn(const std::vector<int>& cpus) {
-  if (cpus.empty()) return absl::OkStatus();
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  for (const int cpu : cpus) CPU_SET(static_cast<size_t>(cpu), &set);
-  if (::sched_setaffinity(0, sizeof(set), &set) == 0) return absl::OkStatus();
+// vCPUs get the last of the host's CPUs, and all else the others, as a configuration's `cpus` does.
+// Where there are not enough nothing is divided.
+absl::StatusOr<std::vector<int>> DivideCpus(const Settings& settings) {
+  std::vector<int> vcpu_cpus;
+  const int cpus = static_cast<int>(std::thread::hardware_concurrency());
+  if (!settings.divide_cpus || cpus <= settings.vcpus) return vcpu_cpus;
+  cpu_set_t others;
+  CPU_ZERO(&others);
+  for (int cpu = 0; cpu < cpus; ++cpu) {
+    if (cpu >= cpus - settings.vcpus) {
+      vcpu_cpus.push_back(cpu);
+    } else {
+      CPU_SET(static_cast<size_t>(cpu), &others);
+    }
+  }
+  if (::sched_setaffinity(0, sizeof(others), &others) == 0) return vcpu_cpus;
   return base::ErrnoStatus(errno, "sched_setaffinity");
 }
 
 absl::Status Run(const Settings& settings) {
-  ROMULUS_RETURN_IF_ERROR(KeepOn(settings.other_cpus));
+  ROMULUS_ASSIGN_OR_RETURN(const std::vector<int> vcpu_cpus, DivideCpus(settings));
   Report report;
+  report.set_cpus_divided(!vcpu_cpus.empty());
   report.set_host(DescribeHost());
   report.set_seconds_per_row(settings.seconds);
   report.set_max_interval_us(settings.max_interval_us);
@@ -309,9 +330,12 @@ absl::Status Run(const Settings& settings) {
   for (const std::string& tracking : settings.tracking) {
     for (uint64_t pages : settings.pages) {
       for (uint64_t interval_us : intervals_us) {
-        ROMULUS_ASSIGN_OR_RETURN(const Row row, Measure(settings, tracking, pages, interval_us));
-        PrintRow(row);
-        *report.add_rows() = row;
+        for (uint64_t hot_pages : settings.hot_pages) {
+          ROMULUS_ASSIGN_OR_RETURN(
+              const Row row, Measure(settings, vcpu_cpus, tracking, pages, interval_us, hot_pages));
+          PrintRow(row);
+          *report.add_rows() = row;
+        }
       }
     }
   }
@@ -331,9 +355,10 @@ int main(int argc, char** argv) {
   app.add_option("--pages", settings.pages, "dirty pages per epoch")->delimiter(',');
   app.add_option("--tracking", settings.tracking, "ring, bitmap")->delimiter(',');
   app.add_flag("!--no-steer", settings.steer, "rings stop no vCPU at the budget");
-  app.add_option("--hot-pages", settings.hot_pages, "as many may stay writable");
-  app.add_option("--vcpu-cpus", settings.vcpu_cpus, "vCPUs run on these")->delimiter(',');
-  app.add_option("--other-cpus", settings.other_cpus, "and all else on these")->delimiter(',');
+  app.add_option("--hot-pages", settings.hot_pages,
+                 "rows for each of these: so many may stay writable")
+      ->delimiter(',');
+  app.add_flag("!--no-divide-cpus", settings.divide_cpus, "no CPUs for vCPUs alone");
   app.add_option("--seconds", settings.seconds, "per row");
   app.add_option("--max-interval-us", settings.max_interval_us, "longest epoch");
   app.add_option("--intervals-us", settings.intervals_us,

@@ -78,7 +78,7 @@ size_t EncodeAll(Pairs pairs, size_t encoder) {
   return bytes;
 }
 
-size_t ZeroBefore(const std::vector<PagePair>& pairs) {
+size_t ZeroBefore(Pairs pairs) {
   return static_cast<size_t>(std::count_if(pairs.begin(), pairs.end(), [](const PagePair& pair) {
     return pair.before == std::array<std::byte, kPageSize>{};
   }));

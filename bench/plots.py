@@ -28,9 +28,10 @@ def blocks(path, named_rows):
 
 
 def progress_blocks(data):
-    sets = sorted({int(row["pages_per_epoch"]) for row in data["rows"]})
-    return [(f"{pages} pages", [(row["epochs_per_s"], 100 * row["progress_share"]) for row in data["rows"]
-                                if int(row["pages_per_epoch"]) == pages]) for pages in sets]
+    sets = sorted({(int(row["pages_per_epoch"]), int(row.get("hot_pages", 0))) for row in data["rows"]})
+    return [(f"{pages} pages{', hot ones stay writable' if hot else ''}",
+             [(row["epochs_per_s"], 100 * row["progress_share"]) for row in data["rows"]
+              if (int(row["pages_per_epoch"]), int(row.get("hot_pages", 0))) == (pages, hot)]) for pages, hot in sets]
 
 
 def peers_blocks(data):
