@@ -6,6 +6,7 @@
 //
 //   frame kinds            each with its first version: dialect.cc
 //   fields, enum values    each with its first version: romulus/v1/replication.proto (`since`)
+//   compression of bodies  kCompressionSince: frame.cc, epoch_encoder.cc
 //   records in binary bodies, sections of the machine state
 //                          none has changed so far; whoever writes them would ask version(), as
 //                          the encoder does for the machine state's delta (machine_delta.h)
@@ -28,11 +29,13 @@ namespace romulus::codec {
 
 enum class FrameKind : uint8_t;
 
-// 2: disks; 3: lineage; 4: hand-over; 5: audit; 6: REASON_REPLICA_WRONG, machine state deltas. The
-// oldest is the previous release's newest, so that an upgrade can go host by host
-// (docs/upgrade.md).
+// 2: disks; 3: lineage; 4: hand-over; 5: audit; 6: REASON_REPLICA_WRONG, machine state deltas; 7:
+// compressed bodies, and what of the link heartbeats tell. The oldest is the previous release's
+// newest, so that an upgrade can go host by host (docs/upgrade.md).
 inline constexpr uint32_t kOldestProtocol = 5;
-inline constexpr uint32_t kNewestProtocol = 6;
+inline constexpr uint32_t kNewestProtocol = 7;
+// Bulk bodies may be compressed (codec/frame.h).
+inline constexpr uint32_t kCompressionSince = 7;
 
 // What one build speaks. An inverted one is nothing: it has no version in common with any.
 struct ProtocolRange {
