@@ -55,6 +55,12 @@ TEST(CompressionChoiceTest, NothingIsEvenTriedOnAnUnknownOrAThickLink) {
     choice.SetLinkRate(rate);
     EXPECT_EQ(Send(choice, ideal).none, 200) << rate;
     EXPECT_EQ(choice.current(), Compression::kNone);
+    // Nor when all is known, and would pay.
+    choice.SetLinkRate(10 * kMega);
+    Send(choice, ideal);
+    ASSERT_NE(choice.current(), Compression::kNone);
+    choice.SetLinkRate(rate);
+    EXPECT_EQ(choice.current(), Compression::kNone) << rate;
   }
 }
 

@@ -119,6 +119,14 @@ TEST(CompressionTest, ZstdIsOneFrameOfThePresentFormatThatSaysItsSize) {
       std::string(Unpack(Compression::kZstd, skippable + Pack(Compression::kZstd, raw), raw.size())
                       .message()),
       HasSubstr("bad magic"));
+  // The library would go over what follows, and come to the same size.
+  for (const std::string& more :
+       {skippable, std::string("\x28\xb5\x2f\xfd\x20\x00\x01\x00\x00", 9)}) {
+    EXPECT_THAT(
+        std::string(
+            Unpack(Compression::kZstd, Pack(Compression::kZstd, raw) + more, raw.size()).message()),
+        HasSubstr("not one whole frame"));
+  }
   for (const char old : {'\x24', '\x25', '\x26', '\x27'}) {  // zstd 0.4 to 0.7
     std::string legacy = Pack(Compression::kZstd, raw);
     legacy[0] = old;

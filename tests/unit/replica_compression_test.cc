@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -31,6 +32,20 @@ void Begin(ModelPrimary* primary, SessionRig* rig) {
   primary->writer().SetDialect(codec::Dialect(rig->policy.protocol));
 }
 
+// The kinds of which frames are compressed.
+std::set<FrameKind> CompressedIn(const Messages& messages, codec::FrameReader* reader) {
+  std::set<FrameKind> kinds;
+  for (const std::string& message : messages) {
+    absl::string_view rest = message;
+    while (!rest.empty()) {
+      const absl::StatusOr<codec::Frame> frame = reader->Next(&rest);
+      if (!frame.ok()) return {};
+      if (frame->compression != Compression::kNone) kinds.insert(frame->kind);
+    }
+  }
+  return kinds;
+}
+
 TEST(ReplicaCompressionTest, TheReplicaIsTheGuest) {
   for (const auto& [policy, method] : {std::pair(CompressionPolicy::kLz4, Compression::kLz4),
                                        std::pair(CompressionPolicy::kZstd, Compression::kZstd)}) {
@@ -41,11 +56,17 @@ TEST(ReplicaCompressionTest, TheReplicaIsTheGuest) {
     ModelPrimary primary(4, Compressing(policy));
     primary.AddDisks({3 << 20});
     SessionRig rig(4, options);
-    Begin(&primary, &rig);
-    rig.Feed(primary.FullSync(kTerm));
+    Messages all = primary.StartStream(kTerm);
+    rig.Feed(all);
+    primary.writer().SetDialect(codec::Dialect(rig.policy.protocol));
+    const auto feed = [&](const Messages& messages) {
+      all.insert(all.end(), messages.begin(), messages.end());
+      rig.Feed(messages);
+    };
+    feed(primary.FullSync(kTerm));
     for (uint64_t epoch = 1; epoch <= 20; ++epoch) {
       primary.MutateDisks(5);
-      rig.Feed(primary.RandomEpoch(kTerm, EpochId(epoch), epoch % 5 == 0 ? 300 : 10));
+      feed(primary.RandomEpoch(kTerm, EpochId(epoch), epoch % 5 == 0 ? 300 : 10));
       ASSERT_EQ(rig.LastAck(), EpochId(epoch)) << rig.listener.why;
       ASSERT_EQ(primary.Difference(*rig.memory), "");
     }
@@ -55,6 +76,11 @@ TEST(ReplicaCompressionTest, TheReplicaIsTheGuest) {
     EXPECT_GT(stats.raw_bytes[at], 1u << 20);
     EXPECT_LT(stats.wire_bytes[at], stats.raw_bytes[at] / 8 * 7);
     EXPECT_EQ(primary.encoder().compression(), method);
+    codec::FrameReader reader;
+    reader.SetDialect(codec::Dialect(rig.policy.protocol));
+    EXPECT_THAT(CompressedIn(all, &reader),
+                testing::UnorderedElementsAre(FrameKind::kSyncPages, FrameKind::kDiskBlocks,
+                                              FrameKind::kEpochPages, FrameKind::kEpochDisks));
   }
 }
 

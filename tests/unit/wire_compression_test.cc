@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "unit/wire_pair.h"
+#include "wire/frame_sender.h"
 #include "wire/loopback_link.h"
 #include "wire/primary_session.h"
 
@@ -190,6 +191,39 @@ TEST_F(AutoTest, WhoDoesNotMeasureDoesNotAsk) {
   Report(100'000, 0.01);
   EXPECT_EQ(primary_.session->link_use().bytes_per_second, 0u);
   EXPECT_EQ(Cut() + Cut(), 0);
+}
+
+TEST(FrameSenderTest, ANewStreamKnowsNothingOfTheOldLink) {
+  base::MonotonicClock clock;
+  codec::EncoderOptions options;
+  options.compression = CompressionPolicy::kAuto;
+  FakeLink link;
+  const std::unique_ptr<FrameSender> frames = *FrameSender::Create(Gfn(1024), options, &clock);
+  const auto sync = [&] {
+    frames->Start(&link);
+    frames->StartPages(codec::kDefaultMaxBodyBytes, codec::Dialect(codec::kNewestProtocol));
+    const auto work = [&](codec::EpochEncoder& encoder, FrameSender::Send send) {
+      ROMULUS_CHECK(encoder.BeginSync(Term(1), 1024, send).ok());
+      const std::vector<std::byte> page(kPageSize, std::byte{7});
+      for (uint64_t gfn = 0; gfn < 1024; ++gfn) {
+        ROMULUS_CHECK(
+            encoder.AddSyncPage(Gfn(gfn), codec::PageBytes(page.data(), kPageSize), send).ok());
+      }
+      return encoder.EndSync(1, send);
+    };
+    return frames->WithEncoder(0, work);
+  };
+  ASSERT_TRUE(sync().ok());
+  EXPECT_EQ(frames->compression(), Compression::kNone);
+  frames->SetLinkRate(100'000);
+  ASSERT_TRUE(
+      frames
+          ->WithEncoder(0, [](codec::EpochEncoder&, FrameSender::Send) { return absl::OkStatus(); })
+          .ok());
+  EXPECT_GT(frames->sent_bytes(), 4u << 20);
+  ASSERT_TRUE(sync().ok());  // the rate is forgotten: as they are
+  EXPECT_LT(frames->sent_bytes(), 5u << 20);
+  EXPECT_GT(frames->sent_bytes(), 4u << 20);
 }
 
 TEST_F(AutoTest, ANewStreamKnowsNothingOfTheOld) {
