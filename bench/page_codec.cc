@@ -6,6 +6,7 @@
 // Of one run: the versions take turns, rounds of them, and the median round counts. A page that is
 // too long for XBZRLE counts 4096 bytes, as its sender sends it whole. Record heads (8 bytes here,
 // 8 there) are left out of both. Decoding is checked for every pair before anything is measured.
+// Then what compression makes of whole pages and of changes, record heads and all.
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <array>
@@ -20,6 +21,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "base/status.h"
+#include "body_compression.h"
 #include "codec/page_encoding.h"
 #include "page_codec.pb.h"
 #include "page_pairs.h"
@@ -126,6 +128,7 @@ std::vector<CodecRow> Measure(const std::string& corpus, const std::vector<PageP
 
 absl::Status Run(const std::vector<std::string>& files, double seconds, const std::string& json) {
   CodecReport report;
+  std::vector<CompressionRow> compression;
   std::printf("%-28s %-9s %8s %11s %8s %12s %12s\n", "corpus", "encoder", "pairs", "bytes/page",
               "GB/s", "speed ratio", "size ratio");
   for (const std::string& file : files) {
@@ -140,7 +143,12 @@ absl::Status Run(const std::vector<std::string>& files, double seconds, const st
                   row.bytes_per_page() / std::max(peer.bytes_per_page(), 1e-9));
       *report.add_rows() = row;
     }
+    for (const CompressionRow& row : MeasureCompression(rows[0].corpus(), pairs, seconds / 4)) {
+      compression.push_back(row);
+      *report.add_compression() = row;
+    }
   }
+  PrintCompression(compression);
   return json.empty() ? absl::OkStatus() : WriteJson(report, json);
 }
 
