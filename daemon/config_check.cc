@@ -420,6 +420,9 @@ void CheckConfig(const Config& config, const ConfigOptions& options, const Confi
   if (config.audit().on_mismatch() == romulus::v1::Audit::ON_MISMATCH_UNSPECIFIED) {
     root.Sub("audit").Error("on_mismatch", "must be one of the others");
   }
+  if (config.checkpoint().compression() == romulus::v1::Checkpoint::COMPRESSION_UNSPECIFIED) {
+    root.Sub("checkpoint").Error("compression", "must be one of the others");
+  }
   if (config.stop().on_stop() == romulus::v1::Stop::ON_STOP_UNSPECIFIED) {
     root.Sub("stop").Error("on_stop", "must be one of the others");
   }

@@ -182,6 +182,14 @@ TableRows StatusRows(const v1::GetStatusResponse& status) {
                                                        : absl::StrCat(", protocol version ",
                                                                       peer.protocol_version())));
     }
+    if (!peer.compression().empty()) {
+      std::string text = peer.compression();
+      if (const uint64_t rate = peer.link_bytes_per_second(); rate != 0) {
+        absl::StrAppend(&text, ", the link achieves ", absl::StrFormat("%.1f", 1e-6 * rate),
+                        " MB/s");
+      }
+      rows.emplace_back("compression", text);
+    }
     if (peer.heard()) rows.emplace_back("peer heard", absl::StrCat(peer.heard_ms_ago(), " ms ago"));
     if (!peer.detail().empty()) rows.emplace_back("peer detail", peer.detail());
     AddPathRows(status, rows);

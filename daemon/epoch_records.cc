@@ -59,6 +59,7 @@ void EpochRecords::Sent(const wire::EpochSent& sent) {
     if (encoded.pages[i] != 0) metrics_->Encoded(i, encoded.pages[i], encoded.bytes[i]);
   }
   metrics_->Sent(encoded.message_bytes);
+  Compressed(encoded.compression);
   Record record;
   {
     absl::MutexLock lock(&mutex_);
@@ -77,6 +78,12 @@ void EpochRecords::Sent(const wire::EpochSent& sent) {
                       .pause_ns = record.phases.pause_ns,
                       .interval_ns = record.interval_ns,
                       .phase_ns = record.phases.ns});
+}
+
+void EpochRecords::Compressed(const codec::CompressionStats& stats) {
+  for (size_t i = 0; i < codec::kCompressionEnd; ++i) {
+    if (stats.raw_bytes[i] != 0) metrics_->Compressed(i, stats.raw_bytes[i], stats.wire_bytes[i]);
+  }
 }
 
 void EpochRecords::Acked(const wire::EpochAck& ack) {

@@ -27,6 +27,8 @@ class EpochRecords {
   void Submitted(const epoch::StagedEpoch& staged);
   void Sent(const wire::EpochSent& sent);
   void Acked(const wire::EpochAck& ack);
+  // Bodies of a full sync; Sent() has those of epochs.
+  void Compressed(const codec::CompressionStats& stats);
 
   // The last `count`, oldest first.
   std::vector<romulus::v1::EpochRecord> Last(size_t count) const;

@@ -64,6 +64,7 @@ metrics::Labels MetricLabels(const LoadedConfig& loaded) {
   labels.phases = Strings(epoch::kPhaseNames);
   labels.cut_reasons = Strings(epoch::kCutReasonNames);
   labels.encodings = Strings(codec::kPageEncodingNames);
+  labels.compressions = Strings(codec::kCompressionNames);
   labels.exit_kinds = Strings(kvm::kExitNames);
   labels.frame_errors = FrameErrorNames();
   for (const failover::Role role : {failover::Role::kPrimary, failover::Role::kSecondary}) {

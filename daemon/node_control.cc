@@ -253,6 +253,12 @@ v1::GetStatusResponse Node::BuildStatus() const {
   peer.set_detail(peer_detail_);
   peer.set_build(peer_build_);
   if (state.peer_connected) peer.set_protocol_version(peer_protocol_);
+  if (state.peer_connected && primary_ != nullptr) {
+    if (const auto use = primary_->link_use()) {
+      peer.set_compression(std::string(codec::CompressionName(use->compression)));
+      peer.set_link_bytes_per_second(use->bytes_per_second);
+    }
+  }
   if (const uint64_t heard_ns = signs_.last_ns(); heard_ns != 0) {
     peer.set_heard(true);
     peer.set_heard_ms_ago((clock_.NowNs() - std::min(clock_.NowNs(), heard_ns)) / 1'000'000);

@@ -17,6 +17,20 @@ constexpr absl::Duration kHandshakeTimeout = absl::Seconds(10);
 constexpr absl::Duration kGoodbyeTimeout = absl::Milliseconds(500);
 constexpr absl::Duration kOfferTimeout = absl::Milliseconds(500);
 
+codec::CompressionPolicy PolicyOf(romulus::v1::Checkpoint::Compression configured) {
+  using romulus::v1::Checkpoint;
+  switch (configured) {
+    case Checkpoint::COMPRESSION_OFF:
+      return codec::CompressionPolicy::kOff;
+    case Checkpoint::COMPRESSION_LZ4:
+      return codec::CompressionPolicy::kLz4;
+    case Checkpoint::COMPRESSION_ZSTD:
+      return codec::CompressionPolicy::kZstd;
+    default:
+      return codec::CompressionPolicy::kAuto;
+  }
+}
+
 }  // namespace
 
 // One attempt and, if it is accepted, one stream. The session calls it from its own threads; `live`
@@ -115,7 +129,8 @@ class Primary::Stream final : public wire::PrimarySessionListener,
   wire::AuditReport audited_;        // link thread: what was reported so far
   std::shared_ptr<GuestHost> host_;  // set on the worker before the first epoch
   std::unique_ptr<RecordingSink> sink_;
-  mutable std::mutex mutex_;  // for all below
+  codec::CompressionStats sync_compression_;  // worker: of the full sync, what was counted so far
+  mutable std::mutex mutex_;                  // for all below
   bool accepted_ = false;
   std::optional<absl::Status> broken_;
   std::optional<absl::Status> closed_;
@@ -132,8 +147,11 @@ absl::Status Primary::Stream::Open(wire::HelloInput hello, const std::string& ad
   options.sender.heartbeat_interval_ns =
       uint64_t{config.failover().heartbeat_interval_ms()} * 1'000'000;
   options.encoder.previous_cache_bytes = uint64_t{config.checkpoint().previous_cache_mib()} << 20;
+  options.encoder.compression = PolicyOf(config.checkpoint().compression());
   options.sync.term = term;
   options.sync.on_progress = [this](const wire::SyncProgress& progress) {
+    parts_.records->Compressed(progress.compression - sync_compression_);
+    sync_compression_ = progress.compression;
     Tell([progress](PrimaryListener& to) { to.OnSyncProgress(progress); });
   };
   const auto connect = [&](wire::LinkListener* listener) {
@@ -284,6 +302,12 @@ void Primary::TellConsoleReleased() {
   const std::optional<uint64_t> written = parts_.console->written_offset();
   const auto session = stream_->session();
   if (written && session != nullptr) session->epochs().SetConsoleReleased(*written);
+}
+
+std::optional<wire::PrimarySession::LinkUse> Primary::link_use() const {
+  const auto session = stream_ == nullptr ? nullptr : stream_->session();
+  if (session == nullptr) return std::nullopt;
+  return session->link_use();
 }
 
 void Primary::AskUnprotect(uint64_t deadline_ns) {

@@ -81,6 +81,8 @@ class Primary {
   // Heartbeats carry from now on what the console has written so far, so that a secondary need not
   // keep it until the next epoch. Cheap: called often.
   void TellConsoleReleased();
+  // How the stream's bulk travels; nothing if there is none.
+  std::optional<wire::PrimarySession::LinkUse> link_use() const;
   // Asks the secondary to give its replica up; nothing is said any more after `deadline_ns`.
   // OnPrimaryGoodbye (UNPROTECT) follows if it does.
   void AskUnprotect(uint64_t deadline_ns);

@@ -6,6 +6,7 @@
 //
 //   frame kinds            each with its first version: dialect.cc
 //   fields, enum values    each with its first version: romulus/v1/replication.proto (`since`)
+//   compression of bodies  kCompressionSince: frame.cc, epoch_encoder.cc
 //   page records           sparse ones: whoever writes and reads them asks version()
 //                          (page_encoding.h), as for the machine state's delta (machine_delta.h)
 //   other records in binary bodies, sections of the machine state
@@ -30,10 +31,12 @@ namespace romulus::codec {
 enum class FrameKind : uint8_t;
 
 // 2: disks; 3: lineage; 4: hand-over; 5: audit; 6: REASON_REPLICA_WRONG, machine state deltas; 7:
-// sparse page records. The oldest is the previous release's newest, so that an upgrade can go host
-// by host (docs/upgrade.md).
+// sparse page records, compressed bodies, and what of the link heartbeats tell. The oldest is the
+// previous release's newest, so that an upgrade can go host by host (docs/upgrade.md).
 inline constexpr uint32_t kOldestProtocol = 5;
 inline constexpr uint32_t kNewestProtocol = 7;
+// Bulk bodies may be compressed (codec/frame.h).
+inline constexpr uint32_t kCompressionSince = 7;
 
 // What one build speaks. An inverted one is nothing: it has no version in common with any.
 struct ProtocolRange {

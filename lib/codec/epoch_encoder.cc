@@ -21,7 +21,10 @@ absl::StatusOr<std::unique_ptr<EpochEncoder>> EpochEncoder::Create(Gfn gfn_end, 
 }
 
 EpochEncoder::EpochEncoder(PreviousCache cache, FrameWriter* frames, const EncoderOptions& options)
-    : cache_(std::move(cache)), frames_(frames), options_(options) {
+    : cache_(std::move(cache)),
+      compressor_(options.compression, options.clock),
+      frames_(frames),
+      options_(options) {
   StartStream(options.max_body_bytes);
   mode_ = Mode::kOver;
 }
@@ -54,7 +57,23 @@ void EpochEncoder::Count(PageEncoding encoding, uint64_t pages, size_t bytes) {
   stats_.bytes[static_cast<size_t>(encoding)] += bytes;
 }
 
-EncodeStats EpochEncoder::TakeStats() { return std::exchange(stats_, EncodeStats{}); }
+EncodeStats EpochEncoder::TakeStats() {
+  stats_.compression = compressor_.TakeStats();
+  return std::exchange(stats_, EncodeStats{});
+}
+
+Compression EpochEncoder::compression() const {
+  return frames_->dialect().version() >= kCompressionSince ? compressor_.method()
+                                                           : Compression::kNone;
+}
+
+void EpochEncoder::EndBulkFrame(size_t begin) {
+  Packed packed;
+  if (frames_->dialect().version() >= kCompressionSince) {
+    packed = compressor_.Shrink(begin + kFrameHeaderBytes, &message_);
+  }
+  frames_->End(begin, &message_, packed);
+}
 
 absl::Status EpochEncoder::Flush(Send send) {
   if (message_.empty()) return absl::OkStatus();
@@ -76,7 +95,7 @@ void EpochEncoder::OpenPageFrame(FrameKind kind) {
 
 absl::Status EpochEncoder::ClosePageFrame(Send send) {
   if (frame_open_) {
-    frames_->End(frame_begin_, &message_);
+    EndBulkFrame(frame_begin_);
     frame_open_ = false;
   }
   // A full sync is called page by page, with other frames between: nothing numbered may wait.
@@ -185,7 +204,13 @@ absl::Status EpochEncoder::AddSyncFrame(FrameKind kind, absl::string_view body, 
     FlushZeroRun();
   }
   ROMULUS_RETURN_IF_ERROR(ClosePageFrame(send));
-  frames_->Append(kind, term_, epoch_, body, &message_);
+  const size_t begin = FrameWriter::Begin(kind, term_, epoch_, &message_);
+  message_.append(body.data(), body.size());
+  if (MayBeCompressed(kind)) {
+    EndBulkFrame(begin);
+  } else {
+    frames_->End(begin, &message_);
+  }
   ++stats_.frames;
   return Flush(send);
 }

@@ -25,7 +25,9 @@
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "base/clock.h"
 #include "base/types.h"
+#include "codec/body_compressor.h"
 #include "codec/disk_records.h"
 #include "codec/frame.h"
 #include "codec/machine_delta.h"
@@ -41,6 +43,9 @@ struct EncoderOptions {
   size_t page_body_bytes = kPageBodyBytes;       // a page frame is closed at this size
   size_t message_bytes = 2 * kPageBodyBytes;     // a message is sent at this size
   size_t max_body_bytes = kDefaultMaxBodyBytes;  // what the peer accepts (HelloReply)
+  // Of page and disk frames, where the stream's dialect has it.
+  CompressionPolicy compression = CompressionPolicy::kOff;
+  const base::Clock* clock = nullptr;  // outlives the encoder; kAuto measures by it
 };
 
 // By PageEncoding; bytes are those of the records. zero_run counts each page of the run.
@@ -51,6 +56,7 @@ struct EncodeStats {
   uint64_t message_bytes = 0;
   uint64_t disk_records = 0;  // of epochs
   uint64_t disk_bytes = 0;    // written by them
+  CompressionStats compression;
 };
 
 class EpochEncoder {
@@ -93,6 +99,11 @@ class EpochEncoder {
   // time.
   void ForgetPrevious(const std::vector<Gfn>& gfns);
 
+  // Of the link, 0: not known; what CompressionPolicy::kAuto goes by.
+  void SetLinkRate(uint64_t bytes_per_second) { compressor_.SetLinkRate(bytes_per_second); }
+  // In use on this stream.
+  Compression compression() const;
+
   // What was encoded since the last call.
   EncodeStats TakeStats();
   const PreviousCache& cache() const { return cache_; }
@@ -111,6 +122,8 @@ class EpochEncoder {
   // Closes the page frame if one is open, and sends the message if it is large enough.
   absl::Status ClosePageFrame(Send send);
   absl::Status RoomForRecord(FrameKind kind, Send send);
+  // Ends the frame at `begin`, of a kind that may be compressed.
+  void EndBulkFrame(size_t begin);
   void FlushZeroRun();
   absl::Status CheckBody(FrameKind kind, size_t bytes);
   absl::Status AppendControl(FrameKind kind, const google::protobuf::MessageLite& body);
@@ -123,6 +136,7 @@ class EpochEncoder {
 
   PreviousCache cache_;
   MachineDeltaWriter machine_;
+  BodyCompressor compressor_;
   FrameWriter* frames_;
   EncoderOptions options_;
   EncodeStats stats_;

@@ -16,16 +16,17 @@ struct Header {
   uint32_t magic = kFrameMagic;
   uint16_t version = kFrameVersion;
   uint8_t kind = 0;
-  uint8_t flags = 0;
+  uint8_t compression = 0;
   uint64_t term = 0;
   uint64_t epoch = 0;
   uint64_t sequence = 0;
   uint32_t body_bytes = 0;
-  uint32_t reserved = 0;
+  uint32_t raw_bytes = 0;
   uint64_t checksum = 0;
 };
 static_assert(sizeof(Header) == kFrameHeaderBytes);
-static_assert(offsetof(Header, sequence) == 24 && offsetof(Header, checksum) == 40);
+static_assert(offsetof(Header, compression) == 7 && offsetof(Header, sequence) == 24 &&
+              offsetof(Header, raw_bytes) == 36 && offsetof(Header, checksum) == 40);
 
 // The header's hash is the seed of the body's, so that both are covered without being copied
 // together.
@@ -48,7 +49,7 @@ size_t FrameWriter::Begin(FrameKind kind, Term term, EpochId epoch, std::string*
   return begin;
 }
 
-void FrameWriter::End(size_t begin, std::string* message) {
+void FrameWriter::End(size_t begin, std::string* message, const Packed& packed) {
   ROMULUS_CHECK(message->size() >= begin + sizeof(Header));
   char* header = message->data() + begin;
   const absl::string_view body = absl::string_view(*message).substr(begin + sizeof(Header));
@@ -57,6 +58,13 @@ void FrameWriter::End(size_t begin, std::string* message) {
   std::memcpy(header + offsetof(Header, sequence), &sequence_, sizeof(sequence_));
   const uint32_t body_bytes = static_cast<uint32_t>(body.size());
   std::memcpy(header + offsetof(Header, body_bytes), &body_bytes, sizeof(body_bytes));
+  if (packed.method != Compression::kNone) {
+    FrameKind kind;
+    std::memcpy(&kind, header + offsetof(Header, kind), sizeof(kind));
+    ROMULUS_CHECK(dialect_.version() >= kCompressionSince && MayBeCompressed(kind));
+    std::memcpy(header + offsetof(Header, compression), &packed.method, sizeof(packed.method));
+    std::memcpy(header + offsetof(Header, raw_bytes), &packed.raw_bytes, sizeof(packed.raw_bytes));
+  }
   const uint64_t checksum = Checksum(header, body);
   std::memcpy(header + offsetof(Header, checksum), &checksum, sizeof(checksum));
 }
@@ -79,6 +87,15 @@ absl::Status FrameReader::Fail(FrameFault fault, absl::Status status) {
   fault_ = fault;
   failure_ = status;
   return status;
+}
+
+char* FrameReader::RoomForBody(size_t bytes) {
+  if (body_room_ < bytes) {
+    body_.reset();  // never both
+    body_ = std::make_unique_for_overwrite<char[]>(bytes);
+    body_room_ = bytes;
+  }
+  return body_.get();
 }
 
 absl::StatusOr<Frame> FrameReader::Next(absl::string_view* rest) {
@@ -119,14 +136,28 @@ absl::StatusOr<Frame> FrameReader::Next(absl::string_view* rest) {
   if (header.kind == 0 || header.kind >= kFrameKindEnd) {
     return fail(FrameFault::kKind, absl::StrCat("unknown kind ", header.kind));
   }
-  if (const auto kind = static_cast<FrameKind>(header.kind); !dialect_.Has(kind)) {
+  if (const auto named = static_cast<FrameKind>(header.kind); !dialect_.Has(named)) {
     return fail(FrameFault::kKind,
-                absl::StrCat("kind ", FrameKindName(kind), " is unknown to protocol version ",
+                absl::StrCat("kind ", FrameKindName(named), " is unknown to protocol version ",
                              dialect_.version()));
   }
-  if (header.flags != 0 || header.reserved != 0) {
+  const auto kind = static_cast<FrameKind>(header.kind);
+  const bool compressed = header.compression != 0 && header.compression < kCompressionEnd &&
+                          MayBeCompressed(kind) && dialect_.version() >= kCompressionSince;
+  if (!compressed && (header.compression != 0 || header.raw_bytes != 0)) {
     return fail(FrameFault::kFlags,
-                absl::StrFormat("unknown flags %#x, reserved %#x", header.flags, header.reserved));
+                absl::StrFormat("a %s body of compression %u, from %u bytes, has no place here",
+                                FrameKindName(kind), header.compression, header.raw_bytes));
+  }
+  if (compressed && header.raw_bytes > max_body_bytes_) {
+    return Fail(FrameFault::kOversize,
+                absl::ResourceExhaustedError(absl::StrCat(
+                    "frame ", sequence_ + 1, " of the stream: oversized body of ", header.raw_bytes,
+                    " bytes when decompressed, at most ", max_body_bytes_)));
+  }
+  if (compressed && header.raw_bytes <= header.body_bytes) {
+    return fail(FrameFault::kCompression, absl::StrCat("compressed to ", header.body_bytes,
+                                                       " bytes from ", header.raw_bytes));
   }
   if (header.sequence != sequence_ + 1) {
     return fail(
@@ -137,14 +168,24 @@ absl::StatusOr<Frame> FrameReader::Next(absl::string_view* rest) {
   if (Term(header.term) > kMaxPeerTerm) {
     return fail(FrameFault::kTermRange, absl::StrCat("term ", header.term, " is out of range"));
   }
+  Frame frame;
+  frame.kind = kind;
+  frame.body = body;
+  if (compressed) {
+    frame.compression = static_cast<Compression>(header.compression);
+    char* const raw = RoomForBody(header.raw_bytes);
+    if (absl::Status status =
+            decompressor_.Decompress(frame.compression, body, raw, header.raw_bytes);
+        !status.ok()) {
+      return fail(FrameFault::kCompression, std::string(status.message()));
+    }
+    frame.body = absl::string_view(raw, header.raw_bytes);
+  }
   sequence_ = header.sequence;
   rest->remove_prefix(sizeof(Header) + header.body_bytes);
-  Frame frame;
-  frame.kind = static_cast<FrameKind>(header.kind);
   frame.term = Term(header.term);
   frame.epoch = EpochId(header.epoch);
   frame.sequence = header.sequence;
-  frame.body = body;
   frame.dialect = dialect_;
   return frame;
 }

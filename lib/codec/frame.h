@@ -5,14 +5,17 @@
 //        0     4  magic "RMLF"
 //        4     2  format version
 //        6     1  kind
-//        7     1  flags, 0 so far
+//        7     1  compression of the body: 0, or codec/compression.h's number of the method
 //        8     8  term
 //       16     8  epoch, 0 where none is meant
 //       24     8  sequence: 1 for the first frame of a direction of the stream, then one more each
-//       32     4  body length, bytes
-//       36     4  reserved, 0
-//       40     8  checksum: XXH3-64 of the body, seeded with XXH3-64 of header bytes 0..39
+//       32     4  body length, bytes, as it travels
+//       36     4  length of the body before it was compressed; 0: it was not
+//       40     8  checksum: XXH3-64 of the body as it travels, seeded with XXH3-64 of header
+//                  bytes 0..39
 //
+// Only bulk bodies (MayBeCompressed) are ever compressed, from protocol version kCompressionSince
+// on; before it bytes 7 and 36..39 are 0.
 // The sequence number catches frames lost, doubled and swapped; the checksum, bytes changed.
 // Writer and reader are values of one stream direction each; one thread at a time.
 #ifndef ROMULUS_CODEC_FRAME_H_
@@ -21,12 +24,14 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <string>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "base/types.h"
+#include "codec/compression.h"
 #include "codec/dialect.h"
 
 namespace google::protobuf {
@@ -82,6 +87,12 @@ constexpr absl::string_view FrameKindName(FrameKind kind) {
                                                    : kFrameKindNames[0];
 }
 
+// Pages and disk blocks: what there is much of.
+constexpr bool MayBeCompressed(FrameKind kind) {
+  return kind == FrameKind::kSyncPages || kind == FrameKind::kEpochPages ||
+         kind == FrameKind::kEpochDisks || kind == FrameKind::kDiskBlocks;
+}
+
 // Why a reader refused its input; a metric label.
 enum class FrameFault : uint8_t {
   kNone,
@@ -94,12 +105,13 @@ enum class FrameFault : uint8_t {
   kChecksum,
   kSequenceGap,
   kSequenceRepeat,
-  kTermRange,  // beyond kMaxPeerTerm
+  kTermRange,    // beyond kMaxPeerTerm
+  kCompression,  // a body that is not what its compression makes of so many bytes
 };
-inline constexpr size_t kFrameFaultCount = 11;
+inline constexpr size_t kFrameFaultCount = 12;
 inline constexpr std::array<absl::string_view, kFrameFaultCount> kFrameFaultNames = {
-    "none",     "truncated", "magic",        "version",         "kind",      "flags",
-    "oversize", "checksum",  "sequence_gap", "sequence_repeat", "term_range"};
+    "none",     "truncated", "magic",        "version",         "kind",       "flags",
+    "oversize", "checksum",  "sequence_gap", "sequence_repeat", "term_range", "compression"};
 constexpr absl::string_view FrameFaultName(FrameFault fault) {
   return kFrameFaultNames[static_cast<size_t>(fault)];
 }
@@ -109,8 +121,16 @@ struct Frame {
   Term term;
   EpochId epoch;
   uint64_t sequence = 0;
-  absl::string_view body;  // into the message that was read
-  Dialect dialect = {};    // of the reader
+  // Into the message that was read; if it was compressed, into the reader, until it reads the next.
+  absl::string_view body;
+  Dialect dialect = {};                          // of the reader
+  Compression compression = Compression::kNone;  // as it travelled
+};
+
+// How a body was compressed.
+struct Packed {
+  Compression method = Compression::kNone;
+  uint32_t raw_bytes = 0;  // before it was; 0 for kNone
 };
 
 class FrameWriter {
@@ -124,9 +144,10 @@ class FrameWriter {
               std::string* message);
 
   // For bodies built in place: Begin() returns where in *message the frame starts; append the body;
-  // End(). Frames may be written to other messages in between.
+  // End(). Frames may be written to other messages in between. `packed`: what the body then is, of
+  // a kind that may be, in a dialect that has it.
   static size_t Begin(FrameKind kind, Term term, EpochId epoch, std::string* message);
-  void End(size_t begin, std::string* message);
+  void End(size_t begin, std::string* message, const Packed& packed = {});
 
   // Of the frames to come.
   void SetDialect(Dialect dialect) { dialect_ = dialect; }
@@ -147,9 +168,9 @@ class FrameReader {
 
   // Takes the first frame off *rest, which holds the remains of one message; call until it is
   // empty. Nothing past *rest is read. Errors (InvalidArgument, ResourceExhausted for an oversized
-  // body) say what is wrong and are final: the stream is over and every later call fails the same
-  // way.
-  // A kind that the dialect does not have is unknown.
+  // body, also one that is oversized only before it was compressed) say what is wrong and are
+  // final: the stream is over and every later call fails the same way. A kind that the dialect does
+  // not have is unknown.
   absl::StatusOr<Frame> Next(absl::string_view* rest);
 
   // Of the frames to come.
@@ -160,12 +181,17 @@ class FrameReader {
 
  private:
   absl::Status Fail(FrameFault fault, absl::Status status);
+  char* RoomForBody(size_t bytes);
 
   size_t max_body_bytes_;
   uint64_t sequence_ = 0;
   Dialect dialect_;
   FrameFault fault_ = FrameFault::kNone;
   absl::Status failure_;
+  // Of bodies that come compressed; nothing before the first.
+  Decompressor decompressor_;
+  std::unique_ptr<char[]> body_;
+  size_t body_room_ = 0;
 };
 
 // The frame's body as a protobuf message, as its dialect has it. Errors: InvalidArgument, naming

@@ -110,6 +110,14 @@ Instruments::Instruments(prometheus::Registry& registry, const prometheus::Label
   encoded_bytes = make.Counters("romulus_encoded_bytes_total",
                                 "Bytes that pages took on the stream, by encoding.", "encoding",
                                 labels.encodings);
+  compression_in_bytes = make.Counters(
+      "romulus_compression_in_bytes_total",
+      "Bytes of pages and disk blocks that were to be compressed, by method; \"none\": "
+      "sent as they are, because it gained too little.",
+      "method", labels.compressions);
+  compression_out_bytes =
+      make.Counters("romulus_compression_out_bytes_total",
+                    "Bytes that were sent for them, by method.", "method", labels.compressions);
   frame_errors = make.Counters("romulus_frame_errors_total",
                                "Frames of the peer that were refused, by what was wrong.", "kind",
                                labels.frame_errors);

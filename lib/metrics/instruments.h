@@ -68,6 +68,8 @@ struct Instruments {
   prometheus::Counter* pages_committed;
   Labelled<prometheus::Counter> encoded_pages;
   Labelled<prometheus::Counter> encoded_bytes;
+  Labelled<prometheus::Counter> compression_in_bytes;
+  Labelled<prometheus::Counter> compression_out_bytes;
   Labelled<prometheus::Counter> frame_errors;
   Labelled<prometheus::Counter> exits;
   prometheus::Counter* sent_bytes;

@@ -56,6 +56,10 @@ void Metrics::Encoded(size_t encoding, uint64_t pages, uint64_t bytes) {
   impl_->instruments.encoded_bytes.at(encoding).Increment(Number(bytes));
 }
 
+void Metrics::Compressed(size_t method, uint64_t raw_bytes, uint64_t wire_bytes) {
+  impl_->instruments.compression_in_bytes.at(method).Increment(Number(raw_bytes));
+  impl_->instruments.compression_out_bytes.at(method).Increment(Number(wire_bytes));
+}
 void Metrics::Sent(uint64_t bytes) { impl_->instruments.sent_bytes->Increment(Number(bytes)); }
 
 void Metrics::SetRole(size_t role) { SetState(impl_->instruments.role, role); }

@@ -40,6 +40,7 @@ struct Labels {
   // The arbiter that keeps a record, if there is one.
   std::vector<std::string> arbiters = {};
   std::vector<std::string> tls_refusals = {};
+  std::vector<std::string> compressions = {};
   std::string version = "unknown";  // of this build
 };
 
@@ -119,6 +120,8 @@ class Metrics {
   void EpochAborted();
   void Encoded(size_t encoding, uint64_t pages, uint64_t bytes);
   void Sent(uint64_t bytes);  // of frames
+  // By index in Labels::compressions.
+  void Compressed(size_t method, uint64_t raw_bytes, uint64_t wire_bytes);
 
   // State sets: exactly one of the labels is 1.
   void SetRole(size_t role);

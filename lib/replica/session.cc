@@ -71,7 +71,34 @@ base::WorkMark::Look Session::work() const {
   return look;
 }
 
+// While it lives the reader thread is at work, and if the primary asks, for how long is known.
+class Session::Busy {
+ public:
+  explicit Busy(Session* session) : session_(session) {
+    if (!session_->measure_link_) return;
+    since_ns_ = session_->clock_->NowNs();
+    session_->busy_since_ns_ = since_ns_;
+  }
+  ~Busy() {
+    if (since_ns_ == 0) return;
+    session_->busy_since_ns_ = 0;
+    session_->busy_ns_ += session_->clock_->NowNs() - since_ns_;
+  }
+  Busy(const Busy&) = delete;
+  Busy& operator=(const Busy&) = delete;
+
+ private:
+  Session* const session_;
+  uint64_t since_ns_ = 0;
+};
+
 void Session::OnMessage(absl::string_view frames) {
+  received_bytes_ += frames.size();
+  const Busy busy(this);
+  HandleMessage(frames);
+}
+
+void Session::HandleMessage(absl::string_view frames) {
   base::WorkMark::Scope at_work(work_);
   counters_->messages.fetch_add(1);
   counters_->message_bytes.fetch_add(frames.size());
@@ -168,6 +195,7 @@ absl::Status Session::HandleHello(const codec::Frame& frame) {
   if (reply.max_frame_bytes() == 0) reply.set_max_frame_bytes(options_.max_body_bytes);
   if (reply.accepted()) {
     dialect_.store(codec::Dialect(reply.protocol_version()));
+    measure_link_ = hello.measure_link();
     reader_.SetDialect(dialect_.load());
   }
   stage_ = reply.accepted() ? Stage::kRunning : Stage::kOver;
@@ -477,6 +505,14 @@ absl::Status Session::SendHeartbeat() {
   heartbeat.set_sequence(heartbeats_.fetch_add(1) + 1);
   heartbeat.set_sent_monotonic_ns(clock_->NowNs());
   heartbeat.set_echo_monotonic_ns(echo_monotonic_ns_.load());
+  if (measure_link_) {
+    const uint64_t since_ns = busy_since_ns_.load();
+    const uint64_t now_ns = heartbeat.sent_monotonic_ns();
+    // A message that ends between the two reads is missing in this report, and in the next is not.
+    heartbeat.set_busy_ns(busy_ns_.load() +
+                          (since_ns == 0 || since_ns > now_ns ? 0 : now_ns - since_ns));
+    heartbeat.set_received_bytes(received_bytes_.load());
+  }
   return Send(codec::FrameKind::kHeartbeat, Term(term_.load()), EpochId(), heartbeat);
 }
 

@@ -89,6 +89,8 @@ class Session final : public wire::LinkListener {
   absl::Status HandleHandOver(const codec::Frame& frame);
   absl::Status HandleGoodbye(const codec::Frame& frame);
   void NoteAudit(AuditFindings&& found);
+  class Busy;
+  void HandleMessage(absl::string_view frames);
   absl::Status AckAndApply();
   void Refuse(const absl::Status& why);
   void Close(const absl::Status& why);
@@ -126,6 +128,11 @@ class Session final : public wire::LinkListener {
   std::atomic<bool> working_on_disk_{false};
   base::WorkMark work_;
   std::atomic<int> sends_{0};  // under way
+  // For the primary, if it asks: written by the reader thread only.
+  std::atomic<bool> measure_link_{false};
+  std::atomic<uint64_t> received_bytes_{0};
+  std::atomic<uint64_t> busy_ns_{0};
+  std::atomic<uint64_t> busy_since_ns_{0};  // 0: idle
 
   mutable std::mutex link_mutex_;  // guards the pointer only
   std::shared_ptr<wire::Link> link_;

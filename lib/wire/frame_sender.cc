@@ -11,8 +11,10 @@ namespace romulus::wire {
 absl::StatusOr<std::unique_ptr<FrameSender>> FrameSender::Create(
     Gfn gfn_end, const codec::EncoderOptions& options, const base::Clock* clock) {
   std::unique_ptr<FrameSender> sender(new FrameSender(clock));
+  codec::EncoderOptions clocked = options;
+  if (clocked.clock == nullptr) clocked.clock = clock;
   ROMULUS_ASSIGN_OR_RETURN(sender->encoder_,
-                           codec::EpochEncoder::Create(gfn_end, &sender->frames_, options));
+                           codec::EpochEncoder::Create(gfn_end, &sender->frames_, clocked));
   return sender;
 }
 
@@ -22,6 +24,8 @@ void FrameSender::Start(Link* link) {
   broken_ = false;
   frames_.Reset();
   dialect_ = codec::Dialect();
+  sent_bytes_.store(0, std::memory_order_relaxed);
+  link_rate_.store(0, std::memory_order_relaxed);
 }
 
 void FrameSender::StartPages(size_t peer_max_body_bytes, codec::Dialect dialect) {
@@ -45,6 +49,7 @@ absl::Status FrameSender::WithEncoder(
   std::string collected;
   auto flush = [&]() -> absl::Status {
     if (collected.empty()) return absl::OkStatus();
+    sent_bytes_.fetch_add(collected.size(), std::memory_order_relaxed);
     const uint64_t begin_ns = clock_->NowNs();
     absl::Status sent = link->Send(std::exchange(collected, std::string()));
     in_link_ns += clock_->NowNs() - begin_ns;
@@ -61,7 +66,9 @@ absl::Status FrameSender::WithEncoder(
     }
     return collected.size() >= batch_bytes ? flush() : absl::OkStatus();
   };
+  encoder_->SetLinkRate(link_rate_.load(std::memory_order_relaxed));
   absl::Status done = work(*encoder_, send);
+  compression_.store(encoder_->compression(), std::memory_order_relaxed);
   // Even after an error: frames that were numbered must not be missing before later ones.
   if (absl::Status flushed = flush(); done.ok()) done = flushed;
   if (send_ns != nullptr) *send_ns = in_link_ns;
@@ -95,8 +102,13 @@ absl::Status FrameSender::SendControl(absl::Duration timeout, codec::FrameKind k
   codec::FrameWriter before = frames_;
   std::string message;
   frames_.Append(kind, term, epoch, body, &message);
+  const size_t bytes = message.size();
   absl::Status sent = link->SendWithin(base::CondVar::Left(deadline), std::move(message));
-  if (!sent.ok()) frames_ = before;  // its number was never used
+  if (sent.ok()) {
+    sent_bytes_.fetch_add(bytes, std::memory_order_relaxed);
+  } else {
+    frames_ = before;  // its number was never used
+  }
 
   mutex_.Lock();
   busy_ = false;

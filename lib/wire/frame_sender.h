@@ -5,6 +5,7 @@
 #ifndef ROMULUS_WIRE_FRAME_SENDER_H_
 #define ROMULUS_WIRE_FRAME_SENDER_H_
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -53,6 +54,15 @@ class FrameSender {
   absl::Status SendControl(absl::Duration timeout, codec::FrameKind kind, Term term, EpochId epoch,
                            const google::protobuf::MessageLite& body);
 
+  // Of messages, handed to the link so far on this stream. Any thread.
+  uint64_t sent_bytes() const { return sent_bytes_.load(std::memory_order_relaxed); }
+  // What the link achieves, for the encoder; 0: not known. Any thread.
+  void SetLinkRate(uint64_t bytes_per_second) {
+    link_rate_.store(bytes_per_second, std::memory_order_relaxed);
+  }
+  // In use on this stream when the encoder last worked. Any thread.
+  codec::Compression compression() const { return compression_.load(std::memory_order_relaxed); }
+
  private:
   explicit FrameSender(const base::Clock* clock) : clock_(clock) {}
 
@@ -65,6 +75,9 @@ class FrameSender {
   codec::Dialect dialect_ ABSL_GUARDED_BY(mutex_);  // of whoever is busy next
   codec::FrameWriter frames_;
   std::unique_ptr<codec::EpochEncoder> encoder_;
+  std::atomic<uint64_t> sent_bytes_{0};
+  std::atomic<uint64_t> link_rate_{0};
+  std::atomic<codec::Compression> compression_{codec::Compression::kNone};
 };
 
 }  // namespace romulus::wire

@@ -167,6 +167,7 @@ absl::Status FullSync::SendZeros(Gfn first, uint64_t count) {
 
 void FullSync::Count(const codec::EncodeStats& stats) {
   progress_.bytes_sent += stats.message_bytes;
+  progress_.compression += stats.compression;
   progress_.pages_zero += stats.pages[static_cast<size_t>(codec::PageEncoding::kZero)] +
                           stats.pages[static_cast<size_t>(codec::PageEncoding::kZeroRun)];
 }

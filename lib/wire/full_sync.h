@@ -40,12 +40,13 @@ class SyncSource {
 };
 
 struct SyncProgress {
-  uint64_t round = 0;        // 0 is the pass over all memory
-  uint64_t pages_done = 0;   // in this round
-  uint64_t pages_total = 0;  // in this round
-  uint64_t pages_sent = 0;   // all rounds, with their bytes
-  uint64_t pages_zero = 0;   // all rounds, named only
-  uint64_t bytes_sent = 0;   // frames, all rounds
+  uint64_t round = 0;                   // 0 is the pass over all memory
+  uint64_t pages_done = 0;              // in this round
+  uint64_t pages_total = 0;             // in this round
+  uint64_t pages_sent = 0;              // all rounds, with their bytes
+  uint64_t pages_zero = 0;              // all rounds, named only
+  uint64_t bytes_sent = 0;              // frames, all rounds
+  codec::CompressionStats compression;  // all rounds, with the disks
   std::vector<DiskProgress> disks;
 };
 

@@ -292,6 +292,7 @@ romulus::v1::Hello BuildHello(const HelloInput& input) {
   Hello hello;
   hello.set_protocol_version(input.protocols.oldest);
   hello.set_newest_protocol_version(input.protocols.newest);
+  hello.set_measure_link(input.measure_link);
   hello.set_vm_name(input.machine.vm_name);
   hello.set_vm_uuid(input.machine.vm_uuid);
   hello.set_node_name(input.node_name);

@@ -77,6 +77,7 @@ struct HelloInput {
   std::vector<DiskCopy> disks{};
   bool overwrite_disks = false;      // by an operator's word: even if the secondary's may be newer
   codec::ProtocolRange protocols{};  // what this build speaks; others for tests
+  bool measure_link = false;         // the secondary's heartbeats are to tell what came
 };
 
 romulus::v1::Hello BuildHello(const HelloInput& input);

@@ -14,6 +14,7 @@
 #include "codec/peer_terms.h"
 #include "wire/audit_report.h"
 #include "wire/frame_sender.h"
+#include "wire/link_rate.h"
 
 namespace romulus::wire {
 namespace {
@@ -105,6 +106,10 @@ class Session final : public PrimarySession, public LinkListener {
   }
 
   EpochSender& epochs() override { return sender_; }
+
+  LinkUse link_use() const override {
+    return {frames_->compression(), link_rate_told_.load(std::memory_order_relaxed)};
+  }
 
   void SendGoodbye(v1::Goodbye::Reason reason, absl::string_view detail,
                    absl::Duration timeout) override {
@@ -201,6 +206,7 @@ class Session final : public PrimarySession, public LinkListener {
         const uint64_t echo_ns = heartbeat.echo_monotonic_ns();
         const uint64_t now_ns = clock_->NowNs();
         if (echo_ns != 0 && echo_ns <= now_ns) *rtt_ns = now_ns - echo_ns;
+        MeasureLink(heartbeat);
         return absl::OkStatus();
       }
       case codec::FrameKind::kDiskHashes:
@@ -217,6 +223,16 @@ class Session final : public PrimarySession, public LinkListener {
       default:
         return Unexpected(frame);
     }
+  }
+
+  void MeasureLink(const v1::Heartbeat& heartbeat) {
+    if (!options_.hello.measure_link) return;
+    const uint64_t rate = link_rate_.Add({.at_ns = heartbeat.sent_monotonic_ns(),
+                                          .received_bytes = heartbeat.received_bytes(),
+                                          .busy_ns = heartbeat.busy_ns(),
+                                          .sent_bytes = frames_->sent_bytes()});
+    frames_->SetLinkRate(rate);
+    link_rate_told_.store(rate, std::memory_order_relaxed);
   }
 
   absl::Status HandleAudit(const v1::Ack& ack) {
@@ -304,12 +320,14 @@ class Session final : public PrimarySession, public LinkListener {
   EpochSender sender_;
 
   std::atomic<bool> offered_{false};  // a hand-over that was not refused
+  std::atomic<uint64_t> link_rate_told_{0};
 
   // Link thread only.
   codec::FrameReader reader_;
   bool answered_ = false;
   bool accepted_ = false;
   AuditReport audited_;
+  LinkRate link_rate_;
   bool over_ = false;  // something was refused: nothing more is looked at
 
   absl::Mutex mutex_;
@@ -342,6 +360,7 @@ absl::StatusOr<std::unique_ptr<PrimarySession>> PrimarySession::Open(
   PrimarySessionOptions full = options;
   full.sender.term = full.hello.stream_term;
   full.sync.term = full.hello.stream_term;
+  full.hello.measure_link = full.encoder.compression == codec::CompressionPolicy::kAuto;
   if (full.gfn_end == Gfn()) full.gfn_end = GfnEndOf(full.hello.machine);
   ROMULUS_ASSIGN_OR_RETURN(std::unique_ptr<FrameSender> frames,
                            FrameSender::Create(full.gfn_end, full.encoder, clock));

@@ -83,6 +83,13 @@ class PrimarySession {
   // Where the checkpoint puts epochs, from the end of the full sync on.
   virtual EpochSender& epochs() = 0;
 
+  // How the stream's bulk travels. Any thread.
+  struct LinkUse {
+    codec::Compression compression = codec::Compression::kNone;
+    uint64_t bytes_per_second = 0;  // that the link achieves; 0: not known, or not looked at
+  };
+  virtual LinkUse link_use() const = 0;
+
   // Asks the secondary to give its replica up. The stream stands until it answers, with
   // OnPeerGoodbye(UNPROTECT), and closes it. Any thread; waits as SendGoodbye(). Errors: of the
   // link; OK says nothing about the secondary.

@@ -1,4 +1,5 @@
 // Any bytes as messages of a stream: the reader ends with a fault or at the end, never past it.
+// What is compressed comes in a stream that has it.
 #include <cstdint>
 #include <cstdlib>
 
@@ -9,6 +10,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const absl::string_view all(reinterpret_cast<const char*>(data), size);
   absl::string_view rest = all;
   FrameReader reader(1 << 20);
+  reader.SetDialect(Dialect(kNewestProtocol));
   uint64_t frames = 0;
   while (!rest.empty()) {
     const size_t before = rest.size();
@@ -16,6 +18,11 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     if (frame.ok() != (reader.fault() == FrameFault::kNone)) std::abort();
     if (!frame.ok()) break;
     if (frame->sequence != ++frames || rest.size() + kFrameHeaderBytes > before) std::abort();
+    if (frame->compression != Compression::kNone) {
+      if (frame->body.empty() || frame->body.size() > 1 << 20) std::abort();
+      if (!MayBeCompressed(frame->kind)) std::abort();
+      continue;
+    }
     if (frame->body.data() < all.data() || frame->body.data() + frame->body.size() > rest.data()) {
       std::abort();
     }

@@ -19,7 +19,7 @@ void Write(const std::string& folder, const std::string& name, const std::string
 
 // Messages as a script. Headers are taken apart by hand: a piece of a stream starts at any sequence
 // number, which a reader would refuse.
-std::string Script(const Messages& messages) {
+std::string Script(const Messages& messages, bool pack = false) {
   std::string script;
   for (const std::string& message : messages) {
     absl::string_view rest = message;
@@ -34,6 +34,9 @@ std::string Script(const Messages& messages) {
       frame.term = Term(term);
       frame.epoch = EpochId(epoch);
       frame.body = rest.substr(codec::kFrameHeaderBytes, body_bytes);
+      if (pack && codec::MayBeCompressed(frame.kind)) {
+        frame.kind = static_cast<codec::FrameKind>(static_cast<uint8_t>(frame.kind) | kScriptPack);
+      }
       AppendScriptFrame(frame, &script);
       rest.remove_prefix(codec::kFrameHeaderBytes + body_bytes);
     }
@@ -64,9 +67,21 @@ int Main(const std::string& fuzzer, const std::string& folder) {
     stream.insert(stream.end(), messages.begin(), messages.end());
     if (fuzzer == "replica_session_fuzzer") {
       Write(folder, "epoch" + std::to_string(epoch), "\x01" + Script(messages));
+      Write(folder, "packed" + std::to_string(epoch), "\x01" + Script(messages, /*pack=*/true));
     }
   }
-  if (fuzzer == "codec_frame_fuzzer") Write(folder, "stream", Join(stream));
+  if (fuzzer == "codec_frame_fuzzer") {
+    Write(folder, "stream", Join(stream));
+    for (const codec::CompressionPolicy policy :
+         {codec::CompressionPolicy::kLz4, codec::CompressionPolicy::kZstd}) {
+      options.compression = policy;
+      ModelPrimary compressing(4, options);
+      Messages compressed = compressing.StartStream(kTerm);
+      compressing.writer().SetDialect(codec::Dialect(codec::kNewestProtocol));
+      for (const std::string& message : compressing.FullSync(kTerm)) compressed.push_back(message);
+      Write(folder, "compressed" + std::to_string(static_cast<int>(policy)), Join(compressed));
+    }
+  }
   if (fuzzer == "replica_session_fuzzer") {
     Write(folder, "stream", std::string(1, '\0') + Script(stream));
     Write(folder, "raw", "\x02" + Join(stream));

@@ -42,6 +42,7 @@ void Run(uint8_t mode, absl::string_view input) {
   if (with_disk) options.disks = &disks;
   SessionRig rig(4, options);
   codec::FrameWriter writer;
+  writer.SetDialect(codec::Dialect(codec::kNewestProtocol));
   if (mode == 1) {
     std::string message;
     Sync(with_disk, &writer, &message);

@@ -93,6 +93,17 @@ TEST_F(ConfigTest, ARingIsAPowerOfTwoInRange) {
               ElementsAre(HasSubstr("6:12: tracking.mode: KVM on this host has no dirty rings")));
 }
 
+TEST_F(ConfigTest, WhatPaysIsCompressedUnlessItIsToldOtherwise) {
+  using romulus::v1::Checkpoint;
+  EXPECT_EQ(romulus::v1::Config().checkpoint().compression(), Checkpoint::COMPRESSION_AUTO);
+  for (const char* value : {"AUTO", "OFF", "LZ4", "ZSTD"}) {
+    EXPECT_THAT(Errors(Solo(absl::StrCat("checkpoint { compression: COMPRESSION_", value, " }\n"))),
+                IsEmpty());
+  }
+  EXPECT_THAT(Errors(Solo("checkpoint { compression: COMPRESSION_UNSPECIFIED }\n")),
+              ElementsAre("6:14: checkpoint.compression: must be one of the others"));
+}
+
 TEST_F(ConfigTest, TheAuditIsOnUnlessItIsToldOtherwise) {
   EXPECT_EQ(romulus::v1::Config().audit().pass_seconds(), 300u);
   EXPECT_EQ(romulus::v1::Config().audit().on_mismatch(), romulus::v1::Audit::ON_MISMATCH_REPAIR);

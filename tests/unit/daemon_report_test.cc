@@ -117,6 +117,18 @@ TEST(Screen, SaysWhatIsAndWhatWas) {
   EXPECT_EQ(MoodOf(status.mode()), Mood::kBad);
 }
 
+TEST(Format, ThePeerHasHowItIsSentTo) {
+  v1::GetStatusResponse status;
+  status.mutable_peer()->set_node_name("beta");
+  EXPECT_THAT(FormatStatus(status), Not(HasSubstr("compression")));
+  status.mutable_peer()->set_compression("none");
+  EXPECT_THAT(FormatStatus(status), HasSubstr("compression"));
+  EXPECT_THAT(FormatStatus(status), Not(HasSubstr("MB/s")));
+  status.mutable_peer()->set_compression("lz4");
+  status.mutable_peer()->set_link_bytes_per_second(12'340'000);
+  EXPECT_THAT(FormatStatus(status), HasSubstr("lz4, the link achieves 12.3 MB/s"));
+}
+
 TEST(Format, TheCertificateHasDaysLeft) {
   v1::GetStatusResponse status;
   EXPECT_THAT(FormatStatus(status), Not(HasSubstr("certificate")));

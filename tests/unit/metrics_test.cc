@@ -34,7 +34,8 @@ Labels TestLabels() {
           .devices = {"virtio.block.root", "virtio.net.0"},
           .device_faults = {"avail_index", "status"},
           .disks = {"root"},
-          .nics = {"0"}};
+          .nics = {"0"},
+          .compressions = {"none", "lz4"}};
 }
 
 // The value of the series whose line starts with `series`, as text; "absent" if there is none.
@@ -71,6 +72,18 @@ TEST(Metrics, AnEpochIsCountedByReasonAndPhase) {
   // 120 us lies between the bounds 100 us and 150 us.
   EXPECT_EQ(ValueOf(metrics, "romulus_pause_seconds_bucket", "le=\"0.0001\""), "0");
   EXPECT_EQ(ValueOf(metrics, "romulus_pause_seconds_bucket", "le=\"0.00015\""), "1");
+}
+
+TEST(Metrics, CompressionIsCountedByMethod) {
+  Metrics metrics("vm1", "alpha", TestLabels());
+  EXPECT_EQ(ValueOf(metrics, "romulus_compression_in_bytes_total", "method=\"lz4\""), "0");
+  metrics.Compressed(1, 1000, 300);
+  metrics.Compressed(1, 1000, 200);
+  metrics.Compressed(0, 70, 70);
+  EXPECT_EQ(ValueOf(metrics, "romulus_compression_in_bytes_total", "method=\"lz4\""), "2000");
+  EXPECT_EQ(ValueOf(metrics, "romulus_compression_out_bytes_total", "method=\"lz4\""), "500");
+  EXPECT_EQ(ValueOf(metrics, "romulus_compression_in_bytes_total", "method=\"none\""), "70");
+  EXPECT_EQ(ValueOf(metrics, "romulus_compression_out_bytes_total", "method=\"none\""), "70");
 }
 
 TEST(Metrics, TheAuditTellsWhatItComparedAndWhenItWasRound) {

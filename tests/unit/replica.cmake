@@ -1,5 +1,6 @@
 romulus_test(replica_test LABEL unit
   SOURCES ${CMAKE_CURRENT_LIST_DIR}/replica_assembler_test.cc
+          ${CMAKE_CURRENT_LIST_DIR}/replica_compression_test.cc
           ${CMAKE_CURRENT_LIST_DIR}/replica_console_tail_test.cc
           ${CMAKE_CURRENT_LIST_DIR}/replica_disks_test.cc
           ${CMAKE_CURRENT_LIST_DIR}/replica_store_test.cc

@@ -1,7 +1,9 @@
 romulus_test(wire_test LABEL unit
-  SOURCES ${CMAKE_CURRENT_LIST_DIR}/wire_disk_sync_test.cc
+  SOURCES ${CMAKE_CURRENT_LIST_DIR}/wire_compression_test.cc
+          ${CMAKE_CURRENT_LIST_DIR}/wire_disk_sync_test.cc
           ${CMAKE_CURRENT_LIST_DIR}/wire_full_sync_test.cc
           ${CMAKE_CURRENT_LIST_DIR}/wire_handshake_test.cc
+          ${CMAKE_CURRENT_LIST_DIR}/wire_link_rate_test.cc
           ${CMAKE_CURRENT_LIST_DIR}/wire_loopback_test.cc
           ${CMAKE_CURRENT_LIST_DIR}/wire_sender_test.cc
           ${CMAKE_CURRENT_LIST_DIR}/wire_session_test.cc
