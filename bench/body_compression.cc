@@ -18,8 +18,8 @@ std::vector<std::string> BodiesOf(const std::vector<PagePair>& pairs, bool whole
   std::vector<std::string> bodies(1);
   for (size_t i = 0; i < pairs.size(); ++i) {
     if (bodies.back().size() >= codec::kPageBodyBytes) bodies.emplace_back();
-    codec::AppendPage(Gfn(i), pairs[i].now, whole ? nullptr : pairs[i].before.data(),
-                      &bodies.back());
+    codec::AppendPage(codec::Dialect(codec::kNewestProtocol), Gfn(i), pairs[i].now,
+                      whole ? nullptr : pairs[i].before.data(), &bodies.back());
   }
   return bodies;
 }

@@ -52,6 +52,18 @@ def host():
             "kernel": platform.release(), "kvm": flavours, "load_before": round(os.getloadavg()[0], 2)}
 
 
+def divided_cpus(vcpus=1):
+    """([CPUs for vCPUs alone], [the others]); two empty lists where there are not enough."""
+    cpus = sorted(os.sched_getaffinity(0))
+    return (cpus[-vcpus:], cpus[:-vcpus]) if len(cpus) > vcpus else ([], [])
+
+
+def cpus_words():
+    """The same as a configuration's `cpus`."""
+    mine, others = divided_cpus()
+    return f"vcpus: {mine} others: {others}" if mine else ""
+
+
 def tsc_word():
     """For the end of a ledger's command line: the frequency that KVM knows (KVM_CREATE_VM, KVM_CREATE_VCPU,
     KVM_GET_TSC_KHZ), so that the guest need not measure it, which it gives up on a busy machine."""

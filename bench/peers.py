@@ -20,7 +20,8 @@ import re
 import sys
 import time
 
-from common import SKIPPED, cpu_seconds, host, loopback_bytes, quantile, ratio, say, summary, tsc_word, write_json
+from common import (SKIPPED, cpu_seconds, cpus_words, divided_cpus, host, loopback_bytes, quantile, ratio, say, summary,
+                    tsc_word, write_json)
 import netns
 import pair as pairlib
 import qemu
@@ -124,6 +125,8 @@ def colo_session(options, rate, transport, delays_ms):
     with qemu.Couple(kernel, guest_words(rate), MEMORY_MIB, transport) as couple:
         source = couple.source
         source.await_console("the guest's first steps", ready)
+        if options.divide_colos_cpus:
+            couple.divide(*divided_cpus())
         result = {"alone_writes_per_s": alone([source.pid], source.console, options.seconds / 2)}
         qemu.begin_colo(couple, MODEST_MS, CACHE_MIB if transport == "tcp" else 0)
         result["modest"] = colo_row(couple, MODEST_MS, options.seconds)
@@ -176,7 +179,7 @@ def pause_of_last(primary, epochs):
 def romulus(options, rate):
     with pairlib.Pair(options.build, command_line=guest_words(rate), memory_mib=MEMORY_MIB,
                       checkpoint=CHECKPOINT, failover=FAILOVER, limits=f"epoch_records: {RECORDS}",
-                      ) as pair:
+                      cpus=cpus_words()) as pair:
         primary = start_primary(pair)
         result = {"alone_writes_per_s": alone([primary.pid], primary.console, options.seconds / 2)}
         secondary = protect(pair, primary)
@@ -267,6 +270,8 @@ def main():
                         help="pages that the guest writes per second; 0: as many as it can")
     parser.add_argument("--seconds", type=float, default=6, help="measured, per delay")
     parser.add_argument("--repeats", type=int, default=3, help="alternations of the two")
+    parser.add_argument("--divide-colos-cpus", action="store_true",
+                        help="COLO's guest, too, has a CPU of its own beside all else (its best form has been without)")
     parser.add_argument("--json", type=pathlib.Path)
     options = parser.parse_args()
     if qemu.version() is None:

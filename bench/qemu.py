@@ -111,7 +111,7 @@ class Qemu:
         # Some hosts offer IA32_ARCH_CAPABILITIES (MSR 0x10a) and refuse its value, which ends QEMU.
         command = [PROGRAM, "-accel", "kvm", "-machine", "pc", "-bios", "qboot.rom",
                    "-cpu", "host,arch-capabilities=off", "-m", str(memory_mib), "-smp", "1",
-                   "-nodefaults", "-no-user-config", "-vga", "none", "-nic", "none", "-display", "none",
+                   "-name", f"{name},debug-threads=on", "-nodefaults", "-no-user-config", "-vga", "none", "-nic", "none", "-display", "none",
                    "-serial", f"file:{self.console_path}", "-qmp", f"unix:{monitor_path},server=on,wait=off",
                    "-kernel", str(kernel), "-append", command_line,
                    *(["-incoming", incoming] if incoming else []), *(["-mem-prealloc"] if prealloc else [])]
@@ -178,6 +178,7 @@ class Couple:
         self.uri = (f"unix:{self.folder}/stream" if transport == "unix"
                     else f"tcp:127.0.0.1:{pairlib.free_ports(1)[0]}")
         self.target = None
+        self._others = []
         with self._exit:
             self.source = self._start("source")
             self._exit = self._exit.pop_all()
@@ -196,6 +197,9 @@ class Couple:
     def begin(self, capabilities, parameters, prealloc=False):
         """The destination starts, and the migration. prealloc: its memory is there before."""
         self.target = self._start("target", incoming=self.uri, prealloc=prealloc)
+        if self._others:
+            for task in pathlib.Path(f"/proc/{self.target.pid}/task").iterdir():
+                os.sched_setaffinity(int(task.name), self._others)
         for qemu in (self.source, self.target):
             qemu.monitor.command("migrate-set-capabilities", capabilities=[
                 {"capability": name, "state": True} for name in capabilities])
@@ -218,6 +222,15 @@ class Couple:
                 raise QemuError(f"migration is {now.get('status')}, not {wanted}: {now.get('error-desc', '')} "
                                 f"{self.source.last_words()} {self.target.last_words()}")
             time.sleep(0.02)  # between two questions
+
+    def divide(self, vcpu_cpus, other_cpus):
+        """The source's vCPU gets CPUs of its own; all else, whatever starts later too, the others."""
+        if not vcpu_cpus:
+            return
+        self._others = other_cpus
+        for task in pathlib.Path(f"/proc/{self.source.pid}/task").iterdir():
+            is_vcpu = (task / "comm").read_text().startswith("CPU ")
+            os.sched_setaffinity(int(task.name), vcpu_cpus if is_vcpu else other_cpus)
 
     def pids(self):
         return [qemu.pid for qemu in (self.source, self.target) if qemu]

@@ -57,7 +57,7 @@ failover {{ {failover} }}
 limits {{ {limits} }}
 audit {{ {audit} }}
 stop {{ {stop} }}
-"""
+{cpus}"""
 
 # Each node's images lie in a folder of its own: FOLDER/NODE/NAME.img.
 DISK_LINE = '  disks {{ name: "{name}" path: "{folder}/{{node}}/{name}.img" }}\n'
@@ -219,7 +219,8 @@ class Pair:
                  memory_mib=32, tracking="AUTO", kernel=None, initrd="",
                  checkpoint="max_interval_us: 2000 min_interval_us: 500",
                  failover="auto_failover: true heartbeat_interval_ms: 20 heartbeat_timeout_ms: 1000",
-                 devices="", limits="", audit="", disks=None, stop="on_stop: ON_STOP_END"):
+                 devices="", limits="", audit="", disks=None, stop="on_stop: ON_STOP_END",
+                 cpus=""):
         """devices: more fields of guest; FOLDER in them is the pair's folder. disks: {name: MiB}; each
         node gets empty images of its own."""
         self.build = pathlib.Path(build).resolve()
@@ -234,7 +235,7 @@ class Pair:
         self.options = dict(command_line=command_line, vcpus=vcpus,
                             memory_mib=memory_mib, tracking=tracking, checkpoint=checkpoint,
                             failover=failover, initrd=initrd, limits=limits, audit=audit,
-                            stop=stop,
+                            stop=stop, cpus=f"cpus {{ {cpus} }}\n" if cpus else "",
                             disks=disks or {},
                             devices=devices.replace("FOLDER", str(self.folder)),
                             kernel=kernel or self.build / "guests/ledger.elf",
