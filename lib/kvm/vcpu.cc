@@ -46,6 +46,8 @@ void Vcpu::SetImmediateExit(bool immediate) {
   std::atomic_ref<uint8_t>(run().immediate_exit).store(immediate ? 1 : 0);
 }
 
+uint8_t* Vcpu::immediate_exit() const { return &run().immediate_exit; }
+
 absl::StatusOr<Exit> Vcpu::Run() {
   for (;;) {
     if (::ioctl(fd_.get(), KVM_RUN, 0) == 0) {

@@ -37,6 +37,8 @@ class Vcpu {
   // While set, Run() completes unfinished I/O and returns ExitInterrupted without entering the
   // guest.
   void SetImmediateExit(bool immediate);
+  // The same as a byte, for a signal handler.
+  uint8_t* immediate_exit() const;
 
   // State that KVM writes to the kvm_run page whenever Run() returns (KVM_CAP_SYNC_REGS); nullptr
   // if the host cannot. Valid until the next Run(), and stale after a setter of the same state.

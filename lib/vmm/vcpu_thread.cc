@@ -131,6 +131,7 @@ void VcpuThread::AnswerPulse() {
 
 void VcpuThread::Main() {
   current_vcpu_thread = this;
+  SetKickFlag(vcpu_.immediate_exit());
   UnblockKickSignal();
   if (alone_) {
     // Without one somebody else kicks.
@@ -195,6 +196,7 @@ void VcpuThread::RunGuest(uint32_t command_word) {
               [this] { return host_.GuestStopped() || !host_.MustThrottle(); });
       continue;
     }
+    if (AnswerAlarm()) continue;
     SetAlarm();
     absl::StatusOr<kvm::Exit> exit = vcpu_.Run();
     if (!exit.ok()) {
@@ -203,7 +205,7 @@ void VcpuThread::RunGuest(uint32_t command_word) {
       continue;
     }
     NoteExit(*exit);
-    if (std::holds_alternative<kvm::ExitInterrupted>(*exit)) AnswerAlarm();
+    if (std::holds_alternative<kvm::ExitInterrupted>(*exit)) vcpu_.SetImmediateExit(false);
     // Until it is back in StayOut(), which looks at all there is to obey.
     if (std::holds_alternative<kvm::ExitDirtyRingFull>(*exit)) stays_out_.store(true);
     if (host_.HandleExit(*exit) == AfterExit::kStayOut) {
@@ -220,12 +222,14 @@ void VcpuThread::SetAlarm() {
   if (alarm_ns_ == 0 || !alarm_->Set(alarm_ns_)) alarm_ns_ = kNoAlarm;
 }
 
-void VcpuThread::AnswerAlarm() {
-  if (alarm_ns_ == 0 || alarm_ns_ == kNoAlarm || clock_.NowNs() < alarm_ns_) return;
+// The last exit has been handled: a checkpoint now completes its I/O as any does.
+bool VcpuThread::AnswerAlarm() {
+  if (alarm_ns_ == 0 || alarm_ns_ == kNoAlarm || clock_.NowNs() < alarm_ns_) return false;
   alarm_ns_ = 0;
   stays_out_.store(true, std::memory_order_seq_cst);  // it looks at all it has to obey from here on
   host_.OnAlarm();
   stays_out_.store(false, std::memory_order_seq_cst);
+  return true;
 }
 
 void VcpuThread::NoteExit(const kvm::Exit& exit) {

@@ -112,8 +112,8 @@ class VcpuThread final : private VcpuCaptureHooks {
   }
   // Sets the alarm that the host wants, if it wants another.
   void SetAlarm();
-  // The guest was left for no other reason: if its time has come, answers it.
-  void AnswerAlarm();
+  // If its time has come, answers it, and says so.
+  bool AnswerAlarm();
   // Waits outside the guest until the command changes, or `until()` holds after a Wake().
   template <typename Until>
   void StayOut(uint32_t command_word, std::chrono::nanoseconds spin, Until until);

@@ -90,6 +90,13 @@ class VcpuThreadTest : public VmmTest, private vmm::VcpuHost {
     return alarms_ < alarms_wanted_ ? base::MonotonicClock().NowNs() + 100'000 : 0;
   }
   void OnAlarm() override {
+    if (park_in_alarm_) {
+      Expect();
+      EXPECT_TRUE(thread_->Post(VcpuCommand::kParkAndCapture));
+      thread_->ParkHere();
+      EXPECT_TRUE(thread_->capture_status().ok());
+      EXPECT_TRUE(thread_->Post(VcpuCommand::kRun));
+    }
     if (++alarms_ == alarms_wanted_) alarms_done_.Notify();
   }
   void OnStopped() override { stopped_.CountDown(); }
@@ -103,6 +110,7 @@ class VcpuThreadTest : public VmmTest, private vmm::VcpuHost {
   std::function<bool(const kvm::Exit&)> park_at_;
   std::atomic<bool> guest_stopped_{false};
   std::atomic<int> alarms_wanted_{0};
+  std::atomic<bool> park_in_alarm_{false};
   std::atomic<int> alarms_{0};
   absl::Notification alarms_done_;
   vmm::CountdownLatch stopped_;
@@ -142,6 +150,22 @@ TEST_F(VcpuThreadTest, AnAlarmGetsItOutOfALoopThatNeverExits) {
   Expect();
   EXPECT_TRUE(thread_->Post(VcpuCommand::kParkAndCapture));
   EXPECT_EQ(Captured().rip, kCode);
+}
+
+// An alarm may come with any exit: what is read of a device then reaches the guest all the same.
+TEST_F(VcpuThreadTest, AnAlarmComesBetweenAccessesOnly) {
+  alarms_wanted_ = 200;
+  park_in_alarm_ = true;
+  Create({0xe4, 0x60,    // in al, 0x60
+          0x3c, 0x77,    // cmp al, 0x77
+          0x74, 0xfa,    // je to the beginning
+          0xe6, 0x62,    // out 0x62, al
+          0xeb, 0xfe});  // jmp itself
+  EXPECT_TRUE(thread_->Post(VcpuCommand::kRun));
+  alarms_done_.WaitForNotification();
+  Expect();
+  EXPECT_TRUE(thread_->Post(VcpuCommand::kParkAndCapture));
+  EXPECT_LT(Captured().rip, kCode + 6) << "it has read something else";
 }
 
 TEST_F(VcpuThreadTest, AStoppedGuestNeverRunsButStillAnswers) {
