@@ -248,7 +248,7 @@ class PageTest(unittest.TestCase):
         self.assertEqual(15, load["ratios"]["fastest"]["checkpoints_per_s"]["median"])
         self.assertEqual(1, load["ratios"]["fastest"]["checkpoints_per_s"]["count"])
         page, pictures = self.page({"peers": {"state": "ok"}, "codec": {"state": "failed", "why": "no end"}}, {
-            "peers": {"qemu": "7.2", "memory_mib": 256, "working_set_mib": 64, "cache_mib": 128, "modest_ms": 20,
+            "peers": {"qemu": "7.2", "colos_cpus_divided": False, "memory_mib": 256, "working_set_mib": 64, "cache_mib": 128, "modest_ms": 20,
                       "loads": [load]}})
         self.assertIn("| 200 | checkpoints/s (goal 15.0x) | 200 | 3,000 | 15.0x |", page)
         self.assertIn("**1/5.0**", page)  # of the pause, which was to be 1/8
@@ -272,7 +272,7 @@ class PageTest(unittest.TestCase):
     def test_how_pages_of_linux_came_about_is_said_where_there_are_any(self):
         def page(corpus):
             rows = [{"corpus": corpus, "encoder": name, "pairs": "5", "zero_before": "2", "bytes_per_page": 9.0,
-                     "gb_per_s": 3.0} for name in ("portable", "xbzrle")]
+                     "gb_per_s": 3.0, "cached_gb_per_s": 3.0} for name in ("portable", "xbzrle")]
             return results.page_codec_section({"rows": rows}, {})
         self.assertIn(results.LINUX_PAGES, page("linux boot"))
         self.assertIn("| linux boot | portable | 5 | 2 | 9.0 |", "\n".join(page("linux boot")))
@@ -280,7 +280,7 @@ class PageTest(unittest.TestCase):
 
     def test_a_plot_is_shown_if_it_was_drawn(self):
         rows = [{"pages_per_epoch": "10", "interval_us": "2000", "epochs_per_s": 500.0, "dirty_pages_mean": 9.0,
-                 "progress_share": share, "tracking": "ring"} for share in (0.9, 0.8)]
+                 "progress_share": share, "tracking": "ring", "pause": {"p50_us": 50.0}, "bytes_per_epoch": 400.0} for share in (0.9, 0.8)]
         states = {"progress": {"state": "ok"}}
         page, pictures = self.page(states, {"progress": {"rows": rows}})
         self.assertEqual(pictures, ["progress.svg"] if "(results/progress.svg)" in page else [])

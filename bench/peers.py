@@ -280,7 +280,8 @@ def main():
     netns.enter()
     quick_loopback()
     options.build = options.build.resolve()
-    report = {"host": host(), "qemu": qemu.version(), "seconds": options.seconds, "memory_mib": MEMORY_MIB,
+    report = {"host": host(), "qemu": qemu.version(), "colos_cpus_divided": options.divide_colos_cpus,
+              "seconds": options.seconds, "memory_mib": MEMORY_MIB,
               "working_set_mib": PAGES * 4 >> 10, "cache_mib": CACHE_MIB, "modest_ms": MODEST_MS,
               "loads": run(options)}
     if options.json:

@@ -65,6 +65,8 @@ BENCHES = (
           ("rows.*.bytes_per_page", "rows.*.gb_per_s", "rows.*.cached_gb_per_s", "rows.*.zero_before")),
     Bench("transport", 240, 90, ["BUILD/bench/transport", *LEDGER, "--json", "JSON"],
           ["--seconds", "0.2", "--memory-mib", "128"], [], ("rows.*.mib_per_s", "rows.*.cpu_s_per_gb")),
+    Bench("transport_link", 240, 90, python("transport_link"), ["--seconds", "0.2", "--memory-mib", "128"], [],
+          ("rows.*.mib_per_s", "rows.*.cpu_s_per_gb")),
     Bench("failover", 600, 90, python("failover"), ["--rounds", "1", "--timeouts-ms", "300"], [],
           ("rows.*.activate_ms.p50", "rows.*.activate_ms.p99", "rows.*.first_output_ms.p50",
            "rows.*.first_output_ms.max")),

@@ -53,8 +53,10 @@ def load_name(load):
 HOW = """The same guest under both, by turns ({qemu}): {memory_mib} MiB, one vCPU, 8-byte writes to random pages of
 {working_set_mib} MiB. COLO is periodic, over a Unix socket, without disks and comparing; its bytes are counted over TCP
 with XBZRLE, both with a cache of {cache_mib} MiB. **COLO runs the secondary's guest as well**, which on few cores
-costs it part of its p99. Its pause is counted from when the vCPU stands, Romulus's from the request. Medians, and the
-range of the repeats."""
+costs it part of its p99. Its pause is counted from when the vCPU stands, Romulus's from when it was to stop. {cpus}
+Medians, and the range of the repeats."""
+CPUS = {True: "Both have their guest's vCPU on a CPU of its own, and all else on the others.",
+        False: "Romulus's vCPU has a CPU of its own (`cpus`); COLO's threads are the scheduler's, which suits it better."}
 FAILOVER = """COLO: from the kill, and `x-colo-lost-heartbeat` right behind it, until its guest runs; it has no detector.
 Romulus: from the decision until its vCPUs run (goal: 5 ms at the median), and how long it took to notice, with a
 heartbeat_timeout_ms of 1,000."""
@@ -76,7 +78,7 @@ def failover_rows(data):
 
 
 def colo_section(data, _):
-    lines = HOW.format(**data).splitlines()
+    lines = HOW.format(cpus=CPUS[data["colos_cpus_divided"]], **data).splitlines()
     for mode, title in MODES.items():
         lines += ["", f"### {title.format(data['modest_ms'])}", "",
                   *table(["guest's pages/s", "measure", "COLO", "Romulus", "Romulus / COLO"],

@@ -121,8 +121,13 @@ void AddPrimaryRows(const v1::GetStatusResponse& status, TableRows& rows) {
     rows.emplace_back(device.name(), text);
   }
   rows.emplace_back("exits", Counts(counters.exits()));
-  rows.emplace_back("tracker",
-                    absl::StrCat(status.machine().tracker(), " ", status.machine().ring_entries()));
+  std::string tracker =
+      absl::StrCat(status.machine().tracker(), " ", status.machine().ring_entries());
+  if (const std::string& better = status.machine().better_tracker(); !better.empty()) {
+    absl::StrAppend(&tracker, "; ", better, " would make shorter pauses at ",
+                    status.machine().pages_per_epoch(), " pages an epoch");
+  }
+  rows.emplace_back("tracker", tracker);
 }
 
 // What a person wants to know is how many days are left.
@@ -256,7 +261,9 @@ TableRows ConfigurationRows(const v1::GetStatusResponse& status) {
        absl::StrCat(status.machine().vcpus(), " vCPUs, ", status.machine().memory_mib(), " MiB")},
       {"budget",
        absl::StrCat(tunables.max_dirty_pages(), " dirty pages, ", tunables.min_interval_us(),
-                    " to ", tunables.max_interval_us(), " us")},
+                    " to ", tunables.max_interval_us(), " us, ", tunables.idle_interval_us(),
+                    " us while nothing is written")},
+      {"tracker", absl::StrCat(status.machine().tracker(), " ", status.machine().ring_entries())},
       {"peer", status.peer().node_name().empty()
                    ? "none"
                    : absl::StrCat(status.peer().node_name(), " at ", status.peer().address())},

@@ -140,6 +140,13 @@ romulus::v1::Pause EpochRecords::Percentiles() const {
   return pause;
 }
 
+uint64_t EpochRecords::MeanPages() const {
+  absl::MutexLock lock(&mutex_);
+  uint64_t pages = 0;
+  for (const Record& record : records_) pages += record.pages;
+  return records_.empty() ? 0 : pages / records_.size();
+}
+
 void EpochRecords::FillCounters(romulus::v1::Counters& counters) const {
   absl::MutexLock lock(&mutex_);
   counters.set_epochs_acked(acked_);

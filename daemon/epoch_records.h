@@ -33,6 +33,8 @@ class EpochRecords {
   // The last `count`, oldest first.
   std::vector<romulus::v1::EpochRecord> Last(size_t count) const;
   romulus::v1::Pause Percentiles() const;
+  // Dirty pages of an epoch, of those that are kept; 0: none is.
+  uint64_t MeanPages() const;
   // Adds what is counted here.
   void FillCounters(romulus::v1::Counters& counters) const;
 

@@ -5,6 +5,7 @@
 #include "base/bytes.h"
 #include "base/cond_var.h"
 #include "base/status.h"
+#include "epoch/log_advice.h"
 #include "memory/lock.h"
 #include "memory/memory_layout.h"
 #include "tracker/bitmap_source.h"
@@ -242,6 +243,20 @@ std::string GuestHost::tracker_name() const {
 
 uint32_t GuestHost::ring_entries() const {
   return dirty_log_ == vmm::DirtyLogMode::kRing ? options_.config->tracking().ring_entries() : 0;
+}
+
+std::string GuestHost::BetterTracker(uint64_t pages_per_epoch) const {
+  const kvm::Capabilities& host = options_.system->capabilities();
+  if (tracker_ == nullptr || pages_per_epoch == 0 || host.max_ring_entries() == 0) return "";
+  const epoch::DirtyLog now =
+      dirty_log_ == vmm::DirtyLogMode::kRing ? epoch::DirtyLog::kRing : epoch::DirtyLog::kBitmap;
+  const epoch::DirtyLog better = epoch::BetterLog(
+      {.memory_bytes = memory_->layout().size_bytes(),
+       .pages_per_epoch = pages_per_epoch,
+       .ring_stops_itself = options_.steer_rings && options_.config->guest().vcpus() == 1},
+      now);
+  if (better == now) return "";
+  return better == epoch::DirtyLog::kRing ? "ring" : "bitmap";
 }
 
 void GuestHost::WriteConsole(std::span<const std::byte> bytes) { gate_->WriteConsole(bytes); }

@@ -126,6 +126,9 @@ class GuestHost final : public devices::ConsoleSink,
   bool assembled() const { return loop_ != nullptr; }
   std::string tracker_name() const;
   uint32_t ring_entries() const;
+  // The other one's name, if it would do better with so many dirty pages an epoch, and this host
+  // has it; else empty.
+  std::string BetterTracker(uint64_t pages_per_epoch) const;
 
  private:
   explicit GuestHost(const GuestHostOptions& options) : options_(options) {}

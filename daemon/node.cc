@@ -65,6 +65,8 @@ failover::FailureDetectorOptions DetectorFrom(const romulus::v1::Failover& from)
 bool Node::CanSteerRings() {
   const kvm::Capabilities& host = system_->capabilities();
   if (ChooseDirtyLog(config_.tracking(), host) != vmm::DirtyLogMode::kRing) return false;
+  // With PML a first write costs nothing and no entry comes before an exit: nothing to gain.
+  if (!host.pml_known || host.pml) return false;
   const absl::StatusOr<bool> can = kvm::RingResetsWhatEntriesSay(*system_);
   if (!can.ok()) log_.Warning("rings_not_tried", {{"why", can.status()}});
   return can.ok() && *can;

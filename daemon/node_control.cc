@@ -341,6 +341,9 @@ void Node::FillGuest(v1::GetStatusResponse& status) const {
   console.set_failure(std::string(console_->failure().message()));
   status.mutable_machine()->set_tracker(host_->tracker_name());
   status.mutable_machine()->set_ring_entries(host_->ring_entries());
+  const uint64_t pages = records_.MeanPages();
+  status.mutable_machine()->set_pages_per_epoch(pages);
+  status.mutable_machine()->set_better_tracker(host_->BetterTracker(pages));
 }
 
 void Node::FillDevices(v1::GetStatusResponse& status) const {

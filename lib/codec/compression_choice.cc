@@ -36,7 +36,10 @@ void CompressionChoice::SetLinkRate(uint64_t bytes_per_second) {
 
 void CompressionChoice::Decide() {
   Compression pays = Compression::kNone;
-  if (rate_ != 0 && rate_ < kThickBytesPerSecond) {
+  // A link about as thick as that does not change its mind with each report.
+  const uint64_t thick =
+      current_ == Compression::kNone ? kThickBytesPerSecond / 5 * 4 : kThickBytesPerSecond;
+  if (rate_ != 0 && rate_ < thick) {
     for (const Compression method : kMethods) {
       if (!Known(method)) continue;
       const double below = current_ >= method ? kGiveUp : kTakeUp;

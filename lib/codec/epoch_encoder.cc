@@ -69,6 +69,7 @@ Compression EpochEncoder::compression() const {
 
 void EpochEncoder::EndBulkFrame(size_t begin) {
   Packed packed;
+  raw_message_bytes_ += message_.size() - begin;
   if (frames_->dialect().version() >= kCompressionSince) {
     packed = compressor_.Shrink(begin + kFrameHeaderBytes, &message_);
   }
@@ -81,6 +82,7 @@ absl::Status EpochEncoder::Flush(Send send) {
   // The next message is likely to be as long: grown once, not by doubling.
   std::string next;
   next.reserve(message_.size() + kMaxRecordBytes);
+  raw_message_bytes_ = 0;
   absl::Status sent = send(std::exchange(message_, std::move(next)));
   if (!sent.ok()) return Broken(std::move(sent));
   return absl::OkStatus();
@@ -99,7 +101,9 @@ absl::Status EpochEncoder::ClosePageFrame(Send send) {
     frame_open_ = false;
   }
   // A full sync is called page by page, with other frames between: nothing numbered may wait.
-  const bool full = message_.size() >= options_.message_bytes || mode_ == Mode::kSyncing;
+  // Before compression, which may take long enough to fill a message.
+  const size_t bytes = std::max(raw_message_bytes_, message_.size());
+  const bool full = bytes >= options_.message_bytes || mode_ == Mode::kSyncing;
   return full ? Flush(send) : absl::OkStatus();
 }
 

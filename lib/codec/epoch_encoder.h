@@ -140,6 +140,7 @@ class EpochEncoder {
   FrameWriter* frames_;
   EncoderOptions options_;
   EncodeStats stats_;
+  size_t raw_message_bytes_ = 0;  // of its bulk frames, before they were compressed
   std::string message_;
   bool frame_open_ = false;
   size_t frame_begin_ = 0;  // of the open page frame, in message_

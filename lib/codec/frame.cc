@@ -143,7 +143,8 @@ absl::StatusOr<Frame> FrameReader::Next(absl::string_view* rest) {
   }
   const auto kind = static_cast<FrameKind>(header.kind);
   const bool compressed = header.compression != 0 && header.compression < kCompressionEnd &&
-                          MayBeCompressed(kind) && dialect_.version() >= kCompressionSince;
+                          MayBeCompressed(kind) && dialect_.version() >= kCompressionSince &&
+                          takes_compressed_;
   if (!compressed && (header.compression != 0 || header.raw_bytes != 0)) {
     return fail(FrameFault::kFlags,
                 absl::StrFormat("a %s body of compression %u, from %u bytes, has no place here",

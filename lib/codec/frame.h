@@ -175,6 +175,8 @@ class FrameReader {
 
   // Of the frames to come.
   void SetDialect(Dialect dialect) { dialect_ = dialect; }
+  // Of a peer that has no frames whose bodies may be compressed.
+  void TakeNoCompressedBodies() { takes_compressed_ = false; }
 
   FrameFault fault() const { return fault_; }
   uint64_t last_sequence() const { return sequence_; }
@@ -186,6 +188,7 @@ class FrameReader {
   size_t max_body_bytes_;
   uint64_t sequence_ = 0;
   Dialect dialect_;
+  bool takes_compressed_ = true;
   FrameFault fault_ = FrameFault::kNone;
   absl::Status failure_;
   // Of bodies that come compressed; nothing before the first.

@@ -79,7 +79,8 @@ struct ChangedBytes {
     uint64_t old;
     std::memcpy(&value, now, sizeof(value));
     std::memcpy(&old, before, sizeof(old));
-    const uint64_t changed = value ^ old;
+    // Not 0, whatever is done to the page meanwhile: the sizes below stay sizes.
+    const uint64_t changed = value == old ? 1 : value ^ old;
     first = static_cast<size_t>(std::countr_zero(changed)) / 8;
     count = sizeof(old) - first - static_cast<size_t>(std::countl_zero(changed)) / 8;
   }

@@ -17,6 +17,8 @@ namespace romulus::epoch {
 constexpr uint64_t kSpinNs = 60'000;
 constexpr uint64_t kShortWaitNs = 20 * kSpinNs;
 constexpr uint64_t kAlarmLateNs = 2'000'000;
+// While somebody else is at it a vCPU asks again no sooner.
+constexpr uint64_t kSoonestAlarmNs = 20'000;
 
 uint64_t SpinNs(int vcpu_count) { return base::LeavesACpu(vcpu_count) ? kSpinNs : 0; }
 
@@ -48,9 +50,7 @@ CheckpointLoop::CheckpointLoop(const CheckpointParts& parts, const CheckpointLoo
       spin_ns_(options.spin_ns),
       cut_on_vcpu_(options.cut_on_vcpu),
       checkpoint_(parts),
-      governor_(options.governor) {
-  parts_.tracker->SetBudget(options.governor.max_dirty_pages);
-}
+      governor_(options.governor) {}
 
 CheckpointLoop::~CheckpointLoop() { Stop(); }
 
@@ -67,9 +67,13 @@ void CheckpointLoop::Stop() {
   }
   parts_.staging->Close();
   if (thread_.joinable()) thread_.join();
+  absl::MutexLock lock(&mutex_);
+  AwaitNotBusy();  // a vCPU's thread may be at a checkpoint
 }
 
 void CheckpointLoop::SetModeLocked(Mode mode) {
+  // The budget is that of epochs.
+  if (mode != Mode::kCutting) parts_.tracker->SetBudget(0);
   mode_ = mode;
   changed_.SignalAll();
 }
@@ -119,6 +123,7 @@ absl::Status CheckpointLoop::BeginCutting(Term term, memory::PageSet remainder, 
   parts_.gate->BeginStream();
   for (HeldOutput* const output : parts_.outputs) output->BeginStream();
   parts_.staging->Reopen();
+  parts_.tracker->SetBudget(governor_.options().max_dirty_pages);
   SetModeLocked(Mode::kCutting);
   return absl::OkStatus();
 }
@@ -207,13 +212,15 @@ uint64_t CheckpointLoop::NextAlarmNs() {
   if (!cut_on_vcpu_ || mode_ != Mode::kCutting || NothingLeftToCutLocked()) return 0;
   GovernorView view = ViewLocked();
   view.watches_budget = false;
-  return alarm_ns_ = governor_.NextLookNs(view);
+  return alarm_ns_ = std::max(governor_.NextLookNs(view), view.now_ns + kSoonestAlarmNs);
 }
 
 void CheckpointLoop::OnAlarm() {
   absl::MutexLock lock(&mutex_);
   const uint64_t alarm_ns = std::exchange(alarm_ns_, 0);
-  if (!CutHereLocked(alarm_ns) && mode_ == Mode::kCutting && DueLocked()) changed_.SignalAll();
+  if (!CutHereLocked(alarm_ns != 0 ? alarm_ns : parts_.clock->NowNs()) && mode_ == Mode::kCutting &&
+      DueLocked())
+    changed_.SignalAll();
 }
 
 void CheckpointLoop::AwaitNotBusy() {
@@ -234,8 +241,8 @@ bool CheckpointLoop::CutHereLocked(uint64_t stands_since_ns) {
   mutex_.Lock();
   busy_ = false;
   audit_owed_ = parts_.auditor != nullptr;
-  // Waking the loop's thread for nothing would cost as much as a checkpoint.
-  if (cut && (await_not_busy_ > 0 || flush_waiters_ > 0)) changed_.SignalAll();
+  // Waking the loop's thread for nothing would cost as much as a checkpoint. Requested: it failed.
+  if (!cut || await_not_busy_ > 0 || flush_waiters_ > 0 || requested_) changed_.SignalAll();
   return cut;
 }
 
@@ -248,7 +255,8 @@ void CheckpointLoop::OnOutputWaiting() {
 void CheckpointLoop::SetGovernorOptions(const GovernorOptions& options) {
   absl::MutexLock lock(&mutex_);
   governor_.SetOptions(options);
-  parts_.tracker->SetBudget(options.max_dirty_pages);
+  if (mode_ == Mode::kCutting) parts_.tracker->SetBudget(options.max_dirty_pages);
+  alarm_ns_ = 0;  // the vCPU's was set by what was valid before
   changed_.SignalAll();
 }
 
@@ -482,7 +490,7 @@ bool CheckpointLoop::CutOnce(CutReason reason, const SelfStop& stop) {
     ++progress_;
     in_parts_ = false;
     requested_ = true;  // its pages wait: try again at once
-    gave_up = ++failures_ >= max_failures_;
+    gave_up = ++failures_ >= max_failures_ || absl::IsDataLoss(staged.status());
     if (gave_up) SetModeLocked(Mode::kIdle);
   }
   listener_->OnCheckpointFailed(epoch, reason, staged.status());

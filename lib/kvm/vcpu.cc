@@ -125,7 +125,7 @@ void Vcpu::NoteRingFull() {
   const kvm_sync_regs* const now = sync_regs();
   const bool progressed = now != nullptr && regs_when_full_.has_value() &&
                           std::memcmp(&*regs_when_full_, &now->regs, sizeof(kvm_regs)) != 0;
-  ring_->NoteFull(progressed || !regs_when_full_.has_value());
+  ring_->NoteFull(progressed);
   if (now != nullptr) regs_when_full_ = now->regs;
 }
 

@@ -1,9 +1,13 @@
 #include "kvm/vm.h"
 
+#include <pthread.h>
+#include <signal.h>
+
 #include <algorithm>
 #include <bit>
 #include <utility>
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
 #include "base/status.h"
@@ -86,6 +90,11 @@ absl::Status Vm::EnableDirtyRing(uint32_t entries) {
 }
 
 absl::StatusOr<uint32_t> Vm::ResetDirtyRings() {
+  sigset_t all;
+  sigset_t before;
+  sigfillset(&all);
+  ::pthread_sigmask(SIG_BLOCK, &all, &before);
+  const absl::Cleanup restore = [&before] { ::pthread_sigmask(SIG_SETMASK, &before, nullptr); };
   ROMULUS_ASSIGN_OR_RETURN(const int count, internal::Call(fd_.get(), KVM_RESET_DIRTY_RINGS, 0,
                                                            "KVM_RESET_DIRTY_RINGS"));
   return static_cast<uint32_t>(count);

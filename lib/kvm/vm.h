@@ -48,8 +48,11 @@ class Vm {
   absl::Status EnableDirtyRing(uint32_t entries);
   // 0 without a ring.
   uint32_t ring_entries() const { return ring_entries_; }
-  // KVM_RESET_DIRTY_RINGS: protects the harvested pages again, on all vCPUs. Returns the number of
-  // entries reset. May be less than were harvested when a signal is pending: repeat.
+  // KVM_RESET_DIRTY_RINGS: protects the pages again whose entries were given back, on all vCPUs.
+  // Returns the number of entries. Less than were given back: it was interrupted. Linux from 6.16
+  // on stops in the middle for a pending signal and then counts entries whose pages it has not
+  // protected (kvm_dirty_ring_reset); so no signal can come meanwhile, but for what no process can
+  // block (a freezer, a debugger).
   absl::StatusOr<uint32_t> ResetDirtyRings();
 
   // Bitmap log: dirty bits are cleared and pages protected by ClearDirtyLog alone. Errors:

@@ -21,7 +21,8 @@ class HotPages {
   // it hot again.
   static constexpr uint64_t kEpochs = 64;
 
-  // Notes a first write to the page in epoch `epoch`; epochs never fall. True if the page is hot.
+  // Notes a first write to the page in epoch `epoch`; epochs never fall. True if the page is hot,
+  // the first time in an epoch.
   bool Note(Gfn gfn, uint64_t epoch);
   // The page was taken for hot until `epoch`.
   void Cool(Gfn gfn, uint64_t epoch);

@@ -9,8 +9,10 @@
 namespace romulus::tracker {
 namespace {
 
-// KVM_RESET_DIRTY_RINGS may return early when a signal is pending; every call that returns 0 with
-// entries outstanding makes no progress, and so many of them mean that none will come.
+// A call of KVM_RESET_DIRTY_RINGS that returns 0 although entries were given back makes no
+// progress, and so many of them mean that none will come. One that returns less than all was
+// interrupted, and may have taken entries without protecting their pages
+// (kvm::Vm::ResetDirtyRings): then nothing that is known of the guest's writes is sure any more.
 constexpr int kMaxFruitlessResets = 1000;
 // More pages than one instruction writes to, its page tables and an interrupt's frame with them.
 constexpr size_t kMaxUnfinished = 64;
@@ -20,7 +22,7 @@ constexpr size_t kMaxUnfinished = 64;
 RingSource::RingSource(kvm::Vm* vm, std::vector<kvm::DirtyRing*> rings,
                        const memory::MemoryLayout& layout, const RingSourceOptions& options)
     : vm_(vm), layout_(layout), options_(options) {
-  for (kvm::DirtyRing* ring : rings) rings_.push_back({ring, {}, {}, 0});
+  for (kvm::DirtyRing* ring : rings) rings_.push_back({ring, {}, {}});
 }
 
 Gfn RingSource::GfnOfPage(const Page& page) const {
@@ -52,7 +54,9 @@ absl::Status RingSource::Harvest(memory::PageSet& into) {
 
 absl::Status RingSource::Reset() {
   ++resets_;
-  for (Ring& ring : rings_) ResetRing(ring);
+  uint64_t hot = 0;
+  for (Ring& ring : rings_) ResetRing(ring, &hot);
+  hot_ = hot;
   Count();
   return ResetInKvm();
 }
@@ -70,13 +74,8 @@ absl::Status RingSource::Settle() {
 
 void RingSource::Count() {
   uint64_t open = 0;
-  uint64_t hot = 0;
-  for (const Ring& ring : rings_) {
-    open += ring.open.size();
-    hot += ring.hot;
-  }
+  for (const Ring& ring : rings_) open += ring.open.size();
   open_ = open;
-  hot_ = hot;
   stops_at_ = options_.steer && rings_.size() == 1 ? open + Room(*rings_[0].ring) : ~uint64_t{0};
 }
 
@@ -89,6 +88,9 @@ absl::Status RingSource::ResetInKvm() {
                                               to_reset_, " were given back"));
     }
     to_reset_ -= reset;
+    if (reset != 0 && to_reset_ != 0) {
+      return absl::DataLossError("KVM was interrupted while it reset dirty rings");
+    }
     if (reset == 0 && ++fruitless == kMaxFruitlessResets) {
       return absl::InternalError(
           absl::StrCat("KVM does not reset ", to_reset_, " dirty ring entries"));
@@ -108,18 +110,20 @@ void RingSource::GiveBack(kvm::DirtyRing& ring, const Page& page) {
 
 // Every page that was written since the last reset is either given back or open, and so is every
 // page that was open: nothing else keeps a later write to it from being lost.
-void RingSource::ResetRing(Ring& ring) {
+void RingSource::ResetRing(Ring& ring, uint64_t* hot) {
   kvm::DirtyRing& entries = *ring.ring;
-  // One instruction may need several pages writable at once: none of them closes before it is done.
-  const bool is_stalled = entries.stalls() > 0;
   const bool filled = options_.steer && Room(entries) == 0;
+  // One instruction may need several pages writable at once: none of them closes before it is done.
+  const bool is_stalled = filled && entries.stalls() > 0;
   std::vector<OpenPage> open;
-  uint64_t hot = 0;
+  size_t unfinished = 0;
   for (const OpenPage& page : ring.open) {
-    const bool waits = is_stalled && !page.is_hot && open.size() - hot < kMaxUnfinished;
-    if (page.closes > resets_ || waits) {
+    const bool stays = page.is_hot
+                           ? page.closes > resets_ && *hot < MaxHot()
+                           : page.closes > resets_ || (is_stalled && unfinished < kMaxUnfinished);
+    if (stays) {
       open.push_back(page);
-      hot += page.is_hot ? 1 : 0;
+      ++(page.is_hot ? *hot : unfinished);
       continue;
     }
     if (page.is_hot) hot_pages_.Cool(GfnOfPage(page.page), resets_);
@@ -127,33 +131,43 @@ void RingSource::ResetRing(Ring& ring) {
   }
   for (size_t i = 0; i < ring.fresh.size(); ++i) {
     const Page& page = ring.fresh[i];
-    if (StaysHot(page, hot)) {
-      open.push_back({page, resets_ + HotPages::kEpochs, true});
-      ++hot;
-    } else if (filled && page.is_known && i + 1 == ring.fresh.size()) {
-      open.push_back({page, resets_ + 1, false});
-    } else {
+    const bool is_newest = filled && page.is_known && i + 1 == ring.fresh.size();
+    const bool is_hot = TurnsHot(page, *hot);
+    if ((!is_hot && !is_newest) || Holds(open, page)) {
       GiveBack(entries, page);
+    } else if (is_hot) {
+      open.push_back({page, resets_ + HotPages::kEpochs, true});
+      ++*hot;
+    } else {
+      open.push_back({page, resets_ + 1, false});
     }
   }
   ring.fresh.clear();
   ring.open = std::move(open);
-  ring.hot = hot;
   GiveBallastBack(ring);
 }
 
-bool RingSource::StaysHot(const Page& page, uint64_t hot) {
+uint64_t RingSource::MaxHot() const { return std::min(options_.max_hot_pages, (Budget() - 1) / 2); }
+
+bool RingSource::TurnsHot(const Page& page, uint64_t hot) {
   if (!options_.steer || options_.max_hot_pages == 0 || !page.is_known) return false;
-  const bool is_hot = hot_pages_.Note(GfnOfPage(page), resets_);
-  return is_hot && hot < std::min(options_.max_hot_pages, (Budget() - 1) / 2);
+  return hot_pages_.Note(GfnOfPage(page), resets_) && hot < MaxHot();
+}
+
+bool RingSource::Holds(const std::vector<OpenPage>& open, const Page& page) {
+  return std::any_of(open.begin(), open.end(), [&page](const OpenPage& each) {
+    return each.page.slot == page.slot && each.page.offset_pages == page.offset_pages;
+  });
 }
 
 // What is left outstanding leaves room for the budget, of which open pages are a part.
 void RingSource::GiveBallastBack(Ring& ring) {
   const uint64_t open = ring.open.size();
-  const uint64_t room = options_.steer && budget_ != 0 && rings_.size() == 1
-                            ? Budget() - std::min(Budget() - 1, open)
-                            : ~uint64_t{0};
+  const bool steers = options_.steer && budget_ != 0 && rings_.size() == 1;
+  // Where KVM itself writes a page before the guest has done anything, it takes one more each time.
+  const uint64_t least = 1 + std::min<uint64_t>(ring.ring->stalls(), kMaxUnfinished);
+  const uint64_t room =
+      steers ? std::max(Budget() - std::min(Budget(), open), least) : ~uint64_t{0};
   while (Room(*ring.ring) < room && ring.ring->outstanding() > open) {
     ring.ring->GiveBackUnused();
     ++to_reset_;

@@ -68,16 +68,17 @@ class RingSource final : public DirtySource {
     kvm::DirtyRing* ring;
     std::vector<Page> fresh;  // harvested, not yet reset
     std::vector<OpenPage> open;
-    uint64_t hot;  // of open
   };
 
   Gfn GfnOfPage(const Page& page) const;
-  void ResetRing(Ring& ring);
+  void ResetRing(Ring& ring, uint64_t* hot);
   // After so much was given back.
   void Count();
   absl::Status ResetInKvm();
   // Of a page written since the last reset, when `hot` others stay open already.
-  bool StaysHot(const Page& page, uint64_t hot);
+  bool TurnsHot(const Page& page, uint64_t hot);
+  uint64_t MaxHot() const;  // of all rings
+  static bool Holds(const std::vector<OpenPage>& open, const Page& page);
   void GiveBallastBack(Ring& ring);
   void GiveBack(kvm::DirtyRing& ring, const Page& page);
   // The budget, of which a page at least is to be written: the one that fills a ring is not yet.

@@ -19,14 +19,13 @@ constexpr uint32_t kEntriesPerWrite = 3;  // version odd, time, version even
 // KVM_SET_MSRS takes fewer than 256 (MAX_IO_MSRS).
 constexpr uint32_t kWritesPerCall = 255;
 
-// Bytes of guest memory, put back when this ends. None if there is no memory at `gpa`: KVM writes
-// nothing there either.
+// Bytes of guest memory, put back when this ends: as many as there are at `gpa`.
 class Preserved {
  public:
   Preserved(memory::GuestMemory& memory, Gpa gpa) {
-    absl::StatusOr<std::span<std::byte>> span = memory.WritableSpan(gpa, kWallClockBytes);
-    if (!span.ok()) return;
-    bytes_ = *span;
+    for (uint64_t size = kWallClockBytes; size > 0 && bytes_.empty(); --size) {
+      if (auto span = memory.WritableSpan(gpa, size); span.ok()) bytes_ = *span;
+    }
     std::copy(bytes_.begin(), bytes_.end(), saved_.begin());
   }
   ~Preserved() { std::copy_n(saved_.begin(), bytes_.size(), bytes_.begin()); }
@@ -50,34 +49,45 @@ absl::Status WriteWallClock(kvm::Vcpu& vcpu, Gpa where, uint32_t times) {
   return absl::OkStatus();
 }
 
-void KeepEntries(kvm::DirtyRing& ring) {
-  ring.Harvest([](uint32_t, uint64_t) {});
+// Whatever waits in the ring is outstanding then. What is not ballast KVM wrote just now, as no
+// vCPU runs: as if the VMM had.
+void KeepEntries(kvm::DirtyRing& ring, memory::GuestMemory& memory, std::span<const Gfn> ballast) {
+  ring.Harvest([&](uint32_t slot, uint64_t offset_pages) {
+    const auto& regions = memory.layout().regions();
+    if (slot >= regions.size()) return;
+    const Gfn gfn(GfnOf(regions[slot].gpa).value() + offset_pages);
+    if (std::find(ballast.begin(), ballast.end(), gfn) != ballast.end()) return;
+    memory.MarkWritten(GpaOf(gfn), 1).IgnoreError();  // no such page: nothing to mark
+  });
 }
 
 }  // namespace
 
 absl::Status FillRing(kvm::Vcpu& vcpu, memory::GuestMemory& memory) {
   kvm::DirtyRing& ring = *vcpu.dirty_ring();
-  KeepEntries(ring);
-  const Gpa scratch = GpaOf(memory.layout().GfnAt(1));
   const absl::StatusOr<uint64_t> before = vcpu.GetMsr(kMsrWallClock);
   if (!before.ok()) return base::Annotate(before.status(), "MSR_KVM_WALL_CLOCK_NEW");
+  const Gpa scratch = GpaOf(memory.layout().GfnAt(1));
+  const std::array ballast = {GfnOf(scratch), GfnOf(Gpa(*before)),
+                              GfnOf(Gpa(*before + kWallClockBytes - 1))};
   const Preserved scratch_bytes(memory, scratch);
   const Preserved wall_clock(memory, Gpa(*before));
-  while (ring.outstanding() < ring.soft_limit()) {
+  absl::Status filled;
+  while (filled.ok() && ring.outstanding() < ring.soft_limit()) {
     const uint32_t outstanding = ring.outstanding();
     const uint32_t missing = ring.soft_limit() - outstanding;
-    ROMULUS_RETURN_IF_ERROR(WriteWallClock(
+    filled = WriteWallClock(
         vcpu, scratch,
-        std::min((missing + kEntriesPerWrite - 1) / kEntriesPerWrite, kWritesPerCall)));
-    KeepEntries(ring);
-    if (ring.outstanding() == outstanding) {
-      return absl::UnimplementedError("KVM logs no page that it writes itself");
+        std::min((missing + kEntriesPerWrite - 1) / kEntriesPerWrite, kWritesPerCall));
+    KeepEntries(ring, memory, ballast);
+    if (filled.ok() && ring.outstanding() == outstanding) {
+      filled = absl::UnimplementedError("KVM logs no page that it writes itself");
     }
   }
-  ROMULUS_RETURN_IF_ERROR(WriteWallClock(vcpu, Gpa(*before), 1));
-  KeepEntries(ring);
-  return absl::OkStatus();
+  // In any case: the MSR is part of the guest's state.
+  filled.Update(WriteWallClock(vcpu, Gpa(*before), 1));
+  KeepEntries(ring, memory, ballast);
+  return filled;
 }
 
 }  // namespace romulus::vmm

@@ -12,8 +12,7 @@
 namespace romulus::vmm {
 
 // Fills the ring of `vcpu`, with a few entries of those that KVM keeps back, all of them
-// outstanding. Entries that it held already become ballast as well: to be called when dirty logging
-// has just been switched on. The guest stands still, and nobody reads its memory.
+// outstanding. It has been harvested since the guest stands still, and nobody reads its memory.
 //
 // KVM adds entries for what it writes itself on behalf of a vCPU: the time of day, where
 // MSR_KVM_WALL_CLOCK_NEW is written (Documentation/virt/kvm/x86/msr.rst). That changes a few bytes

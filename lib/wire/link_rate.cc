@@ -12,15 +12,20 @@ constexpr uint64_t kMillisecond = 1'000'000;
 constexpr uint64_t kStretchNs = 200 * kMillisecond;
 constexpr uint64_t kStretchBytes = 4 << 20;
 constexpr uint64_t kLongStretchNs = 1000 * kMillisecond;
-// What is under way, at each report, must take so long at the rate that was achieved: else it only
-// was on its way by chance, or all waited for the answer.
+// What is under way, at each report, must take so much longer at the rate that was achieved than a
+// byte takes to come and its echo to go back: else it only was on its way by chance, or because the
+// way is long.
 constexpr double kUnderWaySeconds = 0.025;
 // Beyond this share of its time at work it is the secondary that is waited for.
 constexpr double kMostlyBusy = 0.5;
-// Before the rate is believed; it is then the highest of as many as are kept.
+// Before the rate is believed; it is then the second highest of as many as are kept: one stretch
+// may have had what buffers held back before.
 constexpr size_t kStretchesToKnow = 3;
-// A link that was not what all waited for in so long is not known any more.
+// A link that was not what all waited for in so long is not known any more. While what is sent is
+// compressed that counts for so many times less: it may be why nobody waits, and to find out takes
+// a queue.
 constexpr uint64_t kForgetNs = 60'000 * kMillisecond;
+constexpr uint64_t kCompressedCountsLess = 30;
 
 // Of the primary's bytes; what claims more than was sent claims nothing.
 uint64_t UnderWay(const LinkReport& report) {
@@ -30,6 +35,9 @@ uint64_t UnderWay(const LinkReport& report) {
 }  // namespace
 
 uint64_t LinkRate::Add(const LinkReport& report) {
+  if (report.rtt_ns != 0 && (least_rtt_ns_ == 0 || report.rtt_ns < least_rtt_ns_)) {
+    least_rtt_ns_ = report.rtt_ns;
+  }
   const bool follows = begin_.has_value() && report.at_ns > begin_->at_ns &&
                        report.received_bytes >= begin_->received_bytes &&
                        report.busy_ns >= begin_->busy_ns;
@@ -50,15 +58,15 @@ void LinkRate::Close(const LinkReport& report) {
   const auto bytes = static_cast<double>(report.received_bytes - begin_->received_bytes);
   // Not more than a double holds exactly, whatever was claimed.
   const double achieved = std::min(1e15, bytes * 1e9 / static_cast<double>(ns));
-  const bool backlog =
-      bytes > 0 && static_cast<double>(least_under_way_) >= achieved * kUnderWaySeconds;
+  const double seconds = kUnderWaySeconds + static_cast<double>(least_rtt_ns_) / 1e9;
+  const bool backlog = bytes > 0 && static_cast<double>(least_under_way_) >= achieved * seconds;
   const bool idle = static_cast<double>(report.busy_ns - begin_->busy_ns) <=
                     kMostlyBusy * static_cast<double>(ns);
   if (backlog && idle) {
     Limited(static_cast<uint64_t>(achieved));
     free_ns_ = 0;
   } else {
-    free_ns_ += std::min(ns, kForgetNs);
+    free_ns_ += std::min(ns, kForgetNs) / (report.compresses ? kCompressedCountsLess : 1);
     if (rate_ != 0 && achieved > static_cast<double>(rate_)) {
       Limited(static_cast<uint64_t>(achieved));
     }
@@ -76,7 +84,9 @@ void LinkRate::Limited(uint64_t rate) {
   ++limited_count_;
   const size_t kept = std::min(limited_count_, limited_.size());
   if (kept < kStretchesToKnow) return;
-  rate_ = *std::max_element(limited_.begin(), limited_.begin() + static_cast<std::ptrdiff_t>(kept));
+  std::array<uint64_t, 4> sorted = limited_;
+  std::sort(sorted.begin(), sorted.begin() + static_cast<std::ptrdiff_t>(kept));
+  rate_ = sorted[kept - 2];
 }
 
 }  // namespace romulus::wire

@@ -20,6 +20,8 @@ struct LinkReport {
   uint64_t received_bytes = 0;  // on this stream so far
   uint64_t busy_ns = 0;         // its time at work on them so far
   uint64_t sent_bytes = 0;      // handed to the link when the report came, by the primary's count
+  uint64_t rtt_ns = 0;          // of an echo that came with it, with what that waited; 0: none came
+  bool compresses = false;      // what is sent: it may be for that alone that nobody waits
 };
 
 class LinkRate {
@@ -37,6 +39,7 @@ class LinkRate {
   std::array<uint64_t, 4> limited_{};
   size_t limited_count_ = 0;
   uint64_t free_ns_ = 0;  // since the link was last what all waited for
+  uint64_t least_rtt_ns_ = 0;
   uint64_t rate_ = 0;
 };
 

@@ -31,7 +31,9 @@ class Session final : public PrimarySession, public LinkListener {
         listener_(listener),
         frames_(std::move(frames)),
         sender_(options_.sender, frames_.get(), clock, acks),
-        reader_(kMaxReplyBodyBytes) {}
+        reader_(kMaxReplyBodyBytes) {
+    reader_.TakeNoCompressedBodies();
+  }
 
   ~Session() override {
     Close(absl::CancelledError("session destroyed"));
@@ -206,7 +208,7 @@ class Session final : public PrimarySession, public LinkListener {
         const uint64_t echo_ns = heartbeat.echo_monotonic_ns();
         const uint64_t now_ns = clock_->NowNs();
         if (echo_ns != 0 && echo_ns <= now_ns) *rtt_ns = now_ns - echo_ns;
-        MeasureLink(heartbeat);
+        MeasureLink(heartbeat, *rtt_ns);
         return absl::OkStatus();
       }
       case codec::FrameKind::kDiskHashes:
@@ -225,12 +227,15 @@ class Session final : public PrimarySession, public LinkListener {
     }
   }
 
-  void MeasureLink(const v1::Heartbeat& heartbeat) {
+  void MeasureLink(const v1::Heartbeat& heartbeat, uint64_t rtt_ns) {
     if (!options_.hello.measure_link) return;
-    const uint64_t rate = link_rate_.Add({.at_ns = heartbeat.sent_monotonic_ns(),
-                                          .received_bytes = heartbeat.received_bytes(),
-                                          .busy_ns = heartbeat.busy_ns(),
-                                          .sent_bytes = frames_->sent_bytes()});
+    const uint64_t rate =
+        link_rate_.Add({.at_ns = heartbeat.sent_monotonic_ns(),
+                        .received_bytes = heartbeat.received_bytes(),
+                        .busy_ns = heartbeat.busy_ns(),
+                        .sent_bytes = frames_->sent_bytes(),
+                        .rtt_ns = rtt_ns,
+                        .compresses = frames_->compression() != codec::Compression::kNone});
     frames_->SetLinkRate(rate);
     link_rate_told_.store(rate, std::memory_order_relaxed);
   }

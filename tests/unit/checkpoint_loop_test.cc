@@ -53,6 +53,10 @@ class CheckpointLoopTest : public ::testing::Test {
     sink_.AwaitSubmitted(1);
     sink_.TakeSubmitted();
     loop_->OnAcked(EpochId(1));
+    // Until its thread has nothing to do any more.
+    for (const uint64_t before = loop_->Progress(); loop_->Progress() == before;) {
+      std::this_thread::yield();
+    }
   }
   EpochRig rig_;
   RecordingSink sink_;

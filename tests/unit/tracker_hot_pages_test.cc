@@ -13,6 +13,14 @@ TEST(HotPagesTest, APageWrittenInEpochAfterEpochIsHot) {
   EXPECT_TRUE(pages.Note(Gfn(7), epoch + HotPages::kApart));
 }
 
+TEST(HotPagesTest, WritesInOneEpochAreOne) {
+  HotPages pages;
+  for (int i = 0; i < 10; ++i) EXPECT_FALSE(pages.Note(Gfn(7), 1));
+  EXPECT_FALSE(pages.Note(Gfn(7), 2));
+  EXPECT_TRUE(pages.Note(Gfn(7), 3));
+  EXPECT_FALSE(pages.Note(Gfn(7), 3));
+}
+
 TEST(HotPagesTest, OneWrittenNowAndThenIsNot) {
   HotPages pages;
   for (uint64_t epoch = 1; epoch < 100; epoch += HotPages::kApart + 1) {

@@ -109,6 +109,34 @@ TEST(LinkRateTest, ALinkForWhichNobodyWaitsIsForgotten) {
   EXPECT_NE(stream.Run(10, 10e6, 8 << 20), 0u);
 }
 
+// More than the link carries, until it is compressed: to send it raw again would fill the queues.
+TEST(LinkRateTest, ALinkOnWhichCompressionLeavesRoomIsRemembered) {
+  Stream stream;
+  stream.Run(5, 10e6, 8 << 20);
+  stream.now().compresses = true;
+  EXPECT_NEAR(static_cast<double>(stream.Run(600, 6e6, 0)), 10e6, 1e6);
+  EXPECT_EQ(stream.Run(1800, 6e6, 0), 0u) << "but not for ever";
+}
+
+// A steady load over a long way has its round trip's worth under way, and nobody waits.
+TEST(LinkRateTest, ALongWayIsNoThinLink) {
+  Stream stream;
+  stream.now().rtt_ns = 80 * kMillisecond;
+  EXPECT_EQ(stream.Run(60, 20e6, static_cast<uint64_t>(20e6 * 0.08)), 0u);
+  EXPECT_NEAR(static_cast<double>(stream.Run(10, 20e6, 8 << 20)), 20e6, 2e6) << "a queue is one";
+}
+
+TEST(LinkRateTest, WhatBuffersHeldBackIsNoRate) {
+  Stream stream;
+  stream.Run(5, 5e6, 8 << 20);
+  for (int i = 0; i < 10; ++i) {
+    stream.Run(1, 0, 8 << 20, /*busy=*/1.0);   // the secondary waits for its disk,
+    stream.Run(1, 10e6, 8 << 20, /*busy=*/0);  // and all comes at once
+    stream.Run(5, 5e6, 8 << 20);
+    EXPECT_NEAR(static_cast<double>(stream.link().bytes_per_second()), 5e6, 1e6);
+  }
+}
+
 TEST(LinkRateTest, AStandstillIsNoRate) {
   Stream stream;
   stream.Run(5, 10e6, 8 << 20);
