@@ -56,7 +56,8 @@ with XBZRLE, both with a cache of {cache_mib} MiB. **COLO runs the secondary's g
 costs it part of its p99. Its pause is counted from when the vCPU stands, Romulus's from when it was to stop. {cpus}
 Medians, and the range of the repeats."""
 CPUS = {True: "Both have their guest's vCPU on a CPU of its own, and all else on the others.",
-        False: "Romulus's vCPU has a CPU of its own (`cpus`); COLO's threads are the scheduler's, which suits it better."}
+        False: "Romulus's vCPU has a CPU of its own (`cpus`); COLO's threads are where the scheduler puts "
+               "them: divided alike, it stops its guest for longer, which then gets on much less."}
 FAILOVER = """COLO: from the kill, and `x-colo-lost-heartbeat` right behind it, until its guest runs; it has no detector.
 Romulus: from the decision until its vCPUs run (goal: 5 ms at the median), and how long it took to notice, with a
 heartbeat_timeout_ms of 1,000."""
