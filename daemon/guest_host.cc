@@ -256,6 +256,7 @@ std::string GuestHost::BetterTracker(uint64_t pages_per_epoch) const {
        .ring_stops_itself = options_.steer_rings && options_.config->guest().vcpus() == 1},
       now);
   if (better == now) return "";
+  if (better == epoch::DirtyLog::kBitmap && host.manual_dirty_log_protect == 0) return "";
   return better == epoch::DirtyLog::kRing ? "ring" : "bitmap";
 }
 

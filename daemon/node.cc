@@ -67,6 +67,8 @@ bool Node::CanSteerRings() {
   if (ChooseDirtyLog(config_.tracking(), host) != vmm::DirtyLogMode::kRing) return false;
   // With PML a first write costs nothing and no entry comes before an exit: nothing to gain.
   if (!host.pml_known || host.pml) return false;
+  // Without registers at each exit nobody can tell whether a vCPU gets on.
+  if (host.sync_regs == 0) return false;
   const absl::StatusOr<bool> can = kvm::RingResetsWhatEntriesSay(*system_);
   if (!can.ok()) log_.Warning("rings_not_tried", {{"why", can.status()}});
   return can.ok() && *can;

@@ -82,6 +82,7 @@ absl::Status CheckpointLoop::BeginSync() {
   absl::MutexLock lock(&mutex_);
   if (mode_ != Mode::kIdle) return absl::FailedPreconditionError("a sync or protection is on");
   synced_dirty_.emplace(parts_.memory->layout().gfn_end());
+  drain_status_ = absl::OkStatus();
   SetModeLocked(Mode::kSyncing);
   return absl::OkStatus();
 }
@@ -424,7 +425,8 @@ void CheckpointLoop::DrainOnce() {
   absl::StatusOr<memory::PageSet> pages = checkpoint_.Drain();
   absl::MutexLock lock(&mutex_);
   drain_requested_ = false;
-  drain_status_ = pages.status();
+  // One that has lost something is not made good by the next.
+  drain_status_.Update(pages.status());
   // In kIdle nobody asks what was dirty.
   if (pages.ok() && synced_dirty_.has_value()) synced_dirty_->InsertAll(*pages);
 }

@@ -26,7 +26,8 @@
 
 namespace romulus::epoch {
 
-// Owned by epoch, implemented by the daemon. From the checkpoint thread; must not block.
+// Owned by epoch, implemented by the daemon. From whichever thread was at the checkpoint, a vCPU's
+// too; must not block.
 class CheckpointListener {
  public:
   virtual ~CheckpointListener() = default;

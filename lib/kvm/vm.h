@@ -51,8 +51,8 @@ class Vm {
   // KVM_RESET_DIRTY_RINGS: protects the pages again whose entries were given back, on all vCPUs.
   // Returns the number of entries. Less than were given back: it was interrupted. Linux from 6.16
   // on stops in the middle for a pending signal and then counts entries whose pages it has not
-  // protected (kvm_dirty_ring_reset); so no signal can come meanwhile, but for what no process can
-  // block (a freezer, a debugger).
+  // protected (kvm_dirty_ring_reset), the last ones even without the count being short; so no
+  // signal can come meanwhile, but for what no process can block (a freezer, SIGSTOP, a debugger).
   absl::StatusOr<uint32_t> ResetDirtyRings();
 
   // Bitmap log: dirty bits are cleared and pages protected by ClearDirtyLog alone. Errors:

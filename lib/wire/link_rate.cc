@@ -18,6 +18,8 @@ constexpr uint64_t kLongStretchNs = 1000 * kMillisecond;
 constexpr double kUnderWaySeconds = 0.025;
 // Beyond this share of its time at work it is the secondary that is waited for.
 constexpr double kMostlyBusy = 0.5;
+// More is not the way's, but the wait of an echo for the next heartbeat, or a queue.
+constexpr uint64_t kMostRttNs = 100 * kMillisecond;
 // Before the rate is believed; it is then the second highest of as many as are kept: one stretch
 // may have had what buffers held back before.
 constexpr size_t kStretchesToKnow = 3;
@@ -58,7 +60,8 @@ void LinkRate::Close(const LinkReport& report) {
   const auto bytes = static_cast<double>(report.received_bytes - begin_->received_bytes);
   // Not more than a double holds exactly, whatever was claimed.
   const double achieved = std::min(1e15, bytes * 1e9 / static_cast<double>(ns));
-  const double seconds = kUnderWaySeconds + static_cast<double>(least_rtt_ns_) / 1e9;
+  const double seconds =
+      kUnderWaySeconds + static_cast<double>(std::min(least_rtt_ns_, kMostRttNs)) / 1e9;
   const bool backlog = bytes > 0 && static_cast<double>(least_under_way_) >= achieved * seconds;
   const bool idle = static_cast<double>(report.busy_ns - begin_->busy_ns) <=
                     kMostlyBusy * static_cast<double>(ns);

@@ -12,6 +12,7 @@
 #include <string>
 #include <tuple>
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 #include "epoch/checkpoint_loop.h"
 #include "kvm/ring_probe.h"
@@ -200,6 +201,12 @@ TEST_P(SteeredLoopTest, P4_TheReplicaEqualsThePrimaryAfterEveryEpoch) {
                               .cut_on_vcpu = true},
                              &listener);
   (*rig)->loop = &loop;
+  // Whatever fails below: no vCPU calls a loop that is gone.
+  const absl::Cleanup stop = [&] {
+    loop.Halt();
+    loop.Stop();
+    (*rig)->machine->Stop();
+  };
   absl::Mutex mutex;
   absl::Status compared;
   std::array<int, epoch::kCutReasonNames.size()> reasons{};
