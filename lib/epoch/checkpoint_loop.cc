@@ -17,6 +17,8 @@ namespace romulus::epoch {
 constexpr uint64_t kSpinNs = 60'000;
 constexpr uint64_t kShortWaitNs = 20 * kSpinNs;
 constexpr uint64_t kAlarmLateNs = 2'000'000;
+// A thread that wakes up so much later than it wanted does not get on.
+constexpr uint64_t kThreadLateNs = 200'000'000;
 // While somebody else is at it a vCPU asks again no sooner.
 constexpr uint64_t kSoonestAlarmNs = 20'000;
 
@@ -280,7 +282,9 @@ uint64_t CheckpointLoop::Progress() {
   absl::MutexLock lock(&mutex_);
   const bool waits_for_peer = in_parts_ || last_cut_ != last_acked_;
   const bool rests = !busy_ && (mode_ != Mode::kCutting || !DueLocked());
-  if (waits_for_peer || rests) ++progress_;
+  const uint64_t now_ns = parts_.clock->NowNs();
+  const bool sleeps_on = thread_due_ns_ < now_ns && now_ns - thread_due_ns_ > kThreadLateNs;
+  if ((waits_for_peer || rests) && !sleeps_on) ++progress_;
   return progress_;
 }
 
@@ -363,7 +367,9 @@ std::optional<CutReason> CheckpointLoop::WaitForWork() {
     } else if (matters) {
       wait_ns -= std::min(spin_ns_, wait_ns / 2);
     }
+    thread_due_ns_ = view.now_ns + wait_ns;
     changed_.WaitWithTimeout(&mutex_, absl::Nanoseconds(static_cast<int64_t>(wait_ns)));
+    thread_due_ns_ = kNotDue;
   }
   return std::nullopt;
 }
@@ -472,7 +478,7 @@ bool CheckpointLoop::CutOnce(CutReason reason, const SelfStop& stop) {
       absl::MutexLock lock(&mutex_);
       governor_.Learn(staged->interval_ns, pages, worked_ns);
       last_cut_ = epoch;
-      ++progress_;
+      if (!stop.is_here) ++progress_;
       in_parts_ = false;
       epoch_began_ns_ = resumed_ns;
       failures_ = 0;

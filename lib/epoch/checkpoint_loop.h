@@ -100,8 +100,8 @@ class CheckpointLoop {
   EpochId last_cut() const;
   EpochId last_acked() const;
   // For whoever watches this loop: differs from the last answer, unless since then its thread has
-  // been at one and the same checkpoint or has not begun one that is due. Waiting for the secondary
-  // is neither.
+  // been at one and the same checkpoint, has not begun one that is due, or has not woken up when it
+  // should have. Waiting for the secondary is none of these.
   uint64_t Progress();
 
   // Before Start().
@@ -156,6 +156,9 @@ class CheckpointLoop {
   bool audit_owed_ ABSL_GUARDED_BY(mutex_) = false;  // a vCPU's thread has made a checkpoint
   bool in_parts_ ABSL_GUARDED_BY(mutex_) = false;    // parts of the epoch at hand are on their way
   uint64_t progress_ ABSL_GUARDED_BY(mutex_) = 0;
+  // Until then the loop's own thread sleeps, whoever makes checkpoints meanwhile.
+  static constexpr uint64_t kNotDue = ~uint64_t{0};
+  uint64_t thread_due_ns_ ABSL_GUARDED_BY(mutex_) = kNotDue;
   bool ring_full_ ABSL_GUARDED_BY(mutex_) = false;
   uint64_t alarm_ns_ ABSL_GUARDED_BY(mutex_) = 0;      // the vCPU stops then by itself; 0: never
   uint64_t ring_full_ns_ ABSL_GUARDED_BY(mutex_) = 0;  // the first vCPU stands since then
