@@ -1,5 +1,5 @@
 // One source of dirt: where to learn which pages the guest wrote. Ring and bitmap are two; logs of
-// VFIO or vhost devices will be others. Called by the checkpoint thread alone, unless said
+// VFIO or vhost devices will be others. Called by whoever is at the checkpoint, unless said
 // otherwise.
 #ifndef ROMULUS_TRACKER_DIRTY_SOURCE_H_
 #define ROMULUS_TRACKER_DIRTY_SOURCE_H_

@@ -1,5 +1,5 @@
 // Dirt from KVM's dirty rings, one per vCPU: its cost follows the number of dirty pages, not the
-// size of memory. Checkpoint thread only, but the hints and SetBudget().
+// size of memory. Whichever thread is at the checkpoint, but the hints and SetBudget().
 //
 // Where the rings may be steered, two things are gained from entries that are left outstanding
 // (kvm/dirty_ring.h):

@@ -306,6 +306,19 @@ def last_step(console):
     return int(steps[-1]) if steps else 0
 
 
+def assert_guest_goes_on(test, primary, secondary):
+    """The primary is killed; the guest goes on where it was, told to by hand, and has lost nothing."""
+    primary.kill()
+    secondary.await_mode("degraded")
+    secondary.ctl("failover")
+    said = primary.console()
+    secondary.await_status("more output", lambda _: len(secondary.console()) > len(said) + 2000)
+    joined, whole, explanation = stream_continues(said, secondary.console())
+    test.assertTrue(joined, explanation)
+    verdict = judge_console(whole)
+    test.assertTrue(verdict["good"], verdict)
+
+
 def judge_console(data, first=None):
     """Verdict of tests/guests/common/check_console.py on bytes of a console."""
     script = pathlib.Path(__file__).parent.parent / "guests/common/check_console.py"

@@ -94,15 +94,7 @@ class ThinLink(unittest.TestCase):
         before, after = counts[peer["compression"]]
         self.assertLess(after, 0.875 * before)
 
-        primary.kill()
-        secondary.await_mode("degraded")
-        secondary.ctl("failover")
-        said = primary.console()
-        secondary.await_status("more output", lambda _: len(secondary.console()) > len(said) + 2000)
-        joined, whole, explanation = pairlib.stream_continues(said, secondary.console())
-        self.assertTrue(joined, explanation)
-        verdict = pairlib.judge_console(whole)
-        self.assertTrue(verdict["good"], verdict)
+        pairlib.assert_guest_goes_on(self, primary, secondary)
 
 
 if __name__ == "__main__":
