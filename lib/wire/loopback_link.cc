@@ -26,6 +26,7 @@ struct LoopbackNetwork::State {
     LinkListener* listener = nullptr;
     std::deque<Item> waiting;
     bool sending_ended = false;  // Close() was called, or the end heard OnClosed
+    absl::Status ended_why;      // set with sending_ended
     bool told_closed = false;
     bool taken = false;
   };
@@ -45,6 +46,7 @@ struct LoopbackNetwork::State {
       if (receiver.told_closed) return true;
       if (item.close) {
         receiver.told_closed = true;
+        if (!receiver.sending_ended) receiver.ended_why = item.why;
         receiver.sending_ended = true;
       }
       listener = receiver.listener;
@@ -64,6 +66,7 @@ struct LoopbackNetwork::State {
       absl::MutexLock lock(&mutex);
       if (side(end).sending_ended) return;
       side(end).sending_ended = true;
+      side(end).ended_why = why;
       side(end).waiting.clear();
       side(end).waiting.push_back({true, "", why});
       side(Other(end))
@@ -97,7 +100,10 @@ class LoopbackNetwork::End final : public Link {
     bool at_once = false;
     {
       absl::MutexLock lock(&state_->mutex);
-      if (state_->side(end_).sending_ended) return absl::UnavailableError("link closed");
+      const State::Side& own = state_->side(end_);
+      if (own.sending_ended) {
+        return absl::UnavailableError(absl::StrCat("link closed: ", own.ended_why.message()));
+      }
       state_->side(Other(end_)).waiting.push_back({false, std::move(frames), absl::OkStatus()});
       at_once = state_->deliver_at_once;
     }
@@ -208,6 +214,7 @@ void LoopbackNetwork::Cut(const absl::Status& why) {
   absl::MutexLock lock(&state_->mutex);
   for (State::Side& side : state_->sides) {
     side.waiting.clear();
+    if (!side.sending_ended) side.ended_why = why;
     side.sending_ended = true;
     if (!side.told_closed) side.waiting.push_back({true, "", why});
   }

@@ -153,7 +153,8 @@ TEST_F(PrimarySessionTest, ALostLinkEndsSyncEpochsAndWaiters) {
   network_->Pump();
   EXPECT_EQ(primary_.listener.AwaitClosed().message(), "cable");
   EXPECT_EQ(primary_.acks.closed(), 1);
-  EXPECT_EQ(primary_.session->epochs().AwaitAllAcked(kPatience).message(), "cable");
+  // Of the link's end, or of an epoch that met the cut cable first.
+  EXPECT_THAT(primary_.session->epochs().AwaitAllAcked(kPatience).message(), HasSubstr("cable"));
   EXPECT_FALSE(primary_.session->RunFullSync(primary_.memory.get(), &primary_).ok());
 }
 
