@@ -32,6 +32,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "base/heap.h"
+#include "base/mutex_checks.h"
 #include "describe_host.h"
 #include "epoch/auditor.h"
 #include "epoch/checkpoint_loop.h"
@@ -41,6 +42,7 @@
 #include "rig.h"
 #include "support/machine_rig.h"
 #include "tsc.h"
+#include "wire/grpc_polling.h"
 #include "wire/primary_session.h"
 
 namespace romulus::bench {
@@ -347,6 +349,8 @@ absl::Status Run(const Settings& settings) {
 
 int main(int argc, char** argv) {
   romulus::base::KeepFreedMemory();  // as the daemon does
+  romulus::base::SkipMutexChecksInRelease();
+  romulus::wire::PollOwnSockets();
   romulus::bench::Settings settings;
   bool secondary = false;
   CLI::App app{"Epochs per second, pause and guest progress by dirty pages per epoch"};

@@ -17,6 +17,7 @@
 #include "absl/strings/str_cat.h"
 #include "bare_stream.h"
 #include "base/heap.h"
+#include "base/mutex_checks.h"
 #include "codec/page_encoding.h"
 #include "describe_host.h"
 #include "loopback_secondary.h"
@@ -24,6 +25,7 @@
 #include "rig.h"
 #include "transport.pb.h"
 #include "tsc.h"
+#include "wire/grpc_polling.h"
 
 namespace romulus::bench {
 namespace {
@@ -314,6 +316,8 @@ absl::Status Run(const Settings& settings) {
 
 int main(int argc, char** argv) {
   romulus::base::KeepFreedMemory();  // as the daemon does
+  romulus::base::SkipMutexChecksInRelease();
+  romulus::wire::PollOwnSockets();
   romulus::bench::Settings settings;
   bool secondary = false, populate = false, bare_peer = false;
   CLI::App app{"How fast epochs and a full sync leave, beside a bare gRPC stream"};

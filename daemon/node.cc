@@ -56,7 +56,8 @@ failover::FailureDetectorOptions DetectorFrom(const romulus::v1::Failover& from)
   failover::FailureDetectorOptions options;
   options.interval_ns = from.heartbeat_interval_ms() * kMillisecond;
   options.threshold_ns = from.heartbeat_timeout_ms() * kMillisecond;
-  options.tick_ns = std::min(options.interval_ns, 50 * kMillisecond);
+  options.tick_ns = std::min(options.interval_ns, 100 * kMillisecond);
+  options.stall_ns = std::min(4 * options.interval_ns, 200 * kMillisecond);
   return options;
 }
 

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "base/heap.h"
+#include "base/mutex_checks.h"
 #include "base/status.h"
 #include "daemon/completion.h"
 #include "daemon/config.h"
@@ -30,6 +31,7 @@
 #include "daemon/version.h"
 #include "daemon/watchdog.h"
 #include "kvm/system.h"
+#include "wire/grpc_polling.h"
 
 namespace romulus::daemon {
 namespace {
@@ -245,6 +247,8 @@ int Run(const Arguments& arguments) {
 
 int Main(int argc, char** argv) {
   base::KeepFreedMemory();
+  base::SkipMutexChecksInRelease();
+  wire::PollOwnSockets();
   HoldSignals(true);
   ::signal(SIGPIPE, SIG_IGN);
   ::signal(SIGXFSZ, SIG_IGN);  // a console file at its limit is an error of write(), no death

@@ -191,7 +191,6 @@ absl::StatusOr<std::unique_ptr<Secondary>> Secondary::Listen(const SecondaryPart
   link.security = parts.security;
   ROMULUS_ASSIGN_OR_RETURN(secondary->server_,
                            wire::GrpcLinkServer::Listen(address, link, secondary.get()));
-  secondary->Heartbeat();
   return secondary;
 }
 
@@ -353,6 +352,7 @@ void Secondary::Accepted(const std::shared_ptr<Inbound>& inbound, const romulus:
   {
     std::lock_guard lock(mutex_);
     current_ = inbound;
+    if (!std::exchange(beating_, true)) BeatLater();
   }
   PrepareAhead(CpuidOf(hello));
 }
@@ -456,10 +456,19 @@ void Secondary::CloseStream(std::optional<romulus::v1::Goodbye::Reason> reason, 
 }
 
 void Secondary::Heartbeat() {
-  if (const std::shared_ptr<Inbound> stream = current()) {
-    if (stream->session().working_on_disk()) parts_.signs->Heard();
-    stream->session().SendHeartbeat().IgnoreError();  // a stream that ended says so itself
+  std::shared_ptr<Inbound> stream;
+  {
+    std::lock_guard lock(mutex_);
+    stream = current_;
+    beating_ = stream != nullptr;
   }
+  if (stream == nullptr) return;
+  if (stream->session().working_on_disk()) parts_.signs->Heard();
+  stream->session().SendHeartbeat().IgnoreError();  // a stream that ended says so itself
+  BeatLater();
+}
+
+void Secondary::BeatLater() {
   const uint64_t interval_ns =
       uint64_t{parts_.guest.config->failover().heartbeat_interval_ms()} * 1'000'000;
   heartbeats_.PostAfter(interval_ns, [this] { Heartbeat(); });

@@ -125,7 +125,9 @@ class Secondary final : private wire::LinkAcceptor {
   // Worker: makes `prepared_` for `prepared_cpuid_`.
   absl::Status Prepare();
   absl::StatusOr<PromotedGuest> PromoteOnWorker(Term term, uint64_t decided_ns);
+  // While a stream stands: nobody wakes up for nothing.
   void Heartbeat();
+  void BeatLater();
   std::shared_ptr<replica::ReplicaStore> store() const;
   std::shared_ptr<Inbound> current() const;
   void Forget(const std::shared_ptr<Inbound>& inbound);
@@ -149,6 +151,7 @@ class Secondary final : private wire::LinkAcceptor {
   std::shared_ptr<memory::GuestMemory> memory_;
   std::set<std::shared_ptr<Inbound>> streams_;  // alive until their link is closed
   std::shared_ptr<Inbound> current_;            // accepted last
+  bool beating_ = false;                        // a heartbeat is to come
 
   // Worker only.
   std::shared_ptr<GuestHost> prepared_;

@@ -213,6 +213,7 @@ uint64_t CheckpointLoop::NextAlarmNs() {
   absl::MutexLock lock(&mutex_);
   alarm_ns_ = 0;
   if (!cut_on_vcpu_ || mode_ != Mode::kCutting || NothingLeftToCutLocked()) return 0;
+  if (governor_.expects_rest()) return 0;
   GovernorView view = ViewLocked();
   view.watches_budget = false;
   return alarm_ns_ = std::max(governor_.NextLookNs(view), view.now_ns + kSoonestAlarmNs);

@@ -64,6 +64,12 @@ class Governor {
   // Whether the next epoch is likely to have pages: the last one had.
   bool expects_pages() const { return !was_idle_ && ns_per_page_ != 0; }
 
+  // Whether the next epoch is likely to outlast its interval, as nothing is written. Then whoever
+  // looks from outside whether it is so costs less than a vCPU that stops at each interval's end.
+  bool expects_rest() const {
+    return was_idle_ && options_.idle_interval_ns > options_.max_interval_ns;
+  }
+
   const GovernorOptions& options() const { return options_; }
   void SetOptions(const GovernorOptions& options) { options_ = options; }
 

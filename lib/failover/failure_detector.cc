@@ -7,8 +7,6 @@
 namespace romulus::failover {
 namespace {
 
-// A tick that comes this many times later than asked for is a stall of our own.
-constexpr uint64_t kStallTicks = 4;
 constexpr int64_t kAverageOver = 16;  // gaps
 
 uint64_t Towards(uint64_t average, uint64_t sample) {
@@ -24,6 +22,11 @@ absl::Status Validate(const FailureDetectorOptions& options) {
     return absl::InvalidArgumentError(absl::StrCat(
         "failure detector: tick ", options.tick_ns,
         " ns must be between 1 and the heartbeat interval of ", options.interval_ns, " ns"));
+  }
+  if (options.stall_ns / 2 < options.tick_ns) {
+    return absl::InvalidArgumentError(absl::StrCat("failure detector: stall ", options.stall_ns,
+                                                   " ns must be at least two ticks of ",
+                                                   options.tick_ns, " ns"));
   }
   if (options.threshold_ns / 2 < options.interval_ns) {
     return absl::InvalidArgumentError(absl::StrCat(
@@ -74,12 +77,11 @@ PeerLife FailureDetector::Tick(uint64_t now_ns) {
   const uint64_t since_sign_ns = now_ns - std::min(now_ns, last_sign_ns_);
   last_tick_ns_ = now_ns;
   if (!watching_) return life_;
-  const uint64_t credit_ns = kStallTicks * options_.tick_ns;
-  if (since_tick_ns > credit_ns) {
+  if (since_tick_ns > options_.stall_ns) {
     ++stats_.own_stalls;
     stats_.max_own_stall_ns = std::max(stats_.max_own_stall_ns, since_tick_ns);
   }
-  silence_ns_ += std::min({since_tick_ns, since_sign_ns, credit_ns});
+  silence_ns_ += std::min({since_tick_ns, since_sign_ns, options_.stall_ns});
   if (silence_ns_ >= options_.threshold_ns) {
     life_ = PeerLife::kLost;
   } else if (life_ != PeerLife::kLost) {

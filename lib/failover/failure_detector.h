@@ -24,9 +24,11 @@ struct FailureDetectorOptions {
   uint64_t interval_ns = 50'000'000;    // between the peer's heartbeats, as configured
   uint64_t threshold_ns = 500'000'000;  // of silence until the peer is lost
   uint64_t tick_ns = 10'000'000;        // how often Tick() is meant to be called at least
+  uint64_t stall_ns = 40'000'000;       // a tick so long after the one before: we stood still
 };
 
-// Errors: InvalidArgument naming the field, unless tick <= interval and threshold >= 2 intervals.
+// Errors: InvalidArgument naming the field, unless tick <= interval, stall >= 2 ticks and
+// threshold >= 2 intervals.
 absl::Status Validate(const FailureDetectorOptions& options);
 
 struct HeartbeatStats {

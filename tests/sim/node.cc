@@ -16,8 +16,10 @@ using failover::Mode;
 using failover::Role;
 
 failover::FailureDetectorOptions Detector() {
-  return {
-      .interval_ns = 100 * kMillisecond, .threshold_ns = 400 * kMillisecond, .tick_ns = kTickNs};
+  return {.interval_ns = 100 * kMillisecond,
+          .threshold_ns = 400 * kMillisecond,
+          .tick_ns = kTickNs,
+          .stall_ns = 4 * kTickNs};
 }
 
 }  // namespace

@@ -314,6 +314,7 @@ TEST(CheckpointLoopTurnTest, DrivenByHandItWaitsForNobody) {
 // One turn after another, by a clock that is set.
 class IdleLoopTest : public ::testing::Test {
  protected:
+  static constexpr uint64_t kInterval = 1'000'000;
   static constexpr uint64_t kLongest = 10'000'000;
   void SetUp() override {
     CheckpointParts parts = rig_.Parts();
@@ -321,9 +322,10 @@ class IdleLoopTest : public ::testing::Test {
     loop_ = std::make_unique<CheckpointLoop>(
         parts,
         CheckpointLoopOptions{.governor = {.max_dirty_pages = 1000,
-                                           .max_interval_ns = 1'000'000,
+                                           .max_interval_ns = kInterval,
                                            .min_interval_ns = 0,
-                                           .idle_interval_ns = kLongest}},
+                                           .idle_interval_ns = kLongest},
+                              .cut_on_vcpu = true},
         &listener_);
     ASSERT_TRUE(loop_->BeginSync().ok());
     ASSERT_TRUE(
@@ -352,6 +354,22 @@ TEST_F(IdleLoopTest, AWriteOfTheGuestEndsIt) {
   rig_.guest->Touch(Gfn(7), std::byte{1});
   EXPECT_TRUE(loop_->Turn());
   EXPECT_EQ(Pages(sink_.TakeSubmitted().back()), std::vector<uint64_t>{7});
+}
+
+// The vCPU would stop at the end of each interval, for nothing.
+TEST_F(IdleLoopTest, TheVcpuHasAnAlarmOnlyWhileWritesAreExpected) {
+  EXPECT_EQ(loop_->NextAlarmNs(), 0u);
+  rig_.guest->Touch(Gfn(7), std::byte{1});
+  clock_.now_ns += kInterval;
+  ASSERT_TRUE(loop_->Turn());
+  EXPECT_EQ(loop_->NextAlarmNs(), clock_.now_ns + kInterval);
+  clock_.now_ns += kLongest;
+  ASSERT_TRUE(loop_->Turn());  // an epoch without pages
+  EXPECT_EQ(loop_->NextAlarmNs(), 0u);
+  GovernorOptions options = loop_->governor_options();
+  options.idle_interval_ns = 0;
+  loop_->SetGovernorOptions(options);
+  EXPECT_EQ(loop_->NextAlarmNs(), clock_.now_ns + kInterval);
 }
 
 TEST_F(IdleLoopTest, AWriteOfADeviceEndsIt) {

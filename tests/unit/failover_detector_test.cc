@@ -28,8 +28,10 @@ class FailureDetectorTest : public testing::Test {
 
   uint64_t now_ns_ = 1'000'000 * kMs;
   PeerLife life_ = PeerLife::kAlive;
-  FailureDetector detector_{
-      {.interval_ns = 50 * kMs, .threshold_ns = 500 * kMs, .tick_ns = 10 * kMs}};
+  FailureDetector detector_{{.interval_ns = 50 * kMs,
+                             .threshold_ns = 500 * kMs,
+                             .tick_ns = 10 * kMs,
+                             .stall_ns = 40 * kMs}};
 };
 
 TEST_F(FailureDetectorTest, SilenceBecomesSuspicionThenLoss) {
@@ -112,7 +114,10 @@ TEST_F(FailureDetectorTest, JitterIsMeasured) {
 }
 
 TEST_F(FailureDetectorTest, NobodyIsLostBeforeResetOrAfterStop) {
-  FailureDetector idle({.interval_ns = 50 * kMs, .threshold_ns = 500 * kMs, .tick_ns = 10 * kMs});
+  FailureDetector idle({.interval_ns = 50 * kMs,
+                        .threshold_ns = 500 * kMs,
+                        .tick_ns = 10 * kMs,
+                        .stall_ns = 40 * kMs});
   for (uint64_t now_ns = 0; now_ns < 2'000 * kMs; now_ns += 10 * kMs) {
     EXPECT_EQ(idle.Tick(now_ns), PeerLife::kAlive);
   }
@@ -130,6 +135,13 @@ TEST(FailureDetectorOptionsTest, ContradictionsAreNamed) {
                 .find("tick"),
             std::string::npos);
   EXPECT_FALSE(Validate({.interval_ns = 50, .threshold_ns = 500, .tick_ns = 0}).ok());
+  EXPECT_NE(
+      std::string(Validate({.interval_ns = 50, .threshold_ns = 500, .tick_ns = 10, .stall_ns = 19})
+                      .message())
+          .find("stall"),
+      std::string::npos);
+  EXPECT_TRUE(
+      Validate({.interval_ns = 50, .threshold_ns = 500, .tick_ns = 10, .stall_ns = 20}).ok());
 }
 
 }  // namespace

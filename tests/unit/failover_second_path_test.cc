@@ -19,7 +19,7 @@ using testing::Not;
 
 constexpr uint64_t kMs = 1'000'000;
 constexpr FailureDetectorOptions kTimes{
-    .interval_ns = 50 * kMs, .threshold_ns = 500 * kMs, .tick_ns = 10 * kMs};
+    .interval_ns = 50 * kMs, .threshold_ns = 500 * kMs, .tick_ns = 10 * kMs, .stall_ns = 40 * kMs};
 
 class Detector : public testing::Test {
  protected:
