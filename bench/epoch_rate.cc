@@ -15,11 +15,8 @@
 // --audit-pass-ms N: with the audit, at N ms for a pass of the rig's memory. What counts is the
 // pages a second: 64 MiB in 4,700 ms cost what 4 GiB in 300 s do.
 
-#include <sched.h>
-
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <cerrno>
 #include <cstdio>
 #include <fstream>
 #include <iostream>
@@ -31,6 +28,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "base/cpu_affinity.h"
 #include "base/heap.h"
 #include "base/mutex_checks.h"
 #include "describe_host.h"
@@ -300,17 +298,12 @@ absl::StatusOr<std::vector<int>> DivideCpus(const Settings& settings) {
   std::vector<int> vcpu_cpus;
   const int cpus = static_cast<int>(std::thread::hardware_concurrency());
   if (!settings.divide_cpus || cpus <= settings.vcpus) return vcpu_cpus;
-  cpu_set_t others;
-  CPU_ZERO(&others);
+  std::vector<int> others;
   for (int cpu = 0; cpu < cpus; ++cpu) {
-    if (cpu >= cpus - settings.vcpus) {
-      vcpu_cpus.push_back(cpu);
-    } else {
-      CPU_SET(static_cast<size_t>(cpu), &others);
-    }
+    (cpu < cpus - settings.vcpus ? others : vcpu_cpus).push_back(cpu);
   }
-  if (::sched_setaffinity(0, sizeof(others), &others) == 0) return vcpu_cpus;
-  return base::ErrnoStatus(errno, "sched_setaffinity");
+  ROMULUS_RETURN_IF_ERROR(base::KeepThreadOn(0, others));
+  return vcpu_cpus;
 }
 
 absl::Status Run(const Settings& settings) {

@@ -1,10 +1,8 @@
 // romulusd: runs one protected guest.
-#include <sched.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 
 #include <CLI/CLI.hpp>
-#include <cerrno>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
@@ -13,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/cpu_affinity.h"
 #include "base/heap.h"
 #include "base/mutex_checks.h"
 #include "base/status.h"
@@ -142,11 +141,8 @@ std::string StateDirectory() {
 
 absl::Status KeepOnCpus(const google::protobuf::RepeatedField<uint32_t>& cpus) {
   if (cpus.empty()) return absl::OkStatus();
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  for (const uint32_t cpu : cpus) CPU_SET(cpu, &set);
-  if (::sched_setaffinity(0, sizeof(set), &set) == 0) return absl::OkStatus();
-  return base::ErrnoStatus(errno, "cpus.others");
+  return base::Annotate(base::KeepThreadOn(0, std::vector<int>(cpus.begin(), cpus.end())),
+                        "cpus.others");
 }
 
 EventJournal::Options JournalOptions(const romulus::v1::Config& config) {

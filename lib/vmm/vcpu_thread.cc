@@ -1,17 +1,15 @@
 #include "vmm/vcpu_thread.h"
 
 #include <pthread.h>
-#include <sched.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include <cerrno>
 #include <string>
 #include <utility>
 #include <variant>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
+#include "base/cpu_affinity.h"
 #include "base/status.h"
 #include "vmm/kick_signal.h"
 
@@ -58,19 +56,8 @@ void VcpuThread::Join() {
 }
 
 absl::Status VcpuThread::KeepOn(std::span<const int> cpus) {
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  for (const int cpu : cpus) {
-    if (cpu < 0 || cpu >= CPU_SETSIZE) {
-      return absl::InvalidArgumentError(absl::StrCat("there can be no CPU ", cpu));
-    }
-    CPU_SET(static_cast<size_t>(cpu), &set);
-  }
-  if (::sched_setaffinity(static_cast<pid_t>(tid_.load()), sizeof(set), &set) != 0) {
-    return base::ErrnoStatus(
-        errno, absl::StrCat("keeping vCPU ", vcpu_.id(), " on CPUs ", absl::StrJoin(cpus, ",")));
-  }
-  return absl::OkStatus();
+  return base::Annotate(base::KeepThreadOn(static_cast<pid_t>(tid_.load()), cpus),
+                        absl::StrCat("keeping vCPU ", vcpu_.id(), " on its CPUs"));
 }
 
 bool VcpuThread::Post(VcpuCommand command) {
