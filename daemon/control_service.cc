@@ -323,6 +323,7 @@ absl::Status Door::Open(const std::string& address) {
   connections_->AddTo(builder, wire::TlsServerCredentials(tls_));
   builder.RegisterService(&service_);
   server_ = builder.BuildAndStart();
+  grpc::EnableDefaultHealthCheckService(false);  // of servers that are made later: this one's only
   if (server_ == nullptr) {
     return absl::UnavailableError(absl::StrCat("control address ", address, ": no server"));
   }

@@ -518,7 +518,8 @@ void Node::Tick() {
                                  {"own_stalls", detector_.stats().own_stalls}});
     Handle(EventOf(failover::EventKind::kPeerSilent)).IgnoreError();
   }
-  control_.PostAfter(std::min(detector_.UntilNextTickNs(), second_detector_.UntilNextTickNs()),
+  control_.PostAfter(std::min({detector_.UntilNextTickNs(), second_detector_.UntilNextTickNs(),
+                               UntilNextBeatNs()}),
                      [this] { Tick(); });
 }
 

@@ -151,6 +151,7 @@ class Node final : private GuestHostListener,
   // node_second_path.cc: the other network on which the two nodes hear each other.
   absl::Status OpenSecondPath();
   void WatchSecondPath(uint64_t now_ns);
+  uint64_t UntilNextBeatNs() const;  // on the second path, if there is one
   void TellSecondPath(failover::SecondPath now);
   void SendBeat();
   romulus::v1::Beat BuildBeat() const;

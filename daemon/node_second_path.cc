@@ -101,6 +101,13 @@ void Node::WatchSecondPath(uint64_t now_ns) {
   TellSecondPath(second_detector_.Tick(now_ns));
 }
 
+uint64_t Node::UntilNextBeatNs() const {
+  if (second_path_ == nullptr) return ~uint64_t{0};
+  const uint64_t interval_ns = config_.failover().heartbeat_interval_ms() * kMillisecond;
+  const uint64_t since_ns = clock_.NowNs() - beat_sent_ns_;
+  return interval_ns - std::min(interval_ns, since_ns);
+}
+
 void Node::TellSecondPath(PathLife now) {
   const PathLife was = std::exchange(second_told_, now);
   if (now == was || stop_ == Stop::kEnds) return;

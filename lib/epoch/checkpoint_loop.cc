@@ -246,7 +246,10 @@ bool CheckpointLoop::CutHereLocked(uint64_t stands_since_ns) {
   busy_ = false;
   audit_owed_ = parts_.auditor != nullptr;
   // Waking the loop's thread for nothing would cost as much as a checkpoint. Requested: it failed.
-  if (!cut || await_not_busy_ > 0 || flush_waiters_ > 0 || requested_) changed_.SignalAll();
+  // At rest the vCPU has no alarm, and that thread looks.
+  if (!cut || await_not_busy_ > 0 || flush_waiters_ > 0 || requested_ || governor_.expects_rest()) {
+    changed_.SignalAll();
+  }
   return cut;
 }
 

@@ -90,7 +90,8 @@ class CheckpointLoop {
 
   void OnAcked(EpochId epoch);
   void OnDirtyRingFull();
-  // GuestListener's: of a guest's only vCPU, which then ends an interval by itself.
+  // GuestListener's: of a guest's only vCPU, which then ends an interval by itself, unless nothing
+  // is written (Governor::expects_rest()).
   uint64_t NextAlarmNs();
   void OnAlarm();
   void OnOutputWaiting();

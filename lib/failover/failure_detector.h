@@ -3,7 +3,7 @@
 // lost as one whose host burned.
 //
 // Silence is only counted while we ourselves were running: a tick that comes late (our process was
-// stopped, the host was overloaded) adds at most four ticks' worth, so after a stall of our own the
+// stopped, the host was overloaded) adds at most stall_ns, so after a stall of our own the
 // peer first gets the chance to be heard. One thread (the control loop).
 #ifndef ROMULUS_FAILOVER_FAILURE_DETECTOR_H_
 #define ROMULUS_FAILOVER_FAILURE_DETECTOR_H_

@@ -21,6 +21,7 @@ std::vector<int> OwnCpus() {
 
 TEST(CpuAffinityTest, AThreadIsKeptOnTheCpusNamed) {
   const std::vector<int> before = OwnCpus();
+  ASSERT_FALSE(before.empty());
   std::thread([&] {
     const std::vector<int> last = {before.back()};
     ASSERT_TRUE(KeepThreadOn(0, last).ok());
