@@ -4,9 +4,12 @@
 
 #include <boost/asio/post.hpp>
 #include <boost/asio/steady_timer.hpp>
+#include <boost/system/system_error.hpp>
 #include <chrono>
 #include <memory>
 #include <utility>
+
+#include "base/status.h"
 
 namespace romulus::daemon {
 
@@ -16,6 +19,15 @@ AsioExecutor::AsioExecutor(bool own_thread, const char* name) : io_(1), guard_(i
     if (name != nullptr) ::pthread_setname_np(::pthread_self(), name);
     io_.run();
   });
+}
+
+absl::Status AsioExecutor::PrepareToWait() {
+  try {
+    const boost::asio::steady_timer first(io_);
+  } catch (const boost::system::system_error& error) {
+    return base::ErrnoStatus(error.code().value(), error.what());
+  }
+  return absl::OkStatus();
 }
 
 AsioExecutor::~AsioExecutor() { Stop(); }

@@ -8,6 +8,7 @@
 #include <functional>
 #include <thread>
 
+#include "absl/status/status.h"
 #include "base/executor.h"
 
 namespace romulus::daemon {
@@ -18,6 +19,10 @@ class AsioExecutor final : public base::Executor {
   // the process: at most 15 bytes, a literal.
   explicit AsioExecutor(bool own_thread, const char* name = nullptr);
   ~AsioExecutor() override;
+
+  // With its first timer or socket Asio opens its own descriptors, and throws if there are none
+  // left: after this it has them. Errors: errno of epoll_create(2), eventfd(2), timerfd_create(2).
+  absl::Status PrepareToWait();
 
   void Post(std::function<void()> work) override;
   void PostAfter(uint64_t delay_ns, std::function<void()> work) override;

@@ -301,6 +301,7 @@ absl::StatusOr<std::unique_ptr<Nic>> Nic::Open(const NicOptions& options, AsioEx
                                                NicEvents events) {
   ROMULUS_ASSIGN_OR_RETURN(std::unique_ptr<devices::Tap> tap,
                            devices::Tap::Open(options.tap, options.mtu));
+  ROMULUS_RETURN_IF_ERROR(device_loop.PrepareToWait());
   return std::unique_ptr<Nic>(
       new Nic(std::make_shared<Core>(options, std::move(tap), device_loop, std::move(events))));
 }

@@ -187,6 +187,8 @@ absl::StatusOr<std::unique_ptr<Secondary>> Secondary::Listen(const SecondaryPart
   ROMULUS_ASSIGN_OR_RETURN(HostFacts host, HostFactsOf(*parts.guest.system));
   std::unique_ptr<Secondary> secondary(new Secondary(parts, std::move(facts), std::move(host)));
   ROMULUS_RETURN_IF_ERROR(secondary->NewReplica());
+  // Not when a stream comes: one that finds no descriptors left must not end this process.
+  ROMULUS_RETURN_IF_ERROR(secondary->heartbeats_.PrepareToWait());
   wire::GrpcLinkOptions link;
   link.security = parts.security;
   ROMULUS_ASSIGN_OR_RETURN(secondary->server_,
