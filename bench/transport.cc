@@ -301,11 +301,11 @@ absl::Status Run(const Settings& settings) {
   ROMULUS_ASSIGN_OR_RETURN(*report.add_rows(), bench.Bare(encoder.message_bytes, false));
   ROMULUS_ASSIGN_OR_RETURN(*report.add_rows(), bench.Epochs(encoder.previous_cache_bytes));
   ROMULUS_ASSIGN_OR_RETURN(*report.add_rows(), bench.Epochs(0));
-  ROMULUS_ASSIGN_OR_RETURN(*report.add_rows(), bench.Bare(encoder.page_body_bytes, false));
+  ROMULUS_ASSIGN_OR_RETURN(*report.add_rows(), bench.Bare(encoder.sync_body_bytes, false));
   ROMULUS_ASSIGN_OR_RETURN(*report.add_rows(), bench.FullSyncAlone(/*zero=*/false));
   ROMULUS_ASSIGN_OR_RETURN(*report.add_rows(), bench.FullSyncAlone(/*zero=*/true));
   ROMULUS_ASSIGN_OR_RETURN(*report.add_rows(), bench.Scan());
-  ROMULUS_RETURN_IF_ERROR(bench.BesideGuest(encoder.page_body_bytes, report));
+  ROMULUS_RETURN_IF_ERROR(bench.BesideGuest(encoder.sync_body_bytes, report));
   Print(report);
   return settings.json.empty() ? absl::OkStatus() : WriteJson(report, settings.json);
 }

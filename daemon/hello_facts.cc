@@ -1,7 +1,5 @@
 #include "daemon/hello_facts.h"
 
-#include <xxhash.h>
-
 #include <algorithm>
 #include <utility>
 
@@ -13,6 +11,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/strip.h"
 #include "base/status.h"
+#include "base/xxh3.h"
 #include "daemon/version.h"
 #include "kvm/probe.h"
 #include "memory/memory_layout.h"

@@ -1,12 +1,11 @@
 #include "codec/disk_records.h"
 
-#include <xxhash.h>
-
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
 #include "base/bytes.h"
 #include "base/check.h"
+#include "base/xxh3.h"
 
 namespace romulus::codec {
 namespace {

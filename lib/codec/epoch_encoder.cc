@@ -34,9 +34,10 @@ void EpochEncoder::StartStream(size_t max_body_bytes) {
   machine_.Reset();
   options_.max_body_bytes = max_body_bytes;
   // A record may begin just below the limit.
-  page_body_bytes_ =
-      std::min(options_.page_body_bytes,
-               max_body_bytes > kMaxRecordBytes ? max_body_bytes - kMaxRecordBytes : size_t{0});
+  const size_t most =
+      max_body_bytes > kMaxRecordBytes ? max_body_bytes - kMaxRecordBytes : size_t{0};
+  page_body_bytes_ = std::min(options_.page_body_bytes, most);
+  sync_body_bytes_ = std::min(options_.sync_body_bytes, most);
   message_.clear();
   frame_open_ = false;
   mode_ = Mode::kIdle;
@@ -108,7 +109,8 @@ absl::Status EpochEncoder::ClosePageFrame(Send send) {
 }
 
 absl::Status EpochEncoder::RoomForRecord(FrameKind kind, Send send) {
-  if (frame_open_ && message_.size() - frame_begin_ - kFrameHeaderBytes >= page_body_bytes_) {
+  const size_t limit = mode_ == Mode::kSyncing ? sync_body_bytes_ : page_body_bytes_;
+  if (frame_open_ && message_.size() - frame_begin_ - kFrameHeaderBytes >= limit) {
     ROMULUS_RETURN_IF_ERROR(ClosePageFrame(send));
   }
   OpenPageFrame(kind);
@@ -140,6 +142,7 @@ absl::Status EpochEncoder::BeginSync(Term term, uint64_t total_pages, Send send)
   sync_pages_ = 0;
   cache_.Clear();  // whatever the secondary held before, this stream has not put there
   machine_.Reset();
+  remember_sync_ = total_pages <= cache_.capacity_pages();
   v1::SyncBegin body;
   body.set_total_pages(total_pages);
   ROMULUS_RETURN_IF_ERROR(AppendControl(FrameKind::kSyncBegin, body));
@@ -169,7 +172,11 @@ absl::Status EpochEncoder::AddSyncPage(Gfn gfn, PageBytes page, Send send) {
   const std::byte* before = cache_.Find(gfn);
   const PageEncoding encoding = AppendPage(frames_->dialect(), gfn, copy, before, &message_);
   Count(encoding, 1, message_.size() - at);
-  if (std::byte* cached = cache_.Put(gfn); cached != nullptr) std::memcpy(cached, copy, kPageSize);
+  if (!remember_sync_) {
+    cache_.Erase(gfn);
+  } else if (std::byte* cached = cache_.Put(gfn); cached != nullptr) {
+    many_.CopyPage(cached, copy);
+  }
   ++sync_pages_;
   return absl::OkStatus();
 }
@@ -266,8 +273,10 @@ absl::Status EpochEncoder::AppendBatch(const epoch::PageBatch& batch, Send send)
     const PageEncoding encoding = AppendPage(frames_->dialect(), gfn, page, cached, &message_);
     Count(encoding, 1, message_.size() - at);
     digest_.Add(gfn, encoding == PageEncoding::kZero ? ZeroPageHash() : PageHash(page));
-    if (cached == nullptr) cached = cache_.Put(gfn);
-    if (cached != nullptr && encoding != PageEncoding::kSame) {
+    if (cached == nullptr) {
+      // Nobody looks at it before the page is written again.
+      if (cached = cache_.Put(gfn); cached != nullptr) many_.CopyPage(cached, page.data());
+    } else if (encoding != PageEncoding::kSame) {
       std::memcpy(cached, page.data(), kPageSize);
     }
     epoch_gfns_.push_back(gfn);

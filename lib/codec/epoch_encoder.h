@@ -2,7 +2,7 @@
 // finished messages go to a function that the caller gives. Order of calls on one stream:
 //
 //   StartStream          (Hello etc. are written by the caller with the same FrameWriter)
-//   BeginSync  (AddSyncPage | AddSyncZeroRun | AddSyncFrame)*  EndSync
+//   BeginSync  (BeginSyncRound | AddSyncPage | AddSyncZeroRun | AddSyncFrame)*  EndSync
 //   { AddPages*  (Finish | Abort) }*
 //
 // When a call fails, or the link is lost, or the peer refused a frame, the stream is over: what the
@@ -35,6 +35,7 @@
 #include "codec/page_encoding.h"
 #include "codec/previous_cache.h"
 #include "epoch/staged_epoch.h"
+#include "memory/page_copy.h"
 
 namespace romulus::codec {
 
@@ -42,6 +43,7 @@ struct EncoderOptions {
   uint64_t previous_cache_bytes = 64ull << 20;
   size_t page_body_bytes = kPageBodyBytes;       // a page frame is closed at this size
   size_t message_bytes = 2 * kPageBodyBytes;     // a message is sent at this size
+  size_t sync_body_bytes = 4 * kPageBodyBytes;   // of a full sync's page frames, a message each
   size_t max_body_bytes = kDefaultMaxBodyBytes;  // what the peer accepts (HelloReply)
   // Of page and disk frames, where the stream's dialect has it.
   CompressionPolicy compression = CompressionPolicy::kOff;
@@ -76,6 +78,9 @@ class EpochEncoder {
   // gathered into one record. `page` may be live guest memory: it is copied before it is looked at,
   // so what the cache holds is what was sent, torn or not.
   absl::Status BeginSync(Term term, uint64_t total_pages, Send send);
+  // All pages were named; those from here on changed since. They are likely to change again, and
+  // are remembered: the first pass over more pages than the cache has room for is not.
+  void BeginSyncRound() { remember_sync_ = true; }
   absl::Status AddSyncPage(Gfn gfn, PageBytes page, Send send);
   // Pages known to be zero without having been read, count >= 1.
   absl::Status AddSyncZeroRun(Gfn first, uint64_t count, Send send);
@@ -135,6 +140,7 @@ class EpochEncoder {
   enum class Mode { kOver, kIdle, kSyncing, kEpochOpen };
 
   PreviousCache cache_;
+  memory::PastCaches many_;  // into the cache, which only this thread reads
   MachineDeltaWriter machine_;
   BodyCompressor compressor_;
   FrameWriter* frames_;
@@ -143,8 +149,9 @@ class EpochEncoder {
   size_t raw_message_bytes_ = 0;  // of its bulk frames, before they were compressed
   std::string message_;
   bool frame_open_ = false;
-  size_t frame_begin_ = 0;  // of the open page frame, in message_
-  size_t page_body_bytes_ = 0;
+  size_t frame_begin_ = 0;      // of the open page frame, in message_
+  size_t page_body_bytes_ = 0;  // of what the peer accepts
+  size_t sync_body_bytes_ = 0;
   Mode mode_ = Mode::kOver;
   Term term_;
   EpochId epoch_;
@@ -158,6 +165,7 @@ class EpochEncoder {
 
   // kSyncing.
   uint64_t sync_pages_ = 0;
+  bool remember_sync_ = false;  // what is sent goes into the cache
   Gfn zero_run_first_;
   uint32_t zero_run_count_ = 0;  // gathered, not yet written
 };

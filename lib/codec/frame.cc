@@ -1,13 +1,12 @@
 #include "codec/frame.h"
 
-#include <xxhash.h>
-
 #include <cstring>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "base/check.h"
+#include "base/xxh3.h"
 
 namespace romulus::codec {
 namespace {

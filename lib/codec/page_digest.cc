@@ -1,8 +1,8 @@
 #include "codec/page_digest.h"
 
-#include <xxhash.h>
-
 #include <cstring>
+
+#include "base/xxh3.h"
 
 namespace romulus::codec {
 

@@ -2,12 +2,12 @@
 
 #include <google/protobuf/io/tokenizer.h>
 #include <google/protobuf/text_format.h>
-#include <xxhash.h>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/strip.h"
+#include "base/xxh3.h"
 #include "disk/stamp_proto.h"
 
 namespace romulus::disk {

@@ -77,13 +77,24 @@ PageBytes GuestMemory::Page(Gfn gfn) const {
   return PageBytes(*page, kPageSize);
 }
 
-absl::Status GuestMemory::ApplyPage(Gfn gfn, PageBytes bytes) {
+absl::Status GuestMemory::ApplyPage(Gfn gfn, PageBytes bytes, PastCaches* many) {
   if (!layout_.Contains(gfn)) {
     return absl::OutOfRangeError(absl::StrFormat("page %#x is not in guest memory", gfn.value()));
   }
   ROMULUS_ASSIGN_OR_RETURN(std::byte * into, Resolve(GpaOf(gfn), kPageSize));
-  std::memcpy(into, bytes.data(), kPageSize);
+  if (many != nullptr) {
+    many->CopyPage(into, bytes.data());
+  } else {
+    std::memcpy(into, bytes.data(), kPageSize);
+  }
   return absl::OkStatus();
+}
+
+void GuestMemory::PopulatePages(Gfn first, uint64_t count) const {
+  const uint64_t size_bytes = count << kPageShift;
+  const absl::StatusOr<std::byte*> begin = Resolve(GpaOf(first), size_bytes);
+  if (!begin.ok()) return;
+  mapping_.Populate(static_cast<size_t>(*begin - mapping_.data()), size_bytes);
 }
 
 absl::Status GuestMemory::ApplyZeroPage(Gfn gfn) {

@@ -20,6 +20,7 @@
 #include "base/types.h"
 #include "base/unique_fd.h"
 #include "memory/memory_layout.h"
+#include "memory/page_copy.h"
 #include "memory/write_log.h"
 
 namespace romulus::memory {
@@ -57,8 +58,11 @@ class GuestMemory {
   // layout itself named), else a broken invariant.
   PageBytes Page(Gfn gfn) const;
 
-  // Replica only: sets a whole page without marking it. Errors: OutOfRange.
-  absl::Status ApplyPage(Gfn gfn, PageBytes bytes);
+  // Replica only: sets a whole page without marking it. `many`: as one of many. Errors: OutOfRange.
+  absl::Status ApplyPage(Gfn gfn, PageBytes bytes, PastCaches* many = nullptr);
+  // Replica only: gives memory to pages that ApplyPage() will write, at once instead of by a page
+  // fault each. Best effort, as MappedRegion::Populate.
+  void PopulatePages(Gfn first, uint64_t count) const;
   // Replica only: makes a page zero and gives its memory back. Errors: OutOfRange, errno.
   absl::Status ApplyZeroPage(Gfn gfn);
 

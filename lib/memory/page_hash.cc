@@ -1,12 +1,12 @@
 #include "memory/page_hash.h"
 
 #include <unistd.h>
-#include <xxhash.h>
 
 #include <cerrno>
 
 #include "absl/strings/str_format.h"
 #include "base/status.h"
+#include "base/xxh3.h"
 
 namespace romulus::memory {
 

@@ -9,17 +9,10 @@
 #include "codec/audit_records.h"
 #include "codec/page_encoding.h"
 #include "replica/fault.h"
+#include "replica/replica_status.h"
 #include "romulus/v1/replication.pb.h"
 
 namespace romulus::replica {
-namespace {
-
-std::string Name(const EpochKey& key) {
-  return absl::StrCat("epoch ", key.epoch.value(), " of term ", key.term.value());
-}
-
-}  // namespace
-
 Assembler::Assembler(const memory::GuestMemory* memory, uint64_t staging_cap_bytes,
                      codec::DiskLayout disks)
     : memory_(memory),
@@ -63,14 +56,14 @@ absl::Status Assembler::Enter(const codec::Frame& frame) {
   const EpochKey key = {frame.term, frame.epoch};
   if (!started_) {
     return FaultStatus(Fault::kUnexpected,
-                       absl::StrCat(Name(key), " came before a completed full sync"));
+                       absl::StrCat(NameOf(key), " came before a completed full sync"));
   }
   const auto out_of_order = [&](absl::string_view want) {
-    return FaultStatus(Fault::kEpochOrder, absl::StrCat(Name(key), " came, want ", want));
+    return FaultStatus(Fault::kEpochOrder, absl::StrCat(NameOf(key), " came, want ", want));
   };
   if (open_) {
     return key == current_ ? absl::OkStatus()
-                           : out_of_order(absl::StrCat("more of ", Name(current_)));
+                           : out_of_order(absl::StrCat("more of ", NameOf(current_)));
   }
   if (key.epoch == EpochId()) return out_of_order("a number from 1");
   if (first_ || key.term > newest_.term) {
@@ -80,7 +73,7 @@ absl::Status Assembler::Enter(const codec::Frame& frame) {
     first_ = false;
   }
   if (key.term < newest_.term || key.epoch <= committed_ || key.epoch > newest_.epoch.Next()) {
-    return out_of_order(Name({newest_.term, newest_.epoch.Next()}));
+    return out_of_order(NameOf({newest_.term, newest_.epoch.Next()}));
   }
   open_ = true;
   current_ = key;
@@ -104,7 +97,7 @@ absl::Status Assembler::Stage(const codec::Frame& frame) {
       const Gfn gfn(record->gfn.value() + i);
       if (!seen_.Insert(gfn)) {
         return FaultStatus(Fault::kPages, absl::StrFormat("page %#x comes twice in %s", gfn.value(),
-                                                          Name(current_)));
+                                                          NameOf(current_)));
       }
       ++page_count_;
       switch (record->encoding) {
@@ -133,7 +126,7 @@ absl::Status Assembler::Stage(const codec::Frame& frame) {
 
 absl::Status Assembler::CheckCap() const {
   if (staged_bytes() <= staging_cap_bytes_) return absl::OkStatus();
-  return FaultStatus(Fault::kCap, absl::StrCat(Name(current_), " needs more than ",
+  return FaultStatus(Fault::kCap, absl::StrCat(NameOf(current_), " needs more than ",
                                                staging_cap_bytes_, " bytes (staging cap)"));
 }
 
@@ -168,7 +161,7 @@ absl::Status Assembler::AddAudit(const codec::Frame& frame) {
 
 absl::Status Assembler::StageAudit(const codec::Frame& frame) {
   if (audit_.has_value()) {
-    return FaultStatus(Fault::kAudit, absl::StrCat(Name(current_), " has a second audit"));
+    return FaultStatus(Fault::kAudit, absl::StrCat(NameOf(current_), " has a second audit"));
   }
   absl::StatusOr<codec::AuditHashes> hashes =
       codec::ParseAudit(frame.body, memory_->layout(), disks_);
@@ -198,21 +191,21 @@ absl::StatusOr<AssembledEpoch> Assembler::Commit(const codec::Frame& frame) {
 absl::Status Assembler::CheckDigests(const v1::EpochCommit& commit) const {
   if (commit.page_count() != page_count_) {
     return FaultStatus(Fault::kCount,
-                       absl::StrCat(Name(current_), " announces ", commit.page_count(), " pages, ",
-                                    page_count_, " came"));
+                       absl::StrCat(NameOf(current_), " announces ", commit.page_count(),
+                                    " pages, ", page_count_, " came"));
   }
   if (commit.pages_digest() != digest_.value()) {
     return FaultStatus(Fault::kDigest,
-                       absl::StrCat(Name(current_), ": pages do not have the announced digest"));
+                       absl::StrCat(NameOf(current_), ": pages do not have the announced digest"));
   }
   if (commit.disk_record_count() != disk_writes_.size() || commit.disk_bytes() != disk_bytes_) {
     return FaultStatus(Fault::kCount,
-                       absl::StrCat(Name(current_), " announces ", commit.disk_record_count(),
+                       absl::StrCat(NameOf(current_), " announces ", commit.disk_record_count(),
                                     " disk records of ", commit.disk_bytes(), " bytes, ",
                                     disk_writes_.size(), " of ", disk_bytes_, " came"));
   }
   if (commit.disk_digest() != disk_digest_.value()) {
-    return FaultStatus(Fault::kDigest, absl::StrCat(Name(current_),
+    return FaultStatus(Fault::kDigest, absl::StrCat(NameOf(current_),
                                                     ": disk records do not have the announced "
                                                     "digest"));
   }
@@ -223,16 +216,16 @@ absl::StatusOr<state::MachineState> Assembler::TakeMachine(const v1::EpochCommit
                                                            const codec::Dialect& dialect) {
   absl::StatusOr<std::string> serialized = machine_.Take(commit, dialect);
   if (!serialized.ok()) {
-    return WithFault(Fault::kMachine, base::Annotate(serialized.status(), Name(current_)));
+    return WithFault(Fault::kMachine, base::Annotate(serialized.status(), NameOf(current_)));
   }
   if (commit.machine_digest() != codec::HashBytes(*serialized)) {
-    return FaultStatus(Fault::kDigest, absl::StrCat(Name(current_),
+    return FaultStatus(Fault::kDigest, absl::StrCat(NameOf(current_),
                                                     ": machine state does not have "
                                                     "the announced digest"));
   }
   absl::StatusOr<state::MachineState> machine = state::MachineState::Parse(*serialized);
   if (!machine.ok()) {
-    return WithFault(Fault::kMachine, base::Annotate(machine.status(), Name(current_)));
+    return WithFault(Fault::kMachine, base::Annotate(machine.status(), NameOf(current_)));
   }
   machine_.Keep(*std::move(serialized));
   return machine;

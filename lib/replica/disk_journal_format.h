@@ -3,8 +3,6 @@
 #ifndef ROMULUS_REPLICA_DISK_JOURNAL_FORMAT_H_
 #define ROMULUS_REPLICA_DISK_JOURNAL_FORMAT_H_
 
-#include <xxhash.h>
-
 #include <algorithm>
 #include <array>
 #include <cstddef>
@@ -17,6 +15,7 @@
 #include "absl/status/statusor.h"
 #include "base/check.h"
 #include "base/status.h"
+#include "base/xxh3.h"
 #include "disk/file.h"
 #include "epoch/staged_epoch.h"
 

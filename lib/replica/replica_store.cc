@@ -13,6 +13,8 @@ namespace romulus::replica {
 namespace {
 
 constexpr std::byte kZeroPage[kPageSize] = {};
+// An epoch of so many, 4 MiB, leaves nothing else in a processor's cache.
+constexpr size_t kManyPages = 1024;
 
 uint64_t StagingCap(const StoreOptions& options, const memory::MemoryLayout& layout) {
   if (options.staging_cap_bytes != 0) return options.staging_cap_bytes;
@@ -25,41 +27,6 @@ codec::DiskLayout LayoutOf(const DiskReplica* disks) {
   if (disks == nullptr) return layout;
   for (const DiskFacts& disk : disks->facts()) layout.push_back({disk.disk, disk.size_bytes});
   return layout;
-}
-
-std::string Name(const EpochKey& key) {
-  return absl::StrCat("epoch ", key.epoch.value(), " of term ", key.term.value());
-}
-
-// `detail_of_state`: what the state itself has to say, if anything.
-std::string Detail(const ReplicaStatus& status, absl::string_view detail_of_state) {
-  switch (status.state) {
-    case ReplicaState::kEmpty:
-      return detail_of_state.empty() ? "no full sync has begun" : std::string(detail_of_state);
-    case ReplicaState::kSyncing: {
-      std::string detail;
-      if (status.sync_complete) {
-        detail = "full sync done, no epoch committed yet";
-      } else {
-        const uint64_t total = std::max<uint64_t>(status.sync_pages_total, 1);
-        detail = absl::StrCat("full sync ", status.sync_pages_done * 100 / total, " % done (",
-                              status.sync_pages_done, " of ", status.sync_pages_total,
-                              " pages), no epoch committed yet");
-      }
-      if (status.given_up != EpochKey()) {
-        absl::StrAppend(&detail, "; the replica of ", Name(status.given_up),
-                        " was given up for this full sync");
-      }
-      return detail;
-    }
-    case ReplicaState::kCommitted:
-      return absl::StrCat(Name(status.newest), " is committed");
-    case ReplicaState::kGuestFinished:
-      return absl::StrCat("the guest has ended on the primary: ", detail_of_state);
-    case ReplicaState::kPromoted:
-      return absl::StrCat("the replica was promoted from ", Name(status.newest));
-  }
-  return "";
 }
 
 }  // namespace
@@ -174,11 +141,33 @@ absl::Status ReplicaStore::SyncPages(StreamId stream, const codec::Frame& frame)
   return absl::OkStatus();
 }
 
+// Memory for the pages that come whole and were zero so far, run by run: a page fault for each
+// would take longer than copying it.
+void ReplicaStore::PopulateNewPages(const codec::Frame& frame) {
+  codec::PageRecordReader records(frame.body, layout(), frame.dialect);
+  Gfn first;
+  uint64_t count = 0;
+  while (!records.done()) {
+    const absl::StatusOr<codec::PageRecord> record = records.Next();
+    if (!record.ok()) break;  // whoever applies them will say so
+    if (record->encoding != codec::PageEncoding::kRaw || touched_.Test(record->gfn)) continue;
+    if (record->gfn.value() != first.value() + count) {
+      if (count > 1) memory_->PopulatePages(first, count);
+      first = record->gfn;
+      count = 0;
+    }
+    ++count;
+  }
+  if (count > 1) memory_->PopulatePages(first, count);
+}
+
 absl::Status ReplicaStore::ApplySyncRecords(const codec::Frame& frame) {
   if (frame.body.empty()) return FaultStatus(Fault::kPages, "page frame without pages");
+  PopulateNewPages(frame);
   codec::PageRecordReader records(frame.body, layout(), frame.dialect);
   // One round may end in a frame and the next begin: a page comes twice. Runs could name all anew.
   uint64_t left = 2 * layout().page_count();
+  memory::PastCaches many;
   while (!records.done()) {
     absl::StatusOr<codec::PageRecord> record = records.Next();
     if (!record.ok()) return WithFault(Fault::kPages, record.status());
@@ -186,12 +175,13 @@ absl::Status ReplicaStore::ApplySyncRecords(const codec::Frame& frame) {
       return FaultStatus(Fault::kPages, "one frame names more pages than twice the guest's");
     }
     left -= record->count;
-    ROMULUS_RETURN_IF_ERROR(ApplySyncRecord(*record));
+    ROMULUS_RETURN_IF_ERROR(ApplySyncRecord(*record, many));
   }
   return absl::OkStatus();
 }
 
-absl::Status ReplicaStore::ApplySyncRecord(const codec::PageRecord& record) {
+absl::Status ReplicaStore::ApplySyncRecord(const codec::PageRecord& record,
+                                           memory::PastCaches& many) {
   const Gfn gfn = record.gfn;  // in the layout, as the reader has checked: nothing below can fail
   switch (record.encoding) {
     case codec::PageEncoding::kZero:
@@ -205,7 +195,8 @@ absl::Status ReplicaStore::ApplySyncRecord(const codec::PageRecord& record) {
       }
       return absl::OkStatus();
     case codec::PageEncoding::kRaw:
-      ROMULUS_CHECK(memory_->ApplyPage(gfn, base::AsBytes(record.payload).first<kPageSize>()).ok());
+      ROMULUS_CHECK(
+          memory_->ApplyPage(gfn, base::AsBytes(record.payload).first<kPageSize>(), &many).ok());
       break;
     case codec::PageEncoding::kSame:
     case codec::PageEncoding::kDelta:
@@ -350,7 +341,7 @@ absl::StatusOr<CommitResult> ReplicaStore::Commit(StreamId stream, const codec::
   if (absl::Status status =
           tail_.Check(epoch->console_offset, epoch->console_bytes.size(), epoch->console_released);
       !status.ok()) {
-    return Failed(WithFault(FaultOf(status), base::Annotate(status, Name(epoch->key))));
+    return Failed(WithFault(FaultOf(status), base::Annotate(status, NameOf(epoch->key))));
   }
   if (disks_ != nullptr) {
     // Before it counts: from the ack on it must survive what happens to this node.
@@ -433,13 +424,18 @@ void ReplicaStore::ForgetReplicaLocked() {
 
 void ReplicaStore::ApplyMemoryLocked() {
   if (!pending_.has_value()) return;
+  // Of few pages it is likely that the next epoch changes the same.
+  memory::PastCaches past_caches;
+  memory::PastCaches* const many =
+      pending_->pages.pages().size() >= kManyPages ? &past_caches : nullptr;
   for (const StagedPage& page : pending_->pages.pages()) {
     if (page.bytes != nullptr) {
       touched_.Set(page.gfn);
-      ROMULUS_CHECK(memory_->ApplyPage(page.gfn, memory::PageBytes(page.bytes, kPageSize)).ok());
+      ROMULUS_CHECK(
+          memory_->ApplyPage(page.gfn, memory::PageBytes(page.bytes, kPageSize), many).ok());
     } else if (touched_.Test(page.gfn)) {
       // Written, not punched out: an epoch's page is in use and will be touched again soon.
-      ROMULUS_CHECK(memory_->ApplyPage(page.gfn, kZeroPage).ok());
+      ROMULUS_CHECK(memory_->ApplyPage(page.gfn, kZeroPage, many).ok());
     }
   }
   if (console_ != nullptr && !pending_->console_bytes.empty()) {
@@ -588,7 +584,7 @@ ReplicaStatus ReplicaStore::status() const {
     std::unique_lock<std::mutex> lock(status_mutex_);
     copy = status_;
   }
-  copy.detail = Detail(copy, copy.detail);
+  copy.detail = DetailOf(copy, copy.detail);
   return copy;
 }
 

@@ -44,6 +44,7 @@
 #include "replica/console_tail.h"
 #include "replica/disk_replica.h"
 #include "replica/epoch_key.h"
+#include "replica/replica_status.h"
 #include "state/machine_state.h"
 
 namespace romulus::replica {
@@ -58,13 +59,6 @@ struct StoreOptions {
   // Outlives the store, or Retire(). Null: nothing is replicated but memory.
   DiskReplica* disks = nullptr;
 };
-
-enum class ReplicaState : uint8_t { kEmpty, kSyncing, kCommitted, kGuestFinished, kPromoted };
-constexpr absl::string_view ReplicaStateName(ReplicaState state) {
-  constexpr absl::string_view kNames[] = {"empty", "syncing", "committed", "guest_finished",
-                                          "promoted"};
-  return kNames[static_cast<size_t>(state)];
-}
 
 // One bit per GFN.
 class PageBits {
@@ -83,21 +77,6 @@ class PageBits {
 
  private:
   std::vector<uint64_t> words_;
-};
-
-struct ReplicaStatus {
-  ReplicaState state = ReplicaState::kEmpty;
-  EpochKey newest;               // committed; {0, 0} if none
-  EpochKey given_up;             // committed before, overwritten by the full sync under way
-  Term known_term;               // newest heard of
-  uint64_t sync_pages_done = 0;  // distinct pages
-  uint64_t sync_pages_total = 0;
-  bool sync_complete = false;
-  uint64_t console_end = 0;
-  uint64_t console_tail_bytes = 0;
-  uint64_t staged_bytes = 0;
-  uint64_t sync_disk_bytes = 0;  // written by the full sync under way, or the last
-  std::string detail;            // for a person: why there is (not) something to promote
 };
 
 struct PromotableEpoch {
@@ -197,8 +176,9 @@ class ReplicaStore {
   absl::Status Stage(StreamId stream, const codec::Frame& frame,
                      absl::Status (Assembler::*add)(const codec::Frame&));
   absl::Status Failed(absl::Status why);
+  void PopulateNewPages(const codec::Frame& frame);
   absl::Status ApplySyncRecords(const codec::Frame& frame);
-  absl::Status ApplySyncRecord(const codec::PageRecord& record);
+  absl::Status ApplySyncRecord(const codec::PageRecord& record, memory::PastCaches& many);
   absl::Status CheckDiskSync(StreamId stream, Term term, absl::string_view what);
   absl::Status WriteDiskRecord(const codec::DiskRecord& record);
   absl::Status ApplyPendingLocked();

@@ -123,6 +123,10 @@ absl::Status FullSync::Round(const memory::PageSet& dirty) {
   progress_.pages_done = 0;
   progress_.pages_total = dirty.size();
   told_at_pages_ = 0;
+  ROMULUS_RETURN_IF_ERROR(sender_->WithEncoder(0, [](codec::EpochEncoder& encoder, auto) {
+    encoder.BeginSyncRound();
+    return absl::OkStatus();
+  }));
   std::span<const Gfn> rest = dirty.pages();
   while (!rest.empty()) {
     const size_t take = std::min<size_t>(rest.size(), kPagesPerTurn);

@@ -229,9 +229,30 @@ TEST_F(EpochEncoderTest, ZeroPagesOfASyncTravelAsRuns) {
   EXPECT_EQ(end.pages_sent(), 4096u + 20);
 }
 
+TEST_F(EpochEncoderTest, ASyncRemembersEverythingOrWhatChangesAgain) {
+  const auto send = [](const std::string&) { return absl::OkStatus(); };
+  for (const uint64_t cache_pages : {1024, 1023}) {
+    ModelPrimary primary(4, {.previous_cache_bytes = cache_pages * kPageSize});
+    std::memset(primary.page(Gfn(7)), 1, kPageSize);
+    std::memset(primary.page(Gfn(8)), 1, kPageSize);
+    primary.StartStream(Term(1));
+    EpochEncoder& encoder = primary.encoder();
+    const auto add = [&](uint64_t gfn) {
+      return encoder.AddSyncPage(Gfn(gfn), PageBytes(primary.page(Gfn(gfn)), kPageSize), send);
+    };
+    ASSERT_TRUE(encoder.BeginSync(Term(1), 1024, send).ok());
+    ASSERT_TRUE(add(7).ok());
+    ASSERT_TRUE(add(8).ok());
+    EXPECT_EQ(encoder.cache().pages(), cache_pages == 1024 ? 2 : 0);
+    encoder.BeginSyncRound();
+    ASSERT_TRUE(add(7).ok());
+    EXPECT_EQ(encoder.cache().pages(), cache_pages == 1024 ? 2 : 1);
+  }
+}
+
 TEST_F(EpochEncoderTest, OtherFramesFitBetweenCalls) {
   // What the sender does with heartbeats while a full sync goes on.
-  ModelPrimary primary;
+  ModelPrimary primary(4, {.sync_body_bytes = kPageBodyBytes});
   ReadFrames(primary.StartStream(Term(1)), &reader_);
   Messages messages;
   const auto send = [&messages](std::string message) {

@@ -1,4 +1,5 @@
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <cstring>
 #include <fstream>
@@ -65,6 +66,34 @@ TEST_F(GuestMemoryTest, ReplicaWritesAreNotMarked) {
   ASSERT_TRUE(memory_->ApplyZeroPage(Gfn(2)).ok());
   EXPECT_EQ(memory_->Page(Gfn(2))[17], std::byte{0});
   EXPECT_TRUE(Drain().empty());
+}
+
+TEST_F(GuestMemoryTest, OneOfManyPagesIsTheSamePage) {
+  std::vector<std::byte> bytes(kPageSize + 1);
+  for (size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<std::byte>(i * 31 % 251);
+  const PageBytes odd(bytes.data() + 1, kPageSize);  // as it lies in a message
+  {
+    PastCaches many;
+    ASSERT_TRUE(memory_->ApplyPage(Gfn(2), odd, &many).ok());
+    EXPECT_FALSE(memory_->ApplyPage(Gfn(1024), odd, &many).ok());
+  }
+  EXPECT_EQ(std::memcmp(memory_->Page(Gfn(2)).data(), odd.data(), kPageSize), 0);
+  EXPECT_EQ(memory_->Page(Gfn(1))[kPageSize - 1], std::byte{0});
+  EXPECT_EQ(memory_->Page(Gfn(3))[0], std::byte{0});
+  EXPECT_TRUE(Drain().empty());
+}
+
+TEST_F(GuestMemoryTest, PopulatedPagesExistAndNoOthers) {
+  memory_->PopulatePages(Gfn(4), 3);
+  memory_->PopulatePages(Gfn(1023), 2);  // not all in memory
+  memory_->PopulatePages(Gfn(~0ull >> 12), 1);
+  const auto seek = [this](uint64_t page, int what) {
+    return ::lseek(memory_->fd(), static_cast<off_t>(page * kPageSize), what);
+  };
+  EXPECT_EQ(seek(0, SEEK_DATA), 4 * off_t{kPageSize});
+  EXPECT_EQ(seek(4, SEEK_HOLE), 7 * off_t{kPageSize});
+  EXPECT_EQ(seek(7, SEEK_DATA), -1);
+  EXPECT_EQ(memory_->Page(Gfn(5))[0], std::byte{0});
 }
 
 TEST_F(GuestMemoryTest, P7_RefusesEverythingOutsideMemory) {

@@ -181,6 +181,7 @@ class ModelPrimary {
       ROMULUS_CHECK(encoder_->AddSyncPage(Gfn(gfn), Bytes(Gfn(gfn)), send).ok());
     }
     // A second round over some.
+    encoder_->BeginSyncRound();
     for (Gfn gfn : MutateSome(20)) {
       if (gfn.value() >= pages) continue;
       ROMULUS_CHECK(encoder_->AddSyncPage(gfn, Bytes(gfn), send).ok());

@@ -4,6 +4,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <string>
 #include <vector>
@@ -31,7 +32,7 @@ void Protect(ModelPrimary* primary, SessionRig* rig) {
 }
 
 TEST(ReplicaStoreTest, SaysWhyThereIsNothingToPromote) {
-  ModelPrimary primary;
+  ModelPrimary primary(4, {.sync_body_bytes = codec::kPageBodyBytes});
   SessionRig rig;
   EXPECT_THAT(Message(rig.store.TakeForPromotion(Term(9)).status()),
               HasSubstr("nothing to promote: no full sync has begun"));
@@ -53,6 +54,25 @@ TEST(ReplicaStoreTest, SaysWhyThereIsNothingToPromote) {
   EXPECT_EQ(rig.LastAck(), EpochId(1));
   EXPECT_TRUE(rig.store.TakeForPromotion(Term(9)).ok());
   EXPECT_THAT(Message(rig.store.TakeForPromotion(Term(9)).status()), HasSubstr("was promoted"));
+}
+
+TEST(ReplicaStoreTest, AFullSyncGivesMemoryToNoPageThatIsZero) {
+  ModelPrimary primary;
+  SessionRig rig;
+  rig.Feed(primary.StartStream(kTerm));
+  rig.Feed(primary.FullSync(kTerm));
+  ASSERT_TRUE(rig.listener.sync_complete) << rig.listener.why;
+  const auto exists = [&rig](uint64_t gfn) {
+    const auto at = static_cast<off_t>(gfn * kPageSize);
+    return ::lseek(rig.memory->fd(), at, SEEK_DATA) == at;
+  };
+  uint64_t zeros = 0;
+  for (uint64_t gfn = 0; gfn < primary.layout().page_count(); ++gfn) {
+    const bool is_zero = codec::IsZeroPage(codec::PageBytes(primary.page(Gfn(gfn)), kPageSize));
+    zeros += is_zero;
+    EXPECT_EQ(exists(gfn), !is_zero) << gfn;
+  }
+  EXPECT_GT(zeros, 0);
 }
 
 TEST(ReplicaStoreTest, RandomEpochsAreCopiedExactly) {
