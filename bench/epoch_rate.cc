@@ -40,6 +40,7 @@
 #include "rig.h"
 #include "support/machine_rig.h"
 #include "tsc.h"
+#include "wire/grpc_polling.h"
 #include "wire/primary_session.h"
 
 namespace romulus::bench {
@@ -342,6 +343,7 @@ absl::Status Run(const Settings& settings) {
 int main(int argc, char** argv) {
   romulus::base::KeepFreedMemory();  // as the daemon does
   romulus::base::SkipMutexChecksInRelease();
+  romulus::wire::PollOwnSockets();
   romulus::bench::Settings settings;
   bool secondary = false;
   CLI::App app{"Epochs per second, pause and guest progress by dirty pages per epoch"};

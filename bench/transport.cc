@@ -25,6 +25,7 @@
 #include "rig.h"
 #include "transport.pb.h"
 #include "tsc.h"
+#include "wire/grpc_polling.h"
 
 namespace romulus::bench {
 namespace {
@@ -316,6 +317,7 @@ absl::Status Run(const Settings& settings) {
 int main(int argc, char** argv) {
   romulus::base::KeepFreedMemory();  // as the daemon does
   romulus::base::SkipMutexChecksInRelease();
+  romulus::wire::PollOwnSockets();
   romulus::bench::Settings settings;
   bool secondary = false, populate = false, bare_peer = false;
   CLI::App app{"How fast epochs and a full sync leave, beside a bare gRPC stream"};

@@ -30,6 +30,7 @@
 #include "daemon/version.h"
 #include "daemon/watchdog.h"
 #include "kvm/system.h"
+#include "wire/grpc_polling.h"
 
 namespace romulus::daemon {
 namespace {
@@ -243,6 +244,7 @@ int Run(const Arguments& arguments) {
 int Main(int argc, char** argv) {
   base::KeepFreedMemory();
   base::SkipMutexChecksInRelease();
+  wire::PollOwnSockets();
   HoldSignals(true);
   ::signal(SIGPIPE, SIG_IGN);
   ::signal(SIGXFSZ, SIG_IGN);  // a console file at its limit is an error of write(), no death

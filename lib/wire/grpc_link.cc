@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "wire/grpc_polling.h"
 #include "wire/grpc_stream.h"
 #include "wire/grpc_tls.h"
 
@@ -56,12 +57,12 @@ class ClientStream final : public GrpcStream {
     if (in_time && ok) return absl::OkStatus();
     if (!in_time) {
       context_.TryCancel();
-      queue_->Next(&got, &ok);
+      NextTag(*queue_, &got, &ok);
     }
     call_->Finish(&status_, &tag);
-    queue_->Next(&got, &ok);
+    NextTag(*queue_, &got, &ok);
     queue_->Shutdown();
-    while (queue_->Next(&got, &ok)) {
+    while (NextTag(*queue_, &got, &ok)) {
     }
     if (!in_time) return absl::UnavailableError(absl::StrCat("no answer in ", timeout_ms, " ms"));
     return absl::UnavailableError(status_.error_message());
@@ -76,9 +77,9 @@ class ClientStream final : public GrpcStream {
     Begin();
     void* got = nullptr;
     bool ok = false;
-    while (!done() && queue_->Next(&got, &ok)) OnTag(static_cast<Tag*>(got)->op, ok);
+    while (!done() && NextTag(*queue_, &got, &ok)) OnTag(static_cast<Tag*>(got)->op, ok);
     queue_->Shutdown();
-    while (queue_->Next(&got, &ok)) {
+    while (NextTag(*queue_, &got, &ok)) {
     }
   }
 

@@ -14,6 +14,7 @@
 #include "romulus/v1/heartbeats_service.grpc.pb.h"
 #include "romulus/v1/replication_service.grpc.pb.h"
 #include "wire/grpc_acceptor.h"
+#include "wire/grpc_polling.h"
 #include "wire/grpc_stream.h"
 #include "wire/grpc_tls.h"
 
@@ -135,7 +136,7 @@ class Server final : public GrpcLinkServer {
       core_->queue->Shutdown();
       void* got = nullptr;
       bool ok = false;
-      while (core_->queue->Next(&got, &ok)) {
+      while (NextTag(*core_->queue, &got, &ok)) {
       }
       return absl::UnavailableError(absl::StrCat("cannot listen on ", address));
     }
@@ -195,7 +196,7 @@ class Server final : public GrpcLinkServer {
     }
     void* got = nullptr;
     bool ok = false;
-    while (core_->queue->Next(&got, &ok)) {
+    while (NextTag(*core_->queue, &got, &ok)) {
       const GrpcStream::Tag* tag = static_cast<GrpcStream::Tag*>(got);
       GrpcStream* const stream = tag->stream;
       if (tag->op == GrpcStream::Op::kStart) {

@@ -15,3 +15,6 @@ romulus_test(wire_tls_test LABEL unit
   SOURCES ${CMAKE_CURRENT_LIST_DIR}/wire_tls_test.cc
   DEPS romulus_wire)
 target_compile_definitions(wire_tls_test PRIVATE ROMULUS_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
+romulus_test(wire_polling_test LABEL unit
+  SOURCES ${CMAKE_CURRENT_LIST_DIR}/wire_polling_test.cc
+  DEPS romulus_wire)
