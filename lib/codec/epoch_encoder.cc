@@ -33,9 +33,9 @@ void EpochEncoder::StartStream(size_t max_body_bytes) {
   cache_.Clear();
   machine_.Reset();
   options_.max_body_bytes = max_body_bytes;
-  // A record may begin just below the limit.
-  const size_t most =
-      max_body_bytes > kMaxRecordBytes ? max_body_bytes - kMaxRecordBytes : size_t{0};
+  // A record may begin just below the limit, and before it a run of zeros that was gathered.
+  constexpr size_t kBeyond = kZeroRunRecordBytes + kMaxRecordBytes;
+  const size_t most = max_body_bytes > kBeyond ? max_body_bytes - kBeyond : size_t{0};
   page_body_bytes_ = std::min(options_.page_body_bytes, most);
   sync_body_bytes_ = std::min(options_.sync_body_bytes, most);
   message_.clear();

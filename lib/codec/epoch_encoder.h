@@ -140,7 +140,7 @@ class EpochEncoder {
   enum class Mode { kOver, kIdle, kSyncing, kEpochOpen };
 
   PreviousCache cache_;
-  memory::PastCaches many_;  // into the cache, which only this thread reads
+  memory::PastCaches many_;  // into the cache, read by whoever has the encoder's turn (a lock)
   MachineDeltaWriter machine_;
   BodyCompressor compressor_;
   FrameWriter* frames_;

@@ -36,6 +36,7 @@ using PageBytes = std::span<const std::byte, kPageSize>;
 using MutablePageBytes = std::span<std::byte, kPageSize>;
 
 inline constexpr size_t kRecordHeadBytes = 8;
+inline constexpr size_t kZeroRunRecordBytes = kRecordHeadBytes + sizeof(uint32_t);
 inline constexpr size_t kMaxRecordBytes = kRecordHeadBytes + kPageSize;  // raw: no delta is longer
 
 // Numbers are permanent.

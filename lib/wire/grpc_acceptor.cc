@@ -7,6 +7,7 @@
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <sys/eventfd.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -33,10 +34,20 @@ using std::chrono::steady_clock;
 
 // No event tells that a descriptor has become free somewhere in the process or on the host.
 constexpr milliseconds kAcceptAgain{100};
+// No connection gets the last descriptors: gRPC's waits for calls take one each, and not all of its
+// code survives when there is none (wire/grpc_polling.h).
+constexpr rlim_t kKeptDescriptors = 4;
 // So long without trouble, and what comes then is a new burst.
 constexpr std::chrono::seconds kBurstEnds{10};
 // ContentType of the first record of a TLS connection: RFC 8446, section 5.1.
 constexpr char kTlsHandshake = 22;
+
+// Descriptors are given out from the lowest on, so that of the last ones is one above all others.
+bool IsOfTheLast(int fd) {
+  rlimit limit{};
+  return ::getrlimit(RLIMIT_NOFILE, &limit) == 0 &&
+         static_cast<rlim_t>(fd) + kKeptDescriptors >= limit.rlim_cur;
+}
 
 absl::Status InUse(absl::string_view address) {
   return absl::AlreadyExistsError(
@@ -338,6 +349,14 @@ class Acceptor final : public GrpcAcceptor {
       const absl::Status why = base::ErrnoStatus(error, "accept");
       if (EndOldestSilent(why)) return;
       rest_until_ = steady_clock::now() + kAcceptAgain;
+      Crowded(why);
+      return;
+    }
+    if (IsOfTheLast(fd.get())) {
+      const absl::Status why = absl::ResourceExhaustedError("few descriptors are left");
+      fd.Reset();
+      if (EndOldestSilent(why)) return;
+      ++ended_;
       Crowded(why);
       return;
     }

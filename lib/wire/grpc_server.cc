@@ -4,6 +4,7 @@
 #include <grpcpp/server_builder.h>
 
 #include <chrono>
+#include <optional>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -140,6 +141,7 @@ class Server final : public GrpcLinkServer {
       }
       return absl::UnavailableError(absl::StrCat("cannot listen on ", address));
     }
+    attended_.emplace(core_->queue.get());
     thread_ = std::thread([this] { Run(); });
     if (options_.security.tls != nullptr) {
       watch_ = options_.security.tls->Subscribe([this](const TlsMaterial& now) { LookAgain(now); });
@@ -175,6 +177,7 @@ class Server final : public GrpcLinkServer {
       mutex_.Await(absl::Condition(
           +[](decltype(streams_)* streams) { return streams->empty(); }, &streams_));
     }
+    attended_->Leave();
     core_->queue->Shutdown();
     thread_.join();
   }
@@ -196,7 +199,7 @@ class Server final : public GrpcLinkServer {
     }
     void* got = nullptr;
     bool ok = false;
-    while (NextTag(*core_->queue, &got, &ok)) {
+    while (attended_->Next(&got, &ok)) {
       const GrpcStream::Tag* tag = static_cast<GrpcStream::Tag*>(got);
       GrpcStream* const stream = tag->stream;
       if (tag->op == GrpcStream::Op::kStart) {
@@ -265,7 +268,8 @@ class Server final : public GrpcLinkServer {
   LinkAcceptor* const acceptor_;
   const std::shared_ptr<Core> core_;
   std::unique_ptr<GrpcAcceptor> connections_;
-  std::thread::id thread_id_;  // the queue's thread, set and used by it
+  std::thread::id thread_id_;              // the queue's thread, set and used by it
+  std::optional<AttendedQueue> attended_;  // of core_->queue
   std::thread thread_;
   std::unique_ptr<TlsIdentity::Subscription> watch_;
 

@@ -59,7 +59,7 @@ class Crowded(unittest.TestCase):
         resource.prlimit(self.secondary.pid, resource.RLIMIT_NOFILE,
                          (len(self.descriptors()), usual[1]))
         strangers = self.strangers(24)
-        self.await_log("Too many open files")
+        self.await_log("event=connections_crowded")
         resource.prlimit(self.secondary.pid, resource.RLIMIT_NOFILE, usual)
         for stranger in strangers:
             stranger.close()

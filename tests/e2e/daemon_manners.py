@@ -19,10 +19,11 @@ def run(*command):
 
 
 class WithPair(unittest.TestCase):
+    vcpus = 1
     failover = "auto_failover: false heartbeat_interval_ms: 20 heartbeat_timeout_ms: 1000"
 
     def setUp(self):
-        self.pair = pairlib.Pair(BUILD, failover=self.failover)
+        self.pair = pairlib.Pair(BUILD, failover=self.failover, vcpus=self.vcpus)
         self.pair.__enter__()
         self.addCleanup(lambda: self.pair.__exit__(None, None, None))
         self.romulusd = BUILD / "daemon/romulusd"
@@ -265,13 +266,15 @@ class Unprotect(WithPair):
 
 
 class CannotPromote(WithPair):
+    vcpus = 4
+
     def test_P8_a_secondary_that_cannot_make_the_machine_does_not_protect(self):
         secondary = self.pair.start_node("beta", "secondary")
         secondary.await_status("an answer", lambda s: True)
         limits = resource.prlimit(secondary.pid, resource.RLIMIT_NOFILE)
         opened = len(os.listdir(f"/proc/{secondary.pid}/fd"))
-        # A connection fits in, a VM and its vCPU do not.
-        resource.prlimit(secondary.pid, resource.RLIMIT_NOFILE, (opened + 2, limits[1]))
+        # A connection fits in, which never gets the last 4; a VM and its 4 vCPUs do not.
+        resource.prlimit(secondary.pid, resource.RLIMIT_NOFILE, (opened + 1 + 4, limits[1]))
         primary = self.pair.start_node("alpha", "primary")
         refused = primary.await_status("a refusal", lambda s: "cannot make the guest's machine"
                                        in s["peer"].get("detail", ""))
