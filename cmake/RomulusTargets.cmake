@@ -53,7 +53,5 @@ function(romulus_test name)
   target_precompile_headers(${name} REUSE_FROM romulus_pch_test)
   gtest_discover_tests(${name} DISCOVERY_MODE PRE_TEST DISCOVERY_TIMEOUT 60
     TEST_PREFIX "${ARG_LABEL}/"
-    PROPERTIES LABELS "${ARG_LABEL}" TIMEOUT ${ARG_TIMEOUT}
-    # As wire/grpc_polling.h in the daemon.
-    ENVIRONMENT "GRPC_POLL_STRATEGY=poll,epoll1")
+    PROPERTIES LABELS "${ARG_LABEL}" TIMEOUT ${ARG_TIMEOUT})
 endfunction()

@@ -164,6 +164,7 @@ int Run(const Arguments& arguments) {
   }
   // Before there are other threads, which inherit it.
   if (absl::Status kept = KeepOnCpus(loaded.config.cpus().others()); !kept.ok()) return Fail(kept);
+  if (!loaded.config.failover().arbiter().has_etcd()) wire::PollOwnSockets();
   EventJournal events(JournalOptions(loaded.config));
   History history(loaded.config.events().history_period_ms());
   const auto fail = [&events](const absl::Status& why) {
@@ -244,7 +245,6 @@ int Run(const Arguments& arguments) {
 int Main(int argc, char** argv) {
   base::KeepFreedMemory();
   base::SkipMutexChecksInRelease();
-  wire::PollOwnSockets();
   HoldSignals(true);
   ::signal(SIGPIPE, SIG_IGN);
   ::signal(SIGXFSZ, SIG_IGN);  // a console file at its limit is an error of write(), no death

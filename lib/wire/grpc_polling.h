@@ -21,6 +21,8 @@ namespace romulus::wire {
 // default one epoll serves the process: whoever happens to wait there, a server of controls say,
 // reads what came for the link, wakes the link's thread for it, and a third one to wait in his
 // place. A value that is set already stays. Before gRPC is used and other threads are started.
+// Not beside channels that are kept while no call is under way, as etcd's: nobody would wait for
+// their new connection, which then never stands.
 void PollOwnSockets();
 
 // As CompletionQueue::Next: false only once the queue is shut down and empty. A thread's first wait
