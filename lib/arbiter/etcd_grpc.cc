@@ -9,7 +9,6 @@
 #include <grpcpp/support/channel_arguments.h>
 
 #include <algorithm>
-#include <chrono>
 #include <memory>
 #include <thread>
 #include <unordered_set>
@@ -104,19 +103,10 @@ class Calls {
     ROMULUS_CHECK(open_.contains(call));
   }
 
-  // Also of a process that has no descriptor left for the wait: false at the queue's end only.
-  bool Next(void** tag, bool* ok) {
-    for (;;) {
-      const auto said = queue_.AsyncNext(tag, ok, gpr_inf_future(GPR_CLOCK_MONOTONIC));
-      if (said != grpc::CompletionQueue::TIMEOUT) return said == grpc::CompletionQueue::GOT_EVENT;
-      std::this_thread::sleep_for(std::chrono::milliseconds(10));
-    }
-  }
-
   void Run() {
     void* tag = nullptr;
     bool ok = false;
-    while (Next(&tag, &ok)) {
+    while (queue_.Next(&tag, &ok)) {
       std::unique_ptr<Pending> call(static_cast<Pending*>(tag));
       AwaitAdded(call.get());
       call->Answered();

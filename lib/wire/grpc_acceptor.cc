@@ -352,14 +352,6 @@ class Acceptor final : public GrpcAcceptor {
       Crowded(why);
       return;
     }
-    if (IsOfTheLast(fd.get())) {
-      const absl::Status why = absl::ResourceExhaustedError("few descriptors are left");
-      fd.Reset();
-      if (EndOldestSilent(why)) return;
-      ++ended_;
-      Crowded(why);
-      return;
-    }
     std::erase_if(handed_, [](const Handed& one) { return !one.IsStillOpen(); });
     const std::string host = HostOf(peer);
     if (!host.empty() && IsFull(host)) {
@@ -369,9 +361,14 @@ class Acceptor final : public GrpcAcceptor {
           absl::StrCat("more than ", options_.max_connections / 2, " connections of one host")));
       if (!EndSilentOf(host)) return;
     }
-    if (silent_.size() + handed_.size() >= options_.max_connections) {
-      const absl::Status why = absl::ResourceExhaustedError(
+    absl::Status why;
+    if (IsOfTheLast(fd.get())) {
+      why = absl::ResourceExhaustedError("few descriptors are left");
+    } else if (silent_.size() + handed_.size() >= options_.max_connections) {
+      why = absl::ResourceExhaustedError(
           absl::StrCat("more than ", options_.max_connections, " connections"));
+    }
+    if (!why.ok()) {
       if (!EndOldestSilent(why)) {
         ++ended_;
         Crowded(why);

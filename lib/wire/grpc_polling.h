@@ -32,7 +32,7 @@ bool NextTag(grpc::CompletionQueue& queue, void** tag, bool* ok);
 
 // A server's queue with one thread, whose work may wait for a disk. Who does not wait for his
 // sockets does not answer the peer's pings either, nor new peers' handshakes: when that thread has
-// been at work for a second, another waits in its stead, and keeps for it what comes.
+// been at work for one to two seconds, another waits in its stead, and keeps for it what comes.
 class AttendedQueue {
  public:
   // Starts the other thread. The queue outlives it, and is shut down after Leave().

@@ -35,6 +35,11 @@ class Crowded(unittest.TestCase):
     def descriptors(self):
         return os.listdir(f"/proc/{self.secondary.pid}/fd")
 
+    def lowest_free(self):
+        """The number that its next descriptor has."""
+        used = {int(number) for number in self.descriptors()}
+        return next(number for number in range(len(used) + 1) if number not in used)
+
     def await_log(self, text):
         deadline = time.monotonic() + pairlib.PATIENCE_S
         while text not in self.secondary.log_path.read_text():
@@ -56,15 +61,22 @@ class Crowded(unittest.TestCase):
 
     def test_P7_out_of_descriptors_for_a_moment(self):
         usual = resource.prlimit(self.secondary.pid, resource.RLIMIT_NOFILE)
-        resource.prlimit(self.secondary.pid, resource.RLIMIT_NOFILE,
-                         (len(self.descriptors()), usual[1]))
+        resource.prlimit(self.secondary.pid, resource.RLIMIT_NOFILE, (self.lowest_free(), usual[1]))
         strangers = self.strangers(24)
-        self.await_log("event=connections_crowded")
+        self.await_log("Too many open files")
         resource.prlimit(self.secondary.pid, resource.RLIMIT_NOFILE, usual)
         for stranger in strangers:
             stranger.close()
         self.pair.start_node("alpha", "primary").await_mode("protected")
         self.assertEqual(self.crowded_lines(), 1)
+
+    def test_P7_no_connection_gets_the_last_descriptors(self):
+        usual = resource.prlimit(self.secondary.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(self.secondary.pid, resource.RLIMIT_NOFILE, (self.lowest_free() + 3, usual[1]))
+        self.await_ended(self.strangers(1))
+        self.await_log("few descriptors are left")
+        resource.prlimit(self.secondary.pid, resource.RLIMIT_NOFILE, usual)
+        self.pair.start_node("alpha", "primary").await_mode("protected")
 
     def test_P7_the_limit_on_descriptors_falls_below_the_connections(self):
         usual = resource.prlimit(self.secondary.pid, resource.RLIMIT_NOFILE)

@@ -250,6 +250,32 @@ TEST_F(EpochEncoderTest, ASyncRemembersEverythingOrWhatChangesAgain) {
   }
 }
 
+TEST_F(EpochEncoderTest, NoSyncFrameIsLargerThanThePeerAccepts) {
+  // Runs of two zero pages and pages that travel whole, so that one of each begins at every place.
+  ModelPrimary primary(4, {.sync_body_bytes = 1 << 20});
+  for (uint64_t gfn = 0; gfn < 30; ++gfn) {
+    std::memset(primary.page(Gfn(gfn)), gfn % 3 == 2 ? 1 : 0, kPageSize);
+  }
+  for (size_t most = 2 * kPageSize; most < 3 * kPageSize + 64; most += 4) {
+    Messages messages;
+    const auto send = [&messages](std::string message) {
+      messages.push_back(std::move(message));
+      return absl::OkStatus();
+    };
+    FrameReader reader;
+    ReadFrames(primary.StartStream(Term(1)), &reader);
+    EpochEncoder& encoder = primary.encoder();
+    encoder.StartStream(most);
+    ASSERT_TRUE(encoder.BeginSync(Term(1), 30, send).ok());
+    for (uint64_t gfn = 0; gfn < 30; ++gfn) {
+      const PageBytes page(primary.page(Gfn(gfn)), kPageSize);
+      ASSERT_TRUE(encoder.AddSyncPage(Gfn(gfn), page, send).ok());
+    }
+    ASSERT_TRUE(encoder.EndSync(0, send).ok());
+    for (const Seen& frame : ReadFrames(messages, &reader)) ASSERT_LE(frame.body.size(), most);
+  }
+}
+
 TEST_F(EpochEncoderTest, OtherFramesFitBetweenCalls) {
   // What the sender does with heartbeats while a full sync goes on.
   ModelPrimary primary(4, {.sync_body_bytes = kPageBodyBytes});

@@ -5,7 +5,6 @@
 
 #include <cstdlib>
 #include <future>
-#include <string>
 #include <utility>
 
 #include "absl/strings/match.h"
