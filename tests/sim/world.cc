@@ -173,11 +173,15 @@ bool World::Holds(int index) const {
          (nodes_[index]->state().committed || nodes_[index]->state().mode == Mode::kPromoting);
 }
 
-// Never boots a second guest beside one that lives.
+// Never boots a second guest beside one that lives, or may yet: a secondary in a full sync has not
+// always read all that a dead primary sent, which may end in an epoch.
 void World::Restart(int index) {
   if (nodes_[index] != nullptr) return;
   tally_->Count(Fault::kRestart);
-  Start(index, /*as_primary=*/!Runs(1 - index) && !Holds(1 - index) && scheduler_.Chance(2));
+  const Node* const other = nodes_[1 - index].get();
+  const bool may_hold =
+      Holds(1 - index) || (other != nullptr && other->state().mode == Mode::kSyncing);
+  Start(index, /*as_primary=*/!Runs(1 - index) && !may_hold && scheduler_.Chance(2));
 }
 
 void World::DoFault(Fault fault, int index) {
