@@ -34,13 +34,14 @@ _${COMP_WORDS[0]}
 printf '%s\\n' "${COMPREPLY[@]}"
 """
 FISH = 'for p in romulusd romulusctl; source $argv[1]/$p.fish; end; complete -C "$argv[2]" | string split -f 1 \\t; true'
-# zsh completes only in its line editor, so it has one, on a terminal of its own.
+# zsh completes only in its line editor, so it has one, on a terminal of its own; nothing is typed before it reads keys.
 ZSH = r"""
 zmodload zsh/zpty
 zpty z zsh -f -i
 zpty -w z "PS1= ; stty -echo; unset zle_bracketed_paste; autoload -Uz compinit; compinit -D -u"
 zpty -w z "for p in romulusd romulusctl; do . $1/\$p.zsh; done; zstyle ':completion:*' list-separator ''"
-zpty -w z "setopt no_list_beep; LISTMAX=10000; bindkey '^I' list-choices; print -r READ''Y"
+zpty -w z "setopt no_list_beep; LISTMAX=10000; bindkey '^I' list-choices"
+zpty -w z "zle-line-init() { print -r READ''Y; }; zle -N zle-line-init"
 zpty -r -m z line '*READY*' || exit 1
 zpty -w -n z "$2"$'\t'
 zpty -w -n z $'\025print -r DON\'\'E\n'
