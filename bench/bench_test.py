@@ -175,6 +175,15 @@ class FormTest(unittest.TestCase):
                 common.load_json(file.name)
 
 
+class BusyTest(unittest.TestCase):
+    def test_those_that_ran_on_a_busy_machine_are_named(self):
+        run = {"host": {"load_before": 0.1},
+               "benches": {"a": {"load_before": 0.9}, "b": {"load_before": 0.1}, "c": {"load_before": 0.9}, "d": {}}}
+        self.assertEqual(["a, c (load 0.9)"], results.busy_before(run))
+        run["host"]["load_before"] = 2.5  # of what says nothing of its own
+        self.assertEqual(["a, c (load 0.9)", "d (load 2.5)"], results.busy_before(run))
+
+
 class AttemptTest(unittest.TestCase):
     """One bench as a program of its own, which does this and that."""
 

@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/heap.h"
 #include "codec/epoch_encoder.h"
 #include "replica/replica_store.h"
 
@@ -156,4 +157,10 @@ BENCHMARK(BM_CommitEpoch)->ArgsProduct({{1, 10, 100, 1000, kPages}, {4, 512}});
 }  // namespace
 }  // namespace romulus
 
-BENCHMARK_MAIN();
+int main(int argc, char** argv) {
+  romulus::base::KeepFreedMemory();  // as the daemon does
+  benchmark::Initialize(&argc, argv);
+  if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 1;
+  benchmark::RunSpecifiedBenchmarks();
+  benchmark::Shutdown();
+}

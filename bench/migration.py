@@ -45,7 +45,7 @@ def words(fill_mib, rate):
 
 
 def first_copy_qemu(options):
-    """Until the second round begins: QEMU counts rounds."""
+    """All of the migration, of which the last rounds are a few pages and the guest's start over there."""
     memory_mib = options.fill_mib + 128
     with qemu.Couple(options.kernel, words(options.fill_mib, 100), memory_mib, "tcp") as couple:
         couple.source.await_console("the guest's first steps", peers.ready)
@@ -188,7 +188,8 @@ def sync_span(primary):
 
 def redirtied_romulus(options):
     with pairlib.Pair(options.build, command_line=words(WORKING_SET_PAGES >> 8, WRITES_PER_S), memory_mib=128,
-                      checkpoint=f"max_interval_us: {INTERVAL_US} max_dirty_pages: 1000000",
+                      checkpoint=f"max_interval_us: {INTERVAL_US} max_dirty_pages: 1000000 "
+                                 f"previous_cache_mib: {CACHE_MIB >> 2}",
                       failover=peers.FAILOVER) as pair:
         primary = peers.start_primary(pair)
         peers.protect(pair, primary)

@@ -35,7 +35,7 @@ def costs_section(costs, _):
     return ["The bounds below follow from these. An epoch of n pages takes n first writes, and a pause of one kick, "
             f"the vCPU's items and n copies. Without {' and '.join(SPARED)}, which are mostly not read. A pause can be "
             "shorter: a ring that stops its vCPU at the budget takes no kick, so that the goal's bound can be exceeded; the "
-            "bound without a kick stands beside it. Neither has the way out of the guest, nor that into it (28 us here). Where "
+            "bound without a kick stands beside it. Neither has the way out of the guest, nor that into it. Where "
             "there is a kick, state and pages are read side by side, and it is measured from a guest that computes.", "",
             "A pause is counted from when the guest is to stop (a ring that is full: from when its exit reaches the daemon; "
             "an epoch that ends by time: from that time, with the timer's interrupt) until its vCPUs are told to run, and on a "
@@ -94,11 +94,10 @@ def progress_section(data, others):
         cells = [str(row["pages_per_epoch"]), str(hot) if hot else "-", f"{1e6 / int(row['interval_us']):.0f}", f"{row['epochs_per_s']:.0f}",
                  f"{row['dirty_pages_mean']:.1f}", share(row["progress_share"])]
         if costs:
-            lost = row["epochs_per_s"] * cost_us(costs, row["tracking"], row["dirty_pages_mean"]) / 1e6
-            bound = max(0.0, 1 - lost)
-            spared = row["epochs_per_s"] * costs["kick_us"] / 1e6
+            bound, spared = (max(0.0, 1 - row["epochs_per_s"] / 1e6
+                                 * cost_us(costs, row["tracking"], row["dirty_pages_mean"], kick)) for kick in (True, False))
             cells += [share(bound), verdict(row["progress_share"] - bound, -0.10, points),
-                      points(row["progress_share"] - min(1.0, bound + spared))]
+                      points(row["progress_share"] - spared)]
         rows.append([*cells, amount(row["pause"]["p50_us"], "us"), f"{row['bytes_per_epoch']:.0f}"])
     heads = ["working set, pages", "may stay writable", "epochs/s wanted", "measured", "dirty", "progress",
              *(["bound", "points from it (goal -10)", "from one without a kick"] if costs else []), "pause p50", "bytes"]
@@ -276,15 +275,23 @@ def commits(run):
     return "; ".join(f"{commit}: {', '.join(names)}" for commit, names in named.items())
 
 
+def busy_before(run):
+    """The benches before whose run (of which each may have its own) the machine had something else to do."""
+    named = {}
+    for name, state in run["benches"].items():
+        named.setdefault(state.get("load_before", run["host"]["load_before"]), []).append(name)
+    return [f"{', '.join(names)} (load {load})" for load, names in sorted(named.items()) if load > 0.5]
+
+
 def introduction(run):
     host = run["host"]
     lines = ["# Results", "", "Written by `bench/run`; to repeat it: `bench/run`, on a machine that has nothing else "
              "to do. Raw figures and plots are in results/. Bold is what misses its goal.", ""]
     if run["quick"]:
         lines += ["**A quick run: it shows that the benches work. Its figures mean nothing.**", ""]
-    if host["load_before"] > 0.5:
-        lines += [f"**The machine was busy (load {host['load_before']} before the first bench): these figures are "
-                  "not to be compared with others.**", ""]
+    if busy := busy_before(run):
+        lines += [f"**The machine was busy before the first bench: the figures of {'; '.join(busy)} are not to be "
+                  "compared with others.**", ""]
     lines += table(["", ""], [["processor", f"{host['processor']}, {host['cores']} cores"],
                               ["memory", f"{host['memory_mib']} MiB"], ["kernel", host["kernel"]],
                               ["KVM", ", ".join(host["kvm"]) or "built in"], ["commit", commits(run)],

@@ -59,8 +59,7 @@ checkpoint, of which one side makes many more: of what is written, see the page 
 4,096 epochs. Medians, and the range of the repeats."""
 CPUS = {True: "Both have their guest's vCPU on a CPU of its own, and all else on the others.",
         False: "Romulus's vCPU has a CPU of its own (`cpus`); COLO's threads are where the scheduler puts "
-               "them (divided alike, at 2,000 pages/s in one run: 1.2 times as many checkpoints, of 1.4 times the "
-               "pause, its guest at a tenth of its speed)."}
+               "them: divided alike, it made more checkpoints, of longer pauses, and its guest hardly ran."}
 FAILOVER = """COLO: from the kill, and `x-colo-lost-heartbeat` right behind it, until its guest runs; it has no detector.
 Romulus: from the decision until its vCPUs run (goal: 5 ms at the median), and how long it took to notice, with a
 heartbeat_timeout_ms of 1,000."""
@@ -115,5 +114,7 @@ def migration_section(data, _):
             ["a page that was written again, 8 bytes at a time",
              *(field(data, "redirtied", who, "bytes_per_page", redirtied) for who in ("qemu", "romulus"))]]
     return ["QEMU with XBZRLE over loopback. The first copy is into memory that was touched before, and that QEMU also "
-            "has in its page tables. A page's bytes are with its head of 8, by the counters of each; how often it was "
-            "written since the last round or checkpoint is in brackets.", "", *table(["", "QEMU", "Romulus"], rows)]
+            "has in its page tables. A page that was written again: both with a cache as large as the guest, so that all has "
+            "been sent before; its bytes are with its head of 8, by the counters of each, and how often it was written "
+            "since the last round or checkpoint is in brackets. Of a guest larger than Romulus's cache each page is sent "
+            "whole once more after the full sync.", "", *table(["", "QEMU", "Romulus"], rows)]

@@ -136,6 +136,7 @@ def main():
         state = attempt(bench, options, folder)
         state["why"] = placeless(state["why"], options.build)
         state["commit"] = facts["commit"]  # others may stay from an earlier run
+        state["load_before"] = facts["host"]["load_before"]
         states[bench.name] = state
         say(f"  {state['state']} after {state['seconds']:.0f} s {state['why']}")
         write_json(folder / "run.json", {**facts, "benches": states})

@@ -109,7 +109,8 @@ absl::Status EpochEncoder::ClosePageFrame(Send send) {
 }
 
 absl::Status EpochEncoder::RoomForRecord(FrameKind kind, Send send) {
-  const size_t limit = mode_ == Mode::kSyncing ? sync_body_bytes_ : page_body_bytes_;
+  const size_t limit =
+      mode_ == Mode::kSyncing && large_sync_frames_ ? sync_body_bytes_ : page_body_bytes_;
   if (frame_open_ && message_.size() - frame_begin_ - kFrameHeaderBytes >= limit) {
     ROMULUS_RETURN_IF_ERROR(ClosePageFrame(send));
   }
@@ -142,7 +143,8 @@ absl::Status EpochEncoder::BeginSync(Term term, uint64_t total_pages, Send send)
   sync_pages_ = 0;
   cache_.Clear();  // whatever the secondary held before, this stream has not put there
   machine_.Reset();
-  remember_sync_ = total_pages <= cache_.capacity_pages();
+  sync_evicts_ = false;
+  large_sync_frames_ = false;
   v1::SyncBegin body;
   body.set_total_pages(total_pages);
   ROMULUS_RETURN_IF_ERROR(AppendControl(FrameKind::kSyncBegin, body));
@@ -172,10 +174,8 @@ absl::Status EpochEncoder::AddSyncPage(Gfn gfn, PageBytes page, Send send) {
   const std::byte* before = cache_.Find(gfn);
   const PageEncoding encoding = AppendPage(frames_->dialect(), gfn, copy, before, &message_);
   Count(encoding, 1, message_.size() - at);
-  if (!remember_sync_) {
-    cache_.Erase(gfn);
-  } else if (std::byte* cached = cache_.Put(gfn); cached != nullptr) {
-    many_.CopyPage(cached, copy);
+  if (before != nullptr || sync_evicts_ || cache_.pages() < cache_.capacity_pages()) {
+    if (std::byte* cached = cache_.Put(gfn); cached != nullptr) many_.CopyPage(cached, copy);
   }
   ++sync_pages_;
   return absl::OkStatus();

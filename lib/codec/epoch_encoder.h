@@ -43,7 +43,7 @@ struct EncoderOptions {
   uint64_t previous_cache_bytes = 64ull << 20;
   size_t page_body_bytes = kPageBodyBytes;       // a page frame is closed at this size
   size_t message_bytes = 2 * kPageBodyBytes;     // a message is sent at this size
-  size_t sync_body_bytes = 4 * kPageBodyBytes;   // of a full sync's page frames, a message each
+  size_t sync_body_bytes = 4 * kPageBodyBytes;   // likewise, of a full sync's large frames
   size_t max_body_bytes = kDefaultMaxBodyBytes;  // what the peer accepts (HelloReply)
   // Of page and disk frames, where the stream's dialect has it.
   CompressionPolicy compression = CompressionPolicy::kOff;
@@ -78,9 +78,13 @@ class EpochEncoder {
   // gathered into one record. `page` may be live guest memory: it is copied before it is looked at,
   // so what the cache holds is what was sent, torn or not.
   absl::Status BeginSync(Term term, uint64_t total_pages, Send send);
-  // All pages were named; those from here on changed since. They are likely to change again, and
-  // are remembered: the first pass over more pages than the cache has room for is not.
-  void BeginSyncRound() { remember_sync_ = true; }
+  // All pages were named; those from here on changed since, and are likely to change again: they
+  // are remembered in the place of others. The first pass fills the cache, and evicts nothing.
+  void BeginSyncRound() { sync_evicts_ = true; }
+  // Each page frame of a full sync is a message, and the peer hears nothing until it has all of it:
+  // large ones (fewer wake-ups a page) are for links that take one in no time. A sync begins with
+  // small ones.
+  void UseLargeSyncFrames(bool large) { large_sync_frames_ = large; }
   absl::Status AddSyncPage(Gfn gfn, PageBytes page, Send send);
   // Pages known to be zero without having been read, count >= 1.
   absl::Status AddSyncZeroRun(Gfn first, uint64_t count, Send send);
@@ -165,7 +169,8 @@ class EpochEncoder {
 
   // kSyncing.
   uint64_t sync_pages_ = 0;
-  bool remember_sync_ = false;  // what is sent goes into the cache
+  bool sync_evicts_ = false;  // what is sent takes the cached place of others
+  bool large_sync_frames_ = false;
   Gfn zero_run_first_;
   uint32_t zero_run_count_ = 0;  // gathered, not yet written
 };

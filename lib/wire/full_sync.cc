@@ -15,6 +15,11 @@ namespace {
 
 // Pages per turn with the encoder: heartbeats and goodbyes come in between.
 constexpr uint64_t kPagesPerTurn = 256;  // 1 MiB
+// A link is judged by more than what buffers on the way take at once, and is fast if it takes a
+// large frame in 10 ms: little beside a heartbeat_timeout_ms of some hundreds.
+constexpr uint64_t kMeasuredBytes = 32u << 20;
+constexpr uint64_t kFastBytesPerMs = 100'000;
+constexpr uint64_t kNsPerMs = 1'000'000;
 
 }  // namespace
 
@@ -137,14 +142,20 @@ absl::Status FullSync::Round(const memory::PageSet& dirty) {
 }
 
 absl::Status FullSync::SendPages(std::span<const Gfn> pages) {
+  uint64_t bytes = 0;
   const auto work = [&](codec::EpochEncoder& encoder, FrameSender::Send send) -> absl::Status {
+    encoder.UseLargeSyncFrames(link_is_fast_);
     for (const Gfn gfn : pages) {
       ROMULUS_RETURN_IF_ERROR(encoder.AddSyncPage(gfn, guest_memory_->Page(gfn), send));
     }
-    Count(encoder.TakeStats());
+    const codec::EncodeStats stats = encoder.TakeStats();
+    Count(stats);
+    bytes = stats.message_bytes;
     return absl::OkStatus();
   };
-  ROMULUS_RETURN_IF_ERROR(sender_->WithEncoder(0, work));
+  uint64_t send_ns = 0;
+  ROMULUS_RETURN_IF_ERROR(sender_->WithEncoder(0, work, &send_ns));
+  MeasureLink(bytes, send_ns);
   return Took(pages.size());
 }
 
@@ -167,6 +178,17 @@ absl::Status FullSync::SendZeros(Gfn first, uint64_t count) {
         return encoder.AddSyncZeroRun(first, count, send);
       }));
   return Took(count);
+}
+
+// The other node hears nothing of us until a message is there as a whole, and takes long silence
+// for our death.
+void FullSync::MeasureLink(uint64_t bytes, uint64_t send_ns) {
+  measured_bytes_ += bytes;
+  measured_ns_ += send_ns;
+  if (measured_bytes_ < kMeasuredBytes) return;
+  link_is_fast_ = measured_bytes_ / kFastBytesPerMs * kNsPerMs >= measured_ns_;
+  measured_bytes_ = 0;
+  measured_ns_ = 0;
 }
 
 void FullSync::Count(const codec::EncodeStats& stats) {

@@ -86,6 +86,7 @@ class FullSync {
   absl::Status SendRange(Gfn first, uint64_t count);
   absl::Status SendZeros(Gfn first, uint64_t count);
   void Count(const codec::EncodeStats& stats);
+  void MeasureLink(uint64_t bytes, uint64_t send_ns);
   absl::Status Took(uint64_t pages);
 
   FullSyncOptions options_;
@@ -95,6 +96,10 @@ class FullSync {
   std::optional<DiskSync> disks_;
   SyncProgress progress_;
   uint64_t told_at_pages_ = 0;  // of the round, when on_progress was last called
+  // Since the link was last judged.
+  uint64_t measured_bytes_ = 0;
+  uint64_t measured_ns_ = 0;
+  bool link_is_fast_ = false;
   std::atomic<bool> cancelled_{false};
 };
 

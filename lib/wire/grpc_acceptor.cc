@@ -1,5 +1,6 @@
 #include "wire/grpc_acceptor.h"
 
+#include <fcntl.h>
 #include <grpcpp/security/server_credentials.h>
 #include <grpcpp/server_builder.h>
 #include <netdb.h>
@@ -47,6 +48,12 @@ bool IsOfTheLast(int fd) {
   rlimit limit{};
   return ::getrlimit(RLIMIT_NOFILE, &limit) == 0 &&
          static_cast<rlim_t>(fd) + kKeptDescriptors >= limit.rlim_cur;
+}
+
+// To the lowest number that is free, if that is lower.
+void MoveDown(base::UniqueFd& fd) {
+  base::UniqueFd lower(::fcntl(fd.get(), F_DUPFD_CLOEXEC, 0));
+  if (lower.valid() && lower.get() < fd.get()) fd = std::move(lower);
 }
 
 absl::Status InUse(absl::string_view address) {
@@ -374,6 +381,8 @@ class Acceptor final : public GrpcAcceptor {
         Crowded(why);
         return;
       }
+      MoveDown(fd);
+      if (IsOfTheLast(fd.get())) return;  // somebody else has the place that became free
     }
     silent_.push_back(
         {.fd = std::move(fd), .end_at = steady_clock::now() + options_.patience, .host = host});

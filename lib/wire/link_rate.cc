@@ -8,7 +8,7 @@ namespace {
 constexpr uint64_t kMillisecond = 1'000'000;
 
 // A stretch ends when it is so long and so many bytes came, or when it is that much longer:
-// messages come whole, half a megabyte at a time.
+// messages come whole, up to a megabyte at a time.
 constexpr uint64_t kStretchNs = 200 * kMillisecond;
 constexpr uint64_t kStretchBytes = 4 << 20;
 constexpr uint64_t kLongStretchNs = 1000 * kMillisecond;

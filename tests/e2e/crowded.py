@@ -40,12 +40,15 @@ class Crowded(unittest.TestCase):
         used = {int(number) for number in self.descriptors()}
         return next(number for number in range(len(used) + 1) if number not in used)
 
-    def await_log(self, text):
+    def await_that(self, what, holds):
         deadline = time.monotonic() + pairlib.PATIENCE_S
-        while text not in self.secondary.log_path.read_text():
+        while not holds():
             self.assertTrue(self.secondary.alive() and time.monotonic() < deadline,
-                            self.secondary.log_tail())
+                            f"{what}: {self.secondary.log_tail()}")
             time.sleep(0.01)
+
+    def await_log(self, text):
+        self.await_that(text, lambda: text in self.secondary.log_path.read_text())
 
     def await_ended(self, strangers):
         for stranger in strangers:
@@ -75,6 +78,22 @@ class Crowded(unittest.TestCase):
         resource.prlimit(self.secondary.pid, resource.RLIMIT_NOFILE, (self.lowest_free() + 3, usual[1]))
         self.await_ended(self.strangers(1))
         self.await_log("few descriptors are left")
+        resource.prlimit(self.secondary.pid, resource.RLIMIT_NOFILE, usual)
+        self.pair.start_node("alpha", "primary").await_mode("protected")
+
+    def test_P7_nor_does_one_that_takes_anothers_place(self):
+        usual = resource.prlimit(self.secondary.pid, resource.RLIMIT_NOFILE)
+        used, kept = {int(number) for number in self.descriptors()}, 4
+        limit = max(used) + 4 + kept
+        places = limit - kept - len(used)
+        resource.prlimit(self.secondary.pid, resource.RLIMIT_NOFILE, (limit, usual[1]))
+        oldest = self.strangers(places)[0]
+        newest = self.strangers(1)[0]
+        self.await_ended([oldest])
+        self.await_that("the last are free", lambda: max(map(int, self.descriptors())) < limit - kept)
+        newest.setblocking(False)
+        with self.assertRaises(BlockingIOError, msg="it had one of the last until it was ended"):
+            newest.recv(1)
         resource.prlimit(self.secondary.pid, resource.RLIMIT_NOFILE, usual)
         self.pair.start_node("alpha", "primary").await_mode("protected")
 

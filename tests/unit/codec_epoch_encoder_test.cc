@@ -229,25 +229,31 @@ TEST_F(EpochEncoderTest, ZeroPagesOfASyncTravelAsRuns) {
   EXPECT_EQ(end.pages_sent(), 4096u + 20);
 }
 
-TEST_F(EpochEncoderTest, ASyncRemembersEverythingOrWhatChangesAgain) {
+TEST_F(EpochEncoderTest, TheFirstPassFillsTheCacheAndWhatChangesAgainTakesItsPlace) {
   const auto send = [](const std::string&) { return absl::OkStatus(); };
-  for (const uint64_t cache_pages : {1024, 1023}) {
-    ModelPrimary primary(4, {.previous_cache_bytes = cache_pages * kPageSize});
-    std::memset(primary.page(Gfn(7)), 1, kPageSize);
-    std::memset(primary.page(Gfn(8)), 1, kPageSize);
-    primary.StartStream(Term(1));
-    EpochEncoder& encoder = primary.encoder();
-    const auto add = [&](uint64_t gfn) {
-      return encoder.AddSyncPage(Gfn(gfn), PageBytes(primary.page(Gfn(gfn)), kPageSize), send);
-    };
-    ASSERT_TRUE(encoder.BeginSync(Term(1), 1024, send).ok());
-    ASSERT_TRUE(add(7).ok());
-    ASSERT_TRUE(add(8).ok());
-    EXPECT_EQ(encoder.cache().pages(), cache_pages == 1024 ? 2 : 0);
-    encoder.BeginSyncRound();
-    ASSERT_TRUE(add(7).ok());
-    EXPECT_EQ(encoder.cache().pages(), cache_pages == 1024 ? 2 : 1);
-  }
+  ModelPrimary primary(4, {.previous_cache_bytes = 2 * kPageSize});
+  primary.StartStream(Term(1));
+  EpochEncoder& encoder = primary.encoder();
+  const auto add = [&](uint64_t gfn) {
+    std::memset(primary.page(Gfn(gfn)), 1, kPageSize);
+    return encoder.AddSyncPage(Gfn(gfn), PageBytes(primary.page(Gfn(gfn)), kPageSize), send);
+  };
+  const auto sent = [&](PageEncoding encoding) {
+    return encoder.TakeStats().pages[static_cast<size_t>(encoding)];
+  };
+  ASSERT_TRUE(encoder.BeginSync(Term(1), 1024, send).ok());
+  for (const uint64_t gfn : {7, 8, 9}) ASSERT_TRUE(add(gfn).ok());
+  EXPECT_EQ(encoder.cache().pages(), 2);
+  EXPECT_EQ(encoder.cache().evictions(), 0);
+  EXPECT_EQ(sent(PageEncoding::kRaw), 3);
+  encoder.BeginSyncRound();
+  for (const uint64_t gfn : {7, 8}) ASSERT_TRUE(add(gfn).ok());
+  EXPECT_EQ(sent(PageEncoding::kSame), 2);
+  ASSERT_TRUE(add(9).ok());
+  EXPECT_EQ(sent(PageEncoding::kRaw), 1);
+  EXPECT_EQ(encoder.cache().evictions(), 1);
+  ASSERT_TRUE(add(9).ok());
+  EXPECT_EQ(sent(PageEncoding::kSame), 1);
 }
 
 TEST_F(EpochEncoderTest, NoSyncFrameIsLargerThanThePeerAccepts) {
@@ -267,6 +273,7 @@ TEST_F(EpochEncoderTest, NoSyncFrameIsLargerThanThePeerAccepts) {
     EpochEncoder& encoder = primary.encoder();
     encoder.StartStream(most);
     ASSERT_TRUE(encoder.BeginSync(Term(1), 30, send).ok());
+    encoder.UseLargeSyncFrames(true);
     for (uint64_t gfn = 0; gfn < 30; ++gfn) {
       const PageBytes page(primary.page(Gfn(gfn)), kPageSize);
       ASSERT_TRUE(encoder.AddSyncPage(Gfn(gfn), page, send).ok());

@@ -1,13 +1,16 @@
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstring>
 #include <deque>
 #include <functional>
 #include <map>
+#include <numeric>
 
 #include "base/clock.h"
 #include "codec/page_encoding.h"
 #include "romulus/v1/replication.pb.h"
+#include "support/hand_clock.h"
 #include "unit/wire_support.h"
 #include "wire/frame_sender.h"
 #include "wire/full_sync.h"
@@ -16,6 +19,7 @@ namespace romulus::wire {
 namespace {
 
 using codec::FrameKind;
+using ::romulus::testing::HandClock;
 
 constexpr Term kTerm(32);
 
@@ -48,7 +52,7 @@ class ScriptedSource final : public SyncSource {
   std::deque<std::map<uint64_t, int>> rounds_;
 };
 
-class FullSyncTest : public testing::Test {
+class FullSyncTest : public ::testing::Test {
  protected:
   FullSyncTest() {
     frames_ = *FrameSender::Create(memory_->layout().gfn_end(), {}, &clock_);
@@ -237,6 +241,56 @@ TEST_F(FullSyncTest, MemoryAboveTheHoleIsNamedByItsOwnFrames) {
   }
   EXPECT_EQ(named, memory_->layout().page_count());
   EXPECT_TRUE(seen);
+}
+
+// A link that takes its time, by hand; the first bytes vanish in a buffer at once.
+class SlowLink final : public Link {
+ public:
+  SlowLink(HandClock* clock, uint64_t bytes_per_ms) : clock_(clock), bytes_per_ms_(bytes_per_ms) {}
+  absl::Status Send(std::string message) override {
+    constexpr uint64_t kBuffered = 16u << 20;
+    sizes.push_back(message.size());
+    sent_ += message.size();
+    if (sent_ > kBuffered) clock_->now_ns += message.size() * 1'000'000 / bytes_per_ms_;
+    return absl::OkStatus();
+  }
+  absl::Status SendWithin(absl::Duration, std::string message) override {
+    return Send(std::move(message));
+  }
+  void Close(const absl::Status&) override {}
+
+  std::vector<size_t> sizes;
+
+ private:
+  HandClock* const clock_;
+  const uint64_t bytes_per_ms_;
+  uint64_t sent_ = 0;
+};
+
+// Until a message is there the other node hears nothing: a second of it would be this node's death.
+TEST(FullSyncPaceTest, MessagesAreLargeOnlyOnALinkThatTakesThemInNoTime) {
+  const auto memory = *memory::GuestMemory::Create(*memory::MemoryLayout::ForMib(80));
+  ASSERT_TRUE(memory->Fill(Gpa(0), std::byte{7}, 80u << 20).ok());
+  for (const uint64_t bytes_per_ms : {1'000, 45'000, 200'000}) {
+    HandClock clock;
+    SlowLink link(&clock, bytes_per_ms);
+    const auto frames = *FrameSender::Create(memory->layout().gfn_end(), {}, &clock);
+    frames->Start(&link);
+    frames->StartPages(codec::kDefaultMaxBodyBytes, codec::Dialect(codec::kNewestProtocol));
+    ScriptedSource source(memory.get());
+    FullSync sync({.term = kTerm}, memory.get(), &source, frames.get());
+    ASSERT_TRUE(sync.Run().ok());
+    const size_t small = codec::kPageBodyBytes + 2 * kPageSize;
+    const size_t largest = *std::max_element(link.sizes.begin(), link.sizes.end());
+    if (bytes_per_ms < 100'000) {
+      EXPECT_LE(largest, small) << bytes_per_ms;
+    } else {
+      EXPECT_GT(largest, 3 * small);
+      const auto first = std::find_if(link.sizes.begin(), link.sizes.end(),
+                                      [small](size_t size) { return size > small; });
+      EXPECT_GE(std::accumulate(link.sizes.begin(), first, size_t{0}), 32u << 20);
+    }
+  }
 }
 
 }  // namespace
