@@ -265,11 +265,17 @@ SECTIONS = (
 )
 
 
-def commits(run):
-    """That of this run, and those of benches that stayed from earlier ones."""
+def benches_by(run, fact, otherwise):
+    """{what their states say: their names}"""
     named = {}
     for name, state in run["benches"].items():
-        named.setdefault(state.get("commit", run["commit"]), []).append(name)
+        named.setdefault(state.get(fact, otherwise), []).append(name)
+    return named
+
+
+def commits(run):
+    """That of this run, and those of benches that stayed from earlier ones."""
+    named = benches_by(run, "commit", run["commit"])
     if len(named) < 2:
         return run["commit"]
     return "; ".join(f"{commit}: {', '.join(names)}" for commit, names in named.items())
@@ -277,9 +283,7 @@ def commits(run):
 
 def busy_before(run):
     """The benches before whose run (of which each may have its own) the machine had something else to do."""
-    named = {}
-    for name, state in run["benches"].items():
-        named.setdefault(state.get("load_before", run["host"]["load_before"]), []).append(name)
+    named = benches_by(run, "load_before", run["host"]["load_before"])
     return [f"{', '.join(names)} (load {load})" for load, names in sorted(named.items()) if load > 0.5]
 
 

@@ -116,5 +116,5 @@ def migration_section(data, _):
     return ["QEMU with XBZRLE over loopback. The first copy is into memory that was touched before, and that QEMU also "
             "has in its page tables. A page that was written again: both with a cache as large as the guest, so that all has "
             "been sent before; its bytes are with its head of 8, by the counters of each, and how often it was written "
-            "since the last round or checkpoint is in brackets. Of a guest larger than Romulus's cache each page is sent "
-            "whole once more after the full sync.", "", *table(["", "QEMU", "Romulus"], rows)]
+            "since the last round or checkpoint is in brackets. Of a guest larger than Romulus's cache those pages that did "
+            "not fit are sent whole once more after the full sync.", "", *table(["", "QEMU", "Romulus"], rows)]
