@@ -218,7 +218,8 @@ absl::StatusOr<Row> Measure(const Settings& settings, const std::vector<int>& vc
                                            .min_interval_ns = 0},
                               .max_unacked_epochs = 64,
                               .spin_ns = epoch::SpinNs(settings.vcpus),
-                              .cut_on_vcpu = settings.steer},
+                              .cut_on_vcpu = settings.steer,
+                              .look_on_vcpu = settings.steer && epoch::LookOnVcpu(settings.vcpus)},
                              &failures);
   rig->loop = &loop;
   Samples samples;

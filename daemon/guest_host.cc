@@ -166,6 +166,7 @@ absl::Status GuestHost::Assemble(uint64_t console_offset) {
   loop.max_unacked_epochs = checkpoint.max_unacked_epochs();
   loop.spin_ns = epoch::SpinNs(static_cast<int>(options_.config->guest().vcpus()));
   loop.cut_on_vcpu = true;
+  loop.look_on_vcpu = epoch::LookOnVcpu(static_cast<int>(options_.config->guest().vcpus()));
   loop_ = std::make_unique<epoch::CheckpointLoop>(parts, loop, this);
   gate_->SetOutputWaiting([this] { loop_->OnOutputWaiting(); });
   gate_->SetRoom([this] { OnConsoleRoom(); });

@@ -23,6 +23,7 @@ constexpr uint64_t kThreadLateNs = 200'000'000;
 constexpr uint64_t kSoonestAlarmNs = 20'000;
 
 uint64_t SpinNs(int vcpu_count) { return base::LeavesACpu(vcpu_count) ? kSpinNs : 0; }
+bool LookOnVcpu(int vcpu_count) { return vcpu_count > 1 && !base::LeavesACpu(vcpu_count); }
 
 // Notices that an epoch leaves in parts: then a checkpoint waits for the secondary.
 class CheckpointLoop::PartsSink final : public EpochSink {
@@ -51,6 +52,7 @@ CheckpointLoop::CheckpointLoop(const CheckpointParts& parts, const CheckpointLoo
       max_failures_(options.max_failures),
       spin_ns_(options.spin_ns),
       cut_on_vcpu_(options.cut_on_vcpu),
+      look_on_vcpu_(options.look_on_vcpu),
       checkpoint_(parts),
       governor_(options.governor) {}
 
@@ -121,6 +123,7 @@ absl::Status CheckpointLoop::BeginCutting(Term term, memory::PageSet remainder, 
   failures_ = 0;
   requested_ = true;
   epoch_began_ns_ = parts_.clock->NowNs();
+  epoch_begins_ = false;
   if (parts_.auditor != nullptr) parts_.auditor->BeginStream();
   if (parts_.disk_auditor != nullptr) parts_.disk_auditor->BeginStream();
   parts_.gate->BeginStream();
@@ -211,20 +214,29 @@ void CheckpointLoop::OnDirtyRingFull() {
 
 uint64_t CheckpointLoop::NextAlarmNs() {
   absl::MutexLock lock(&mutex_);
-  alarm_ns_ = 0;
-  if (!cut_on_vcpu_ || mode_ != Mode::kCutting || NothingLeftToCutLocked()) return 0;
-  if (governor_.expects_rest()) return 0;
+  const bool wanted = cut_on_vcpu_ && mode_ == Mode::kCutting && !NothingLeftToCutLocked() &&
+                      !governor_.expects_rest();
+  if (!wanted) return alarm_ns_ = 0;
   GovernorView view = ViewLocked();
-  view.watches_budget = false;
+  if (alarm_ns_ > view.now_ns) return alarm_ns_;  // another vCPU's, and this one's too
+  // It runs already, while the vCPU that made the checkpoint has not noted yet when that ended.
+  if (epoch_begins_) view.epoch_began_ns = view.now_ns;
+  view.watches_budget &= look_on_vcpu_;
+  view.look_stops_guest = true;
+  if (view.watches_budget) {
+    view.likely_pages = parts_.tracker->LikelyCount(governor_.options().max_dirty_pages);
+  }
   return alarm_ns_ = std::max(governor_.NextLookNs(view), view.now_ns + kSoonestAlarmNs);
 }
 
 void CheckpointLoop::OnAlarm() {
   absl::MutexLock lock(&mutex_);
-  const uint64_t alarm_ns = std::exchange(alarm_ns_, 0);
-  if (!CutHereLocked(alarm_ns != 0 ? alarm_ns : parts_.clock->NowNs()) && mode_ == Mode::kCutting &&
-      DueLocked())
-    changed_.SignalAll();
+  const uint64_t now_ns = parts_.clock->NowNs();
+  // Another vCPU may have one already that lies ahead.
+  const uint64_t alarm_ns = alarm_ns_ <= now_ns ? std::exchange(alarm_ns_, 0) : 0;
+  if (CutHereLocked(alarm_ns != 0 ? alarm_ns : now_ns)) return;
+  // Whoever is busy looks again himself.
+  if (!busy_ && mode_ == Mode::kCutting && DueLocked()) changed_.SignalAll();
 }
 
 void CheckpointLoop::AwaitNotBusy() {
@@ -362,8 +374,8 @@ std::optional<CutReason> CheckpointLoop::WaitForWork() {
     // Without a slot the ack wakes whoever waits here.
     const bool matters =
         view.slot_free && wait_ns < kShortWaitNs && (governor_.expects_pages() || output_waiting_);
-    // The vCPU itself ends the interval; were it kept from that, this thread would have to.
-    if (alarm_ns_ != 0 && !view.watches_budget && !output_waiting_) {
+    // A vCPU itself ends the interval; were it kept from that, this thread would have to.
+    if (alarm_ns_ != 0 && (!view.watches_budget || look_on_vcpu_) && !output_waiting_) {
       wait_ns = std::max(alarm_ns_, view.now_ns) + kAlarmLateNs - view.now_ns;
     } else if (matters && wait_ns <= spin_ns_) {
       SpinLocked();
@@ -444,6 +456,8 @@ void CheckpointLoop::DrainOnce() {
 absl::Status CheckpointLoop::OnPaused() {
   absl::MutexLock lock(&mutex_);
   ring_full_ = requested_ = output_waiting_ = false;
+  alarm_ns_ = 0;
+  epoch_begins_ = true;
   while (mode_ == Mode::kCutting && !SlotFreeLocked()) changed_.Wait(&mutex_);
   if (mode_ != Mode::kCutting) return absl::CancelledError("protection ended");
   return absl::OkStatus();
@@ -485,6 +499,7 @@ bool CheckpointLoop::CutOnce(CutReason reason, const SelfStop& stop) {
       if (!stop.is_here) ++progress_;
       in_parts_ = false;
       epoch_began_ns_ = resumed_ns;
+      epoch_begins_ = false;
       failures_ = 0;
     }
     // The vCPU goes on behind this only: its pause is longer by what the last one of these took.
@@ -499,6 +514,7 @@ bool CheckpointLoop::CutOnce(CutReason reason, const SelfStop& stop) {
     if (mode_ != Mode::kCutting) return true;  // halted meanwhile: not a failure
     if (stop.is_here && !reached && absl::IsUnavailable(staged.status())) return false;
     epoch_began_ns_ = resumed_ns;
+    epoch_begins_ = false;
     ++progress_;
     in_parts_ = false;
     requested_ = true;  // its pages wait: try again at once

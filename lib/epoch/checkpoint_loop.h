@@ -48,10 +48,14 @@ struct CheckpointLoopOptions {
   // A vCPU that stops by itself makes the checkpoint on its own thread: nobody is woken for it. The
   // guest allows it (GuestListener::OnDirtyRingFull).
   bool cut_on_vcpu = false;
+  // vCPUs with an alarm look at the budget, too, and all stop at the same time: where no processor
+  // is left for the loop's thread, which would wait for one of theirs. With cut_on_vcpu.
+  bool look_on_vcpu = false;
 };
 
-// What to spin on this machine beside so many vCPUs.
+// What to spin on this machine beside so many vCPUs, and who looks.
 uint64_t SpinNs(int vcpu_count);
+bool LookOnVcpu(int vcpu_count);
 
 class CheckpointLoop {
  public:
@@ -90,8 +94,8 @@ class CheckpointLoop {
 
   void OnAcked(EpochId epoch);
   void OnDirtyRingFull();
-  // GuestListener's: of a guest's only vCPU, which then ends an interval by itself, unless nothing
-  // is written (Governor::expects_rest()).
+  // GuestListener's: vCPUs with an alarm end an interval by themselves, unless nothing is written
+  // (Governor::expects_rest()). All get the same one.
   uint64_t NextAlarmNs();
   void OnAlarm();
   void OnOutputWaiting();
@@ -145,6 +149,7 @@ class CheckpointLoop {
   const int max_failures_;
   const uint64_t spin_ns_;
   const bool cut_on_vcpu_;
+  const bool look_on_vcpu_;
   Checkpoint checkpoint_;
 
   mutable absl::Mutex mutex_;
@@ -161,7 +166,7 @@ class CheckpointLoop {
   static constexpr uint64_t kNotDue = ~uint64_t{0};
   uint64_t thread_due_ns_ ABSL_GUARDED_BY(mutex_) = kNotDue;
   bool ring_full_ ABSL_GUARDED_BY(mutex_) = false;
-  uint64_t alarm_ns_ ABSL_GUARDED_BY(mutex_) = 0;      // the vCPU stops then by itself; 0: never
+  uint64_t alarm_ns_ ABSL_GUARDED_BY(mutex_) = 0;      // vCPUs stop then by themselves; 0: never
   uint64_t ring_full_ns_ ABSL_GUARDED_BY(mutex_) = 0;  // the first vCPU stands since then
   bool requested_ ABSL_GUARDED_BY(mutex_) = false;
   bool output_waiting_ ABSL_GUARDED_BY(mutex_) = false;
@@ -171,6 +176,7 @@ class CheckpointLoop {
   EpochId last_acked_ ABSL_GUARDED_BY(mutex_);
   std::optional<EpochId> cut_no_further_ ABSL_GUARDED_BY(mutex_);
   uint64_t epoch_began_ns_ ABSL_GUARDED_BY(mutex_) = 0;
+  bool epoch_begins_ ABSL_GUARDED_BY(mutex_) = false;  // that is still the one's before
   EpochSink* sink_ ABSL_GUARDED_BY(mutex_) = nullptr;
   int failures_ ABSL_GUARDED_BY(mutex_) = 0;
   int flush_waiters_ ABSL_GUARDED_BY(mutex_) = 0;

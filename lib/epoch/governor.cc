@@ -73,7 +73,7 @@ uint64_t Governor::NextBudgetLookNs(const GovernorView& view, uint64_t ran_ns) c
   // their pace would never be found to have risen. Unknown, or none when there should be some: the
   // longer the epoch has lasted, the less often, and after an epoch without a page once an interval
   // only; or an idle guest would cost more looks than a busy one.
-  const uint64_t early_ns = budget_ns - budget_ns / 8;
+  const uint64_t early_ns = budget_ns - budget_ns / (view.look_stops_guest ? 16 : 8);
   if (ran_ns < early_ns) return early_ns;
   if (was_idle_) return ~uint64_t{0} / 2;
   return ran_ns + std::max(budget_ns == 0 ? options_.max_interval_ns / 8 : 0, ran_ns / 4);

@@ -26,8 +26,10 @@ class GuestListener {
   // A vCPU left the guest because its dirty ring is full; it stays out until a checkpoint. It may
   // pause the guest itself, and resume it (PauseOptions::if_free).
   virtual void OnDirtyRingFull() = 0;
-  // Of a guest with one vCPU, before it runs again: when that wants to leave the guest by itself,
-  // by the monotonic clock; 0: not at all. Then OnAlarm(), which may do what OnDirtyRingFull() may.
+  // Of a vCPU before it runs again: when it is to leave the guest by itself, by the monotonic
+  // clock; 0: not at all. Then OnAlarm(), which may do what OnDirtyRingFull() may. Asked of a
+  // guest's only vCPU, and of all where they have no processor beside them for whoever would kick
+  // them.
   virtual uint64_t NextAlarmNs() { return 0; }
   virtual void OnAlarm() {}
   // The guest will not run again.

@@ -30,7 +30,7 @@ template <typename... Fs>
 Overloaded(Fs...) -> Overloaded<Fs...>;
 
 std::chrono::nanoseconds SpinFor(int vcpu_count) {
-  return std::chrono::microseconds(base::LeavesACpu(vcpu_count) ? 100 : 10);
+  return std::chrono::microseconds(base::LeavesACpu(vcpu_count) ? 100 : 50);
 }
 
 }  // namespace
@@ -118,9 +118,11 @@ absl::Status MachineCore::CreateVcpus() {
 
 absl::Status MachineCore::StartThreads() {
   VcpuHost& host = *this;
+  const bool alone = vcpus_.size() == 1;
+  const bool have_alarms = alone || !base::LeavesACpu(spec_.vcpu_count);
   for (size_t i = 0; i < vcpus_.size(); ++i) {
-    threads_.push_back(std::make_unique<VcpuThread>(*vcpus_[i], *states_[i], host,
-                                                    vcpus_.size() == 1, resume_spin_));
+    threads_.push_back(std::make_unique<VcpuThread>(*vcpus_[i], *states_[i], host, alone,
+                                                    have_alarms, resume_spin_));
     if (spec_.vcpu_cpus.empty()) continue;
     ROMULUS_RETURN_IF_ERROR(threads_.back()->KeepOn(spec_.vcpu_cpus));
   }

@@ -40,8 +40,13 @@ uint32_t NextWord(uint32_t word, VcpuCommand command) {
 }  // namespace
 
 VcpuThread::VcpuThread(kvm::Vcpu& vcpu, VcpuState& state, VcpuHost& host, bool alone,
-                       std::chrono::nanoseconds resume_spin)
-    : vcpu_(vcpu), state_(state), host_(host), alone_(alone), resume_spin_(resume_spin) {
+                       bool has_alarm, std::chrono::nanoseconds resume_spin)
+    : vcpu_(vcpu),
+      state_(state),
+      host_(host),
+      alone_(alone),
+      has_alarm_(has_alarm),
+      resume_spin_(resume_spin) {
   thread_ = std::thread([this] { Main(); });
   WaitFor(tid_, std::chrono::nanoseconds(0), [](uint32_t tid) { return tid != 0; });
 }
@@ -120,7 +125,7 @@ void VcpuThread::Main() {
   current_vcpu_thread = this;
   SetKickFlag(vcpu_.immediate_exit());
   UnblockKickSignal();
-  if (alone_) {
+  if (has_alarm_) {
     // Without one somebody else kicks.
     if (absl::StatusOr<AlarmTimer> alarm = AlarmTimer::Create(); alarm.ok()) {
       alarm_.emplace(*std::move(alarm));

@@ -63,8 +63,9 @@ enum class VcpuPhase : uint32_t { kPaused, kRunning, kFinished };
 
 class VcpuThread final : private VcpuCaptureHooks {
  public:
-  // Starts the thread, Paused. `alone`: the machine has no other vCPU.
-  VcpuThread(kvm::Vcpu& vcpu, VcpuState& state, VcpuHost& host, bool alone,
+  // Starts the thread, Paused. `alone`: the machine has no other vCPU. `has_alarm`: it asks the
+  // host for one.
+  VcpuThread(kvm::Vcpu& vcpu, VcpuState& state, VcpuHost& host, bool alone, bool has_alarm,
              std::chrono::nanoseconds resume_spin);
   // Keeps the thread on these host CPUs. Errors: InvalidArgument, errno of sched_setaffinity.
   absl::Status KeepOn(std::span<const int> cpus);
@@ -124,6 +125,7 @@ class VcpuThread final : private VcpuCaptureHooks {
   VcpuState& state_;
   VcpuHost& host_;
   const bool alone_;
+  const bool has_alarm_;
   const std::chrono::nanoseconds resume_spin_;
 
   // {generation, command, end bit}; see the .cc.

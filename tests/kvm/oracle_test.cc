@@ -198,7 +198,8 @@ TEST_P(SteeredLoopTest, P4_TheReplicaEqualsThePrimaryAfterEveryEpoch) {
                                            .max_interval_ns = interval_us * 1000,
                                            .min_interval_ns = 0},
                               .max_unacked_epochs = 1u << 20,
-                              .cut_on_vcpu = true},
+                              .cut_on_vcpu = true,
+                              .look_on_vcpu = epoch::LookOnVcpu(vcpus)},
                              &listener);
   (*rig)->loop = &loop;
   // Whatever fails below: no vCPU calls a loop that is gone.

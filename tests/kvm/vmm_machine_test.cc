@@ -2,10 +2,14 @@
 #include <atomic>
 #include <memory>
 #include <random>
+#include <set>
 #include <string>
 #include <thread>
 #include <utility>
 
+#include "absl/synchronization/mutex.h"
+#include "base/clock.h"
+#include "base/spare_cpu.h"
 #include "kvm/vmm_rig.h"
 #include "vmm/machine.h"
 
@@ -233,6 +237,54 @@ TEST_P(PerVcpuCount, AFullRingStopsItsVcpuUntilAPauseHasEmptiedIt) {
               uint64_t{machine->dirty_ring(0)->soft_limit()} * static_cast<uint64_t>(vcpus));
   }
   EXPECT_EQ(witness.stops(), 0);
+  machine->Stop();
+}
+
+// Notes which vCPUs' threads ask for alarms, and which of them leave the guest by one.
+class AlarmWitness final : public vmm::GuestListener {
+ public:
+  void OnDirtyRingFull() override {}
+  uint64_t NextAlarmNs() override {
+    absl::MutexLock lock(&mutex_);
+    asked_.insert(std::this_thread::get_id());
+    return base::MonotonicClock().NowNs() + 1'000'000;
+  }
+  void OnAlarm() override {
+    absl::MutexLock lock(&mutex_);
+    stopped_.insert(std::this_thread::get_id());
+  }
+  void OnGuestStopped(vmm::GuestStop, const absl::Status&) override {}
+
+  size_t asked() const {
+    absl::MutexLock lock(&mutex_);
+    return asked_.size();
+  }
+  bool AwaitStoppedByAlarm(size_t count) const {
+    absl::MutexLock lock(&mutex_);
+    const auto enough = [&] { return stopped_.size() >= count; };
+    return mutex_.AwaitWithTimeout(absl::Condition(&enough), absl::Seconds(60));
+  }
+
+ private:
+  mutable absl::Mutex mutex_;
+  std::set<std::thread::id> asked_;
+  std::set<std::thread::id> stopped_;
+};
+
+TEST_P(PerVcpuCount, AllHaveAlarmsWhereNobodyElseHasACpuToStopThem) {
+  const int vcpus = GetParam();
+  Witness witness;
+  AlarmWitness alarms;
+  vmm::MachineSpec spec = Spec(witness, vcpus, "report_ms=10 pages=20");
+  spec.listener = &alarms;
+  ASSERT_OK_AND_ASSIGN(auto machine, Machine::Boot(*system_, spec));
+  ASSERT_OK(machine->Start());
+  if (vcpus == 1 || !base::LeavesACpu(vcpus)) {
+    EXPECT_TRUE(alarms.AwaitStoppedByAlarm(static_cast<size_t>(vcpus)));
+  } else {
+    ASSERT_TRUE(witness.AwaitLines(5)) << witness.text();
+    EXPECT_EQ(alarms.asked(), 0u);
+  }
   machine->Stop();
 }
 

@@ -50,7 +50,8 @@ class VcpuThreadTest : public VmmTest, private vmm::VcpuHost {
                          vmm::FindStateMsrs(*system_, *vcpu_, arch::CpuModel::kHost));
     state_ = std::make_unique<vmm::VcpuState>(msrs, vcpu_->xsave_bytes(), 3, true);
     thread_ = std::make_unique<VcpuThread>(*vcpu_, *state_, static_cast<vmm::VcpuHost&>(*this),
-                                           true, std::chrono::nanoseconds(0));
+                                           /*alone=*/true, /*has_alarm=*/true,
+                                           std::chrono::nanoseconds(0));
   }
   void TearDown() override { thread_.reset(); }
 

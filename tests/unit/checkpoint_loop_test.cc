@@ -372,6 +372,122 @@ TEST_F(IdleLoopTest, TheVcpuHasAnAlarmOnlyWhileWritesAreExpected) {
   EXPECT_EQ(loop_->NextAlarmNs(), clock_.now_ns + kInterval);
 }
 
+// vCPUs that look at the budget themselves, at what the epochs before suggest.
+class LookingVcpusTest : public ::testing::Test {
+ protected:
+  static constexpr uint64_t kInterval = 1'000'000;
+  static constexpr uint64_t kPageNs = 32'000;
+  static constexpr uint64_t kLookNs = 60'000;  // 64 us less a sixteenth
+  // The second epoch has two pages in 64 us.
+  void SetUp() override {
+    CheckpointParts parts = rig_.Parts();
+    parts.clock = &clock_;
+    loop_ = std::make_unique<CheckpointLoop>(
+        parts,
+        CheckpointLoopOptions{
+            .governor = {.max_dirty_pages = 2, .max_interval_ns = kInterval, .min_interval_ns = 0},
+            .cut_on_vcpu = true,
+            .look_on_vcpu = true},
+        &listener_);
+    loop_->SetObserver([this](const StagedEpoch&) {
+      if (in_pause_) in_pause_();
+    });
+    ASSERT_TRUE(loop_->BeginSync().ok());
+    ASSERT_TRUE(
+        loop_->BeginCutting(Term(1), memory::PageSet(rig_.memory->layout().gfn_end()), &sink_)
+            .ok());
+    ASSERT_TRUE(loop_->Turn());
+    Touch(1);
+    Touch(2);
+    clock_.now_ns += 2 * kPageNs;
+    ASSERT_TRUE(loop_->Turn());
+    sink_.TakeSubmitted();
+  }
+  void Touch(uint64_t page) { rig_.guest->Touch(Gfn(page), std::byte{1}); }
+
+  EpochRig rig_;
+  HandClock clock_;
+  RecordingSink sink_;
+  Listener listener_;
+  std::function<void()> in_pause_;
+  std::unique_ptr<CheckpointLoop> loop_;
+};
+
+TEST_F(LookingVcpusTest, AllStopTogetherWhenTheBudgetIsLikelyReached) {
+  const uint64_t began_ns = clock_.now_ns;
+  const uint64_t alarm_ns = loop_->NextAlarmNs();
+  EXPECT_EQ(alarm_ns, began_ns + kLookNs);
+  clock_.now_ns += 1000;
+  EXPECT_EQ(loop_->NextAlarmNs(), alarm_ns) << "another vCPU, a little later";
+  Touch(3);
+  Touch(4);
+  clock_.now_ns = alarm_ns;
+  loop_->OnAlarm();
+  loop_->OnAlarm();  // the other's
+  std::vector<StagedEpoch> cut = sink_.TakeSubmitted();
+  ASSERT_EQ(cut.size(), 1u);
+  EXPECT_EQ(cut[0].reason, CutReason::kBudget);
+  EXPECT_EQ(Pages(cut[0]), (std::vector<uint64_t>{3, 4}));
+}
+
+TEST_F(LookingVcpusTest, OneThatLooksInVainLooksAgainAndTheOthersWithIt) {
+  const uint64_t began_ns = clock_.now_ns;
+  Touch(3);
+  clock_.now_ns = loop_->NextAlarmNs();
+  loop_->OnAlarm();
+  EXPECT_EQ(sink_.submitted(), 0u);
+  const uint64_t again_ns = loop_->NextAlarmNs();
+  EXPECT_GT(again_ns, clock_.now_ns);
+  EXPECT_LT(again_ns, began_ns + kInterval) << "long before the interval's end";
+  clock_.now_ns += 1000;
+  loop_->OnAlarm();  // the other's first one, later: it takes nothing away
+  EXPECT_EQ(loop_->NextAlarmNs(), again_ns);
+  Touch(4);
+  clock_.now_ns = again_ns;
+  loop_->OnAlarm();
+  EXPECT_EQ(sink_.submitted(), 1u);
+}
+
+// The vCPU that makes the checkpoint lets the others go on before it has noted when that was.
+TEST_F(LookingVcpusTest, OneThatGoesOnFirstHasAnAlarmOfTheNewEpoch) {
+  uint64_t alarm_ns = 0;
+  in_pause_ = [&] { alarm_ns = loop_->NextAlarmNs(); };
+  Touch(3);
+  Touch(4);
+  clock_.now_ns += kInterval / 2;
+  loop_->OnAlarm();
+  ASSERT_EQ(sink_.submitted(), 1u);
+  EXPECT_EQ(alarm_ns, clock_.now_ns + kLookNs);
+  in_pause_ = nullptr;
+  EXPECT_EQ(loop_->NextAlarmNs(), alarm_ns);
+}
+
+TEST_F(LookingVcpusTest, AnEpochThatEndsSoonerTakesTheAlarmWithIt) {
+  const uint64_t alarm_ns = loop_->NextAlarmNs();
+  clock_.now_ns += 1000;
+  loop_->Request();
+  ASSERT_TRUE(loop_->Turn());
+  EXPECT_GT(loop_->NextAlarmNs(), alarm_ns);
+}
+
+TEST_F(LookingVcpusTest, WithoutThatAnAlarmIsForTheIntervalOnly) {
+  CheckpointParts parts = rig_.Parts();
+  parts.clock = &clock_;
+  CheckpointLoop loop(
+      parts,
+      {.governor = {.max_dirty_pages = 2, .max_interval_ns = kInterval, .min_interval_ns = 0},
+       .cut_on_vcpu = true},
+      &listener_);
+  ASSERT_TRUE(loop.BeginSync().ok());
+  ASSERT_TRUE(
+      loop.BeginCutting(Term(1), memory::PageSet(rig_.memory->layout().gfn_end()), &sink_).ok());
+  Touch(1);
+  Touch(2);
+  clock_.now_ns += 2 * kPageNs;
+  ASSERT_TRUE(loop.Turn());
+  EXPECT_EQ(loop.NextAlarmNs(), clock_.now_ns + kInterval);
+}
+
 TEST_F(IdleLoopTest, AWriteOfADeviceEndsIt) {
   clock_.now_ns += 2'000'000;
   ASSERT_FALSE(loop_->Turn());

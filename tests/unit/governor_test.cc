@@ -56,6 +56,14 @@ TEST(GovernorTest, LooksWhenTheBudgetIsLikelyReached) {
   EXPECT_EQ(governor.NextLookNs(At(0)), 5'000'000u + 350'000u);
 }
 
+TEST(GovernorTest, LooksHardlyBeforeThatWhereTheGuestStopsForIt) {
+  Governor governor(kOptions);
+  governor.Learn(/*ran_ns=*/400'000, /*pages=*/100, /*paused_ns=*/0);
+  GovernorView view = At(0);
+  view.look_stops_guest = true;
+  EXPECT_EQ(governor.NextLookNs(view), 5'000'000u + 375'000u);
+}
+
 TEST(GovernorTest, DoesNotLookForABudgetThatSomebodyWillTell) {
   Governor governor(kOptions);
   governor.Learn(/*ran_ns=*/400'000, /*pages=*/100, /*paused_ns=*/0);
