@@ -210,6 +210,28 @@ class AttemptTest(unittest.TestCase):
         self.assertEqual(("failed", "no end within 0.5 s"), (found["state"], found["why"]))
 
 
+class CostsTest(unittest.TestCase):
+    COSTS = {"first_write_us": {"ring": 20.0, "bitmap": 22.0}, "kick_us": 60, "copy_page_us": 0.5,
+             "vcpu_items_us": {"regs": 10.0}, "host": "one"}
+
+    def test_the_mean_of_before_and_after(self):
+        after = {"first_write_us": {"ring": 30.0, "bitmap": 22.0}, "kick_us": 80, "copy_page_us": 0.5,
+                 "vcpu_items_us": {"regs": 20.0}, "host": "one"}
+        found = run_all.middle(self.COSTS, after)
+        self.assertEqual(found, {"first_write_us": {"ring": 25.0, "bitmap": 22.0}, "kick_us": 70, "copy_page_us": 0.5,
+                                 "vcpu_items_us": {"regs": 15.0}, "host": "one"})
+
+    def test_a_bench_is_held_to_its_own(self):
+        row = {"tracking": "ring", "pages_per_epoch": 2, "dirty_pages_mean": 2.0, "epochs_per_s": 5000.0,
+               "pause": {"p50_us": 50.0, "p99_us": 60.0}, "ack": {"p50_us": 1.0}, "progress_share": 0.5,
+               "bytes_per_epoch": 100}
+        of_the_run = {"kvm_costs": {**self.COSTS, "kick_us": 1000}}
+        # 1e6 / (2 * 20 + 60 + 10 + 2 * 0.5)
+        self.assertIn("| 9009 |", "\n".join(results.rate_section({"rows": [row], "costs": self.COSTS}, of_the_run)))
+        # 1e6 / (2 * 20 + 1000 + 10 + 2 * 0.5)
+        self.assertIn("| 951 |", "\n".join(results.rate_section({"rows": [row]}, of_the_run)))
+
+
 class TablesTest(unittest.TestCase):
     def test_what_misses_its_goal_is_bold(self):
         self.assertEqual("80.0 %", tables.verdict(0.8, 0.8, tables.share))

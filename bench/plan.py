@@ -20,6 +20,7 @@ class Bench:
     full: list
     figures: tuple
     json_on_stdout: bool = False
+    bounded: bool = False  # by what COSTS measures, right before it and after
 
     def words(self, build, json_path, table_path, quick):
         here = {"BUILD": build, "JSON": json_path, "TABLE": table_path, "HERE": HERE}
@@ -39,21 +40,23 @@ def python(name, *words):
     return ["python3", "-u", f"HERE/{name}.py", "--build", "BUILD", "--json", "JSON", *words]
 
 
+COSTS = Bench("kvm_costs", 120, 60, ["BUILD/bench/kvm_costs", *LEDGER], ["--rounds", "1"], ["--rounds", "7"],
+              ("first_write_us.ring", "first_write_us.bitmap", "kick_us", "copy_page_us", "vcpu_items_us.*"),
+              json_on_stdout=True)
+
 BENCHES = (
-    Bench("kvm_costs", 120, 60, ["BUILD/bench/kvm_costs", *LEDGER], ["--rounds", "1"], ["--rounds", "7"],
-          ("first_write_us.ring", "first_write_us.bitmap", "kick_us", "copy_page_us", "vcpu_items_us.*"),
-          json_on_stdout=True),
+    COSTS,
     Bench("epoch_rate", 400, 60, RATE, ["--seconds", "0.3", "--pages", "3,100"],
-          ["--seconds", "5", "--pages", "1,3,5,10,50,100,200,1000,4096"], ROWS),
+          ["--seconds", "5", "--pages", "1,3,5,10,50,100,200,1000,4096"], ROWS, bounded=True),
     Bench("sustained", 600, 60, [*RATE, "--tracking", "ring"], ["--seconds", "0.5", "--pages", "10"],
-          ["--seconds", "60", "--pages", "1,3,10,50,200"], ROWS),
+          ["--seconds", "60", "--pages", "1,3,10,50,200"], ROWS, bounded=True),
     Bench("two_vcpus", 120, 60, [*RATE, "--tracking", "ring", "--vcpus", "2"], ["--seconds", "0.3", "--pages", "10"],
           ["--seconds", "5", "--pages", "10,100"], ROWS),
     Bench("progress", 500, 60, [*RATE, "--tracking", "ring"],
           ["--seconds", "0.3", "--pages", "10", "--intervals-us", "2000", "--hot-pages", "0,64"],
           ["--seconds", "4", "--pages", "10,100,1000", "--intervals-us", "25000,10000,2000,1000,400",
            "--hot-pages", "0,1024"],
-          (*ROWS, "rows.*.interval_us", "rows.*.hot_pages")),
+          (*ROWS, "rows.*.interval_us", "rows.*.hot_pages"), bounded=True),
     Bench("memory_size", 600, 90, python("memory_size"),
           ["--sizes", "64,512", "--pages", "10", "--seconds", "0.2", "--repeats", "1"], [],
           ("lines.*.pause_ratio.median", "lines.*.pause_p50_us.*.median")),

@@ -26,6 +26,21 @@ def cost_us(costs, tracking, pages, kick=True):
     return pages * costs["first_write_us"][tracking] + floor_us(costs, pages, kick)
 
 
+def costs_of(data, others):
+    """Those measured beside the bench; else the run's."""
+    return data.get("costs") or others.get("kvm_costs")
+
+
+def costs_lines(data):
+    if "costs" not in data:
+        return []
+    costs = data["costs"]
+    return [f"Right before and after, on average: first write {amount(costs['first_write_us']['ring'], 'us')} (ring), "
+            f"{amount(costs['first_write_us']['bitmap'], 'us')} (bitmap), stopping a vCPU {amount(costs['kick_us'], 'us')}, "
+            f"its state {amount(items_us(costs), 'us')}, copying a page {amount(costs['copy_page_us'], 'us')}; "
+            "the bounds follow from these.", ""]
+
+
 def costs_section(costs, _):
     rows = [["first write to a clean page, ring", amount(costs["first_write_us"]["ring"], "us")],
             ["first write to a clean page, bitmap", amount(costs["first_write_us"]["bitmap"], "us")],
@@ -66,11 +81,11 @@ def ratio_text(value):
 
 
 def rate_section(data, others, bounded=True):
-    costs = others.get("kvm_costs") if bounded else None
+    costs = costs_of(data, others) if bounded else None
     heads = ["log", "first writes", "dirty", "epochs/s", *(["bound", "of it (goal 80 %)", "of one without a kick"] if costs else []),
              "pause p50", "p99", *(["p50 / floor (goal 2x)", "/ floor without a kick"] if costs else []), "p99 / p50 (goal 3x)", "ack p50", "progress",
              "bytes"]
-    return table(heads, [rate_row(row, costs) for row in data["rows"]])
+    return [*costs_lines(data), *table(heads, [rate_row(row, costs) for row in data["rows"]])]
 
 
 def two_vcpus_section(data, others):
@@ -87,7 +102,7 @@ def two_vcpus_section(data, others):
 
 
 def progress_section(data, others):
-    costs = others.get("kvm_costs")
+    costs = costs_of(data, others)
     rows = []
     for row in data["rows"]:
         hot = int(row.get("hot_pages", 0))
@@ -103,7 +118,7 @@ def progress_section(data, others):
              *(["bound", "points from it (goal -10)", "from one without a kick"] if costs else []), "pause p50", "bytes"]
     return ["Where hot pages stay writable they are sent with every epoch and cost the guest no first write, so that it "
             "may get on better than the bound of all first writes; what it costs is in the pause and in the bytes.", "",
-            *table(heads, rows)]
+            *costs_lines(data), *table(heads, rows)]
 
 
 def points(value):

@@ -12,6 +12,7 @@ scripts/lab-setup, has left one.
 
 import argparse
 import contextlib
+import json
 import os
 import pathlib
 import re
@@ -93,6 +94,40 @@ def attempt(bench, options, folder):
     return state
 
 
+def costs(options):
+    """What cannot be avoided, at this moment: a host's speed changes within minutes. Errors: ResultError."""
+    words = plan.COSTS.words(options.build, "-", "-", options.quick)
+    limit_s = plan.COSTS.limit_s * options.patience
+    try:
+        said = subprocess.run(words, capture_output=True, text=True, timeout=limit_s, check=True,
+                              stdin=subprocess.DEVNULL, preexec_fn=pairlib.die_with_parent).stdout
+        found = json.loads(next((line for line in said.splitlines() if line.startswith("{")), ""))
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
+        raise ResultError(f"kvm_costs beside it: {error}") from error
+    plan.check(plan.COSTS, found)
+    return found
+
+
+def middle(one, other):
+    """Of two JSON objects with the same numbers, one with their means."""
+    if isinstance(one, dict):
+        return {key: middle(one[key], other[key]) for key in one if key in other}
+    return (one + other) / 2 if isinstance(one, (int, float)) else one
+
+
+def attempt_between_costs(bench, options, folder):
+    """attempt(), its JSON with what kvm_costs measures right before it and after, `costs`: their mean."""
+    try:
+        before = costs(options)
+        state = attempt(bench, options, folder)
+        if state["state"] == "ok":
+            path = folder / f"{bench.name}.json"
+            write_json(path, {**load_json(path), "costs": middle(before, costs(options))})
+        return state
+    except ResultError as error:
+        return {"state": "failed", "why": str(error), "seconds": 0}
+
+
 def commit():
     done = subprocess.run(["git", "-C", str(ROOT), "describe", "--always", "--dirty"], capture_output=True,
                           text=True)
@@ -133,7 +168,7 @@ def main():
     states = known_before(folder) if options.only else {}
     for number, bench in enumerate(chosen, 1):
         say(f"[{number}/{len(chosen)}] {bench.name}")
-        state = attempt(bench, options, folder)
+        state = (attempt_between_costs if bench.bounded else attempt)(bench, options, folder)
         state["why"] = placeless(state["why"], options.build)
         state["commit"] = facts["commit"]  # others may stay from an earlier run
         state["load_before"] = facts["host"]["load_before"]
