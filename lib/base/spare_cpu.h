@@ -7,7 +7,8 @@
 
 namespace romulus::base {
 
-// A thread that waits for a vCPU may spin only while a CPU is left beside those.
+// A thread that waits for a vCPU may spin for long, and without giving way to others, only while a
+// CPU is left beside those.
 inline bool LeavesACpu(int vcpu_count) {
   return static_cast<unsigned>(vcpu_count) < std::max(1u, std::thread::hardware_concurrency());
 }

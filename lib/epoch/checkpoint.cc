@@ -66,10 +66,10 @@ class Checkpoint::Rollback {
 
 Checkpoint::Checkpoint(const CheckpointParts& parts) : parts_(parts) {}
 
-absl::StatusOr<StagedEpoch> Checkpoint::Run(Term term, EpochId epoch, CutReason reason,
-                                            EpochSink* sink,
-                                            const std::function<absl::Status()>& may_submit,
-                                            const SelfStop& stop) {
+absl::StatusOr<StagedEpoch> Checkpoint::Run(
+    Term term, EpochId epoch, CutReason reason, EpochSink* sink,
+    const std::function<absl::Status()>& may_submit, const SelfStop& stop,
+    const std::function<void(const StagedEpoch&)>& on_resume) {
   StagedEpoch staged;
   staged.term = term;
   staged.epoch = epoch;
@@ -135,6 +135,7 @@ absl::StatusOr<StagedEpoch> Checkpoint::Run(Term term, EpochId epoch, CutReason 
     PhaseTimer timer(parts_.clock, times, Phase::kResume);
     rollback.Done();
     parts_.tracker->Forget();
+    if (on_resume) on_resume(staged);
     paused->Resume();
   }
   times.pause_ns = parts_.clock->NowNs() - began_ns;

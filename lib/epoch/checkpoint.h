@@ -60,10 +60,12 @@ class Checkpoint {
 
   // Ends the running epoch and returns it staged. `sink` takes parts of an epoch that is larger
   // than the staging pool, and their Abort. `may_submit` is called with the guest paused and waits
-  // until one more epoch may be on its way; an error from it aborts the checkpoint.
-  absl::StatusOr<StagedEpoch> Run(Term term, EpochId epoch, CutReason reason, EpochSink* sink,
-                                  const std::function<absl::Status()>& may_submit,
-                                  const SelfStop& stop = {});
+  // until one more epoch may be on its way; an error from it aborts the checkpoint. `on_resume` is
+  // called when nothing can fail any more, before any vCPU runs.
+  absl::StatusOr<StagedEpoch> Run(
+      Term term, EpochId epoch, CutReason reason, EpochSink* sink,
+      const std::function<absl::Status()>& may_submit, const SelfStop& stop = {},
+      const std::function<void(const StagedEpoch&)>& on_resume = nullptr);
 
   // Harvest alone (full sync): the pages written since the last Run or Drain.
   absl::StatusOr<memory::PageSet> Drain();

@@ -21,6 +21,7 @@ constexpr uint64_t kAlarmLateNs = 2'000'000;
 constexpr uint64_t kThreadLateNs = 200'000'000;
 // While somebody else is at it a vCPU asks again no sooner.
 constexpr uint64_t kSoonestAlarmNs = 20'000;
+constexpr uint64_t kInHandAlarmNs = 200'000;
 
 uint64_t SpinNs(int vcpu_count) { return base::LeavesACpu(vcpu_count) ? kSpinNs : 0; }
 bool LookOnVcpu(int vcpu_count) { return vcpu_count > 1 && !base::LeavesACpu(vcpu_count); }
@@ -123,7 +124,7 @@ absl::Status CheckpointLoop::BeginCutting(Term term, memory::PageSet remainder, 
   failures_ = 0;
   requested_ = true;
   epoch_began_ns_ = parts_.clock->NowNs();
-  epoch_begins_ = false;
+  alarm_ns_ = 0;
   if (parts_.auditor != nullptr) parts_.auditor->BeginStream();
   if (parts_.disk_auditor != nullptr) parts_.disk_auditor->BeginStream();
   parts_.gate->BeginStream();
@@ -217,16 +218,16 @@ uint64_t CheckpointLoop::NextAlarmNs() {
   const bool wanted = cut_on_vcpu_ && mode_ == Mode::kCutting && !NothingLeftToCutLocked() &&
                       !governor_.expects_rest();
   if (!wanted) return alarm_ns_ = 0;
+  if (alarm_ns_ > parts_.clock->NowNs()) return alarm_ns_;  // another vCPU's, and this one's too
   GovernorView view = ViewLocked();
-  if (alarm_ns_ > view.now_ns) return alarm_ns_;  // another vCPU's, and this one's too
-  // It runs already, while the vCPU that made the checkpoint has not noted yet when that ended.
-  if (epoch_begins_) view.epoch_began_ns = view.now_ns;
-  view.watches_budget &= look_on_vcpu_;
+  view.watches_budget = view.watches_budget && look_on_vcpu_;
   view.look_stops_guest = true;
   if (view.watches_budget) {
     view.likely_pages = parts_.tracker->LikelyCount(governor_.options().max_dirty_pages);
   }
-  return alarm_ns_ = std::max(governor_.NextLookNs(view), view.now_ns + kSoonestAlarmNs);
+  // Due already: somebody else is at it, or waits for a slot.
+  const uint64_t soonest_ns = governor_.Decide(view) ? kInHandAlarmNs : kSoonestAlarmNs;
+  return alarm_ns_ = std::max(governor_.NextLookNs(view), view.now_ns + soonest_ns);
 }
 
 void CheckpointLoop::OnAlarm() {
@@ -319,7 +320,8 @@ GovernorView CheckpointLoop::ViewLocked() const {
   const uint64_t budget = governor_.options().max_dirty_pages;
   const bool stops_itself = parts_.tracker->StopsItselfAt(budget);
   view.budget_reached = stops_itself ? ring_full_ : parts_.tracker->LikelyAtLeast(budget);
-  view.watches_budget = !stops_itself || (spin_ns_ > 0 && !cut_on_vcpu_);
+  view.watches_budget =
+      parts_.tracker->Tells() && (!stops_itself || (spin_ns_ > 0 && !cut_on_vcpu_));
   // Asked for only when it matters: it looks at everything that could be dirty.
   const bool is_long = view.now_ns - epoch_began_ns_ >= governor_.options().max_interval_ns;
   view.idle = is_long && parts_.tracker->LikelyNone() && !AuditIsBehind();
@@ -457,10 +459,19 @@ absl::Status CheckpointLoop::OnPaused() {
   absl::MutexLock lock(&mutex_);
   ring_full_ = requested_ = output_waiting_ = false;
   alarm_ns_ = 0;
-  epoch_begins_ = true;
   while (mode_ == Mode::kCutting && !SlotFreeLocked()) changed_.Wait(&mutex_);
   if (mode_ != Mode::kCutting) return absl::CancelledError("protection ended");
   return absl::OkStatus();
+}
+
+// What a vCPU asks for when it runs again, which may be before the one that made the checkpoint
+// does anything else (NextAlarmNs), is of the new epoch.
+void CheckpointLoop::OnResuming(const StagedEpoch& staged, uint64_t interval_ns) {
+  const auto& phases_ns = staged.phases.ns;
+  const uint64_t worked_ns = std::accumulate(phases_ns.begin(), phases_ns.end(), uint64_t{0});
+  absl::MutexLock lock(&mutex_);
+  governor_.Learn(interval_ns, staged.page_count, worked_ns);
+  epoch_began_ns_ = parts_.clock->NowNs();
 }
 
 bool CheckpointLoop::CutOnce(CutReason reason, const SelfStop& stop) {
@@ -479,27 +490,22 @@ bool CheckpointLoop::CutOnce(CutReason reason, const SelfStop& stop) {
   PartsSink parts(this, sink);
   bool reached = false;  // the guest stood still
   const uint64_t stopped_ns = std::min(stop.since_ns, parts_.clock->NowNs());
+  const uint64_t interval_ns = stopped_ns - std::min(began_ns, stopped_ns);
   absl::StatusOr<StagedEpoch> staged = checkpoint_.Run(
       term, epoch, reason, &parts,
       [this, &reached] {
         reached = true;
         return OnPaused();
       },
-      stop);
+      stop, [this, interval_ns](const StagedEpoch& ended) { OnResuming(ended, interval_ns); });
   const uint64_t resumed_ns = parts_.clock->NowNs();
   if (staged.ok()) {
-    staged->interval_ns = stopped_ns - std::min(began_ns, stopped_ns);
-    const uint64_t pages = staged->page_count;
-    const auto& phases_ns = staged->phases.ns;
-    const uint64_t worked_ns = std::accumulate(phases_ns.begin(), phases_ns.end(), uint64_t{0});
+    staged->interval_ns = interval_ns;
     {
       absl::MutexLock lock(&mutex_);
-      governor_.Learn(staged->interval_ns, pages, worked_ns);
       last_cut_ = epoch;
       if (!stop.is_here) ++progress_;
       in_parts_ = false;
-      epoch_began_ns_ = resumed_ns;
-      epoch_begins_ = false;
       failures_ = 0;
     }
     // The vCPU goes on behind this only: its pause is longer by what the last one of these took.
@@ -514,7 +520,6 @@ bool CheckpointLoop::CutOnce(CutReason reason, const SelfStop& stop) {
     if (mode_ != Mode::kCutting) return true;  // halted meanwhile: not a failure
     if (stop.is_here && !reached && absl::IsUnavailable(staged.status())) return false;
     epoch_began_ns_ = resumed_ns;
-    epoch_begins_ = false;
     ++progress_;
     in_parts_ = false;
     requested_ = true;  // its pages wait: try again at once

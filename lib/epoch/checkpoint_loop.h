@@ -95,7 +95,7 @@ class CheckpointLoop {
   void OnAcked(EpochId epoch);
   void OnDirtyRingFull();
   // GuestListener's: vCPUs with an alarm end an interval by themselves, unless nothing is written
-  // (Governor::expects_rest()). All get the same one.
+  // (Governor::expects_rest()). Who asks while one lies ahead gets the same.
   uint64_t NextAlarmNs();
   void OnAlarm();
   void OnOutputWaiting();
@@ -139,6 +139,8 @@ class CheckpointLoop {
   void AuditBehindGuest() ABSL_LOCKS_EXCLUDED(mutex_);
   // With the guest paused: what was asked for until now is being answered; then waits for a slot.
   absl::Status OnPaused() ABSL_LOCKS_EXCLUDED(mutex_);
+  // Right before any vCPU runs again; the epoch that ended lasted `interval_ns`.
+  void OnResuming(const StagedEpoch& staged, uint64_t interval_ns) ABSL_LOCKS_EXCLUDED(mutex_);
   absl::StatusOr<EpochId> FlushLocked(absl::Duration timeout, bool is_last)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void SetModeLocked(Mode mode) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -176,7 +178,6 @@ class CheckpointLoop {
   EpochId last_acked_ ABSL_GUARDED_BY(mutex_);
   std::optional<EpochId> cut_no_further_ ABSL_GUARDED_BY(mutex_);
   uint64_t epoch_began_ns_ ABSL_GUARDED_BY(mutex_) = 0;
-  bool epoch_begins_ ABSL_GUARDED_BY(mutex_) = false;  // that is still the one's before
   EpochSink* sink_ ABSL_GUARDED_BY(mutex_) = nullptr;
   int failures_ ABSL_GUARDED_BY(mutex_) = 0;
   int flush_waiters_ ABSL_GUARDED_BY(mutex_) = 0;

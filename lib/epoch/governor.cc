@@ -62,18 +62,22 @@ uint64_t Governor::NextBudgetLookNs(const GovernorView& view, uint64_t ran_ns) c
   // At the pace of this epoch; or of those before it, if that was faster and this one may still
   // keep it. One that stops just below its budget is looked at ever more rarely.
   const uint64_t budget_ns = ns_per_page_ * options_.max_dirty_pages;
+  const uint64_t early_ns = budget_ns - budget_ns / (view.look_stops_guest ? 16 : 8);
+  // A look that stops the guest costs it more than a page too many.
+  if (view.look_stops_guest && ran_ns < early_ns) return early_ns;
+  const uint64_t least_ns = ran_ns / (view.look_stops_guest ? 16 : 64);
   if (view.likely_pages != 0) {
     const uint64_t left =
         options_.max_dirty_pages - std::min(options_.max_dirty_pages, view.likely_pages);
     const uint64_t ns_per_page = std::max<uint64_t>(1, ran_ns / view.likely_pages);
-    if (ran_ns < budget_ns) return ran_ns + left * std::min(ns_per_page, ns_per_page_);
-    return ran_ns + std::max(left * ns_per_page, ran_ns / 64);
+    if (ran_ns >= budget_ns) return ran_ns + std::max(left * ns_per_page, least_ns);
+    const uint64_t left_ns = left * std::min(ns_per_page, ns_per_page_);
+    return ran_ns + (view.look_stops_guest ? std::max(left_ns, least_ns) : left_ns);
   }
   // None yet, or this tracker cannot tell: somewhat before the budget of the epochs before, or
   // their pace would never be found to have risen. Unknown, or none when there should be some: the
   // longer the epoch has lasted, the less often, and after an epoch without a page once an interval
   // only; or an idle guest would cost more looks than a busy one.
-  const uint64_t early_ns = budget_ns - budget_ns / (view.look_stops_guest ? 16 : 8);
   if (ran_ns < early_ns) return early_ns;
   if (was_idle_) return ~uint64_t{0} / 2;
   return ran_ns + std::max(budget_ns == 0 ? options_.max_interval_ns / 8 : 0, ran_ns / 4);

@@ -23,6 +23,7 @@ class BitmapSource final : public DirtySource {
   absl::Status Harvest(memory::PageSet& into) override;
   absl::Status Reset() override;
   // The bitmap cannot be looked at without an ioctl that costs as much as a harvest.
+  bool Tells() const override { return false; }
   uint64_t LikelyCount(uint64_t) const override { return 0; }
   bool LikelyNone() const override { return false; }
 

@@ -33,6 +33,8 @@ class DirtySource {
   // of it, and not before, Settle() takes what is needed.
   virtual bool LacksBallast() const { return false; }
   virtual absl::Status Settle() { return absl::OkStatus(); }
+  // Whether it can tell anything by LikelyCount(). Any thread.
+  virtual bool Tells() const { return true; }
   // A hint, taken without stopping anybody: whether about `pages` pages are dirty already. May be
   // wrong either way. Any thread.
   bool LikelyAtLeast(uint64_t pages) const { return LikelyCount(pages) >= pages; }

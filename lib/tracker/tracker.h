@@ -40,6 +40,7 @@ class Tracker {
   bool StopsItselfAt(uint64_t pages) const { return source_->StopsItselfAt(pages); }
   bool LacksBallast() const { return source_->LacksBallast(); }
   absl::Status Settle() { return source_->Settle(); }
+  bool Tells() const { return source_->Tells(); }
   bool LikelyAtLeast(uint64_t pages) const { return source_->LikelyAtLeast(pages); }
   uint64_t LikelyCount(uint64_t most) const { return source_->LikelyCount(most); }
   // A hint: whether neither the guest nor the VMM has written a page since the last harvest.

@@ -1,6 +1,6 @@
 // Waiting for an atomic word: a short spin that gives way to other threads, then a futex. Inside
 // the pause a futex wake-up costs as much as stopping a vCPU, so the few microseconds are worth
-// spinning for; on a machine with few CPUs no longer than that. Any thread.
+// spinning for; where vCPUs have all CPUs not for long. Any thread.
 #ifndef ROMULUS_VMM_WAIT_H_
 #define ROMULUS_VMM_WAIT_H_
 

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <functional>
 #include <memory>
 #include <utility>
 
@@ -44,7 +45,9 @@ class FakeDirtySource final : public tracker::DirtySource {
     absl::MutexLock lock(&mutex_);
     return harvests_;
   }
+  bool Tells() const override { return tells; }
   std::atomic<bool> stops_itself{false};
+  std::atomic<bool> tells{true};
 
  private:
   mutable absl::Mutex mutex_;
@@ -95,6 +98,7 @@ class FakeGuest final : public vmm::Guest {
   std::atomic<bool> fail_pause{false};
   std::atomic<int> pauses{0};
   std::atomic<int> resumes{0};
+  std::function<void()> on_resume;  // a vCPU runs, before who resumed it does anything else
 
  private:
   class Paused final : public vmm::PausedGuest {
@@ -111,6 +115,7 @@ class FakeGuest final : public vmm::Guest {
       if (std::exchange(resumed_, true)) return;
       guest_->paused_ = false;
       ++guest_->resumes;
+      if (guest_->on_resume) guest_->on_resume();
       guest_->mutex_.Unlock();
     }
 

@@ -389,9 +389,6 @@ class LookingVcpusTest : public ::testing::Test {
             .cut_on_vcpu = true,
             .look_on_vcpu = true},
         &listener_);
-    loop_->SetObserver([this](const StagedEpoch&) {
-      if (in_pause_) in_pause_();
-    });
     ASSERT_TRUE(loop_->BeginSync().ok());
     ASSERT_TRUE(
         loop_->BeginCutting(Term(1), memory::PageSet(rig_.memory->layout().gfn_end()), &sink_)
@@ -409,7 +406,6 @@ class LookingVcpusTest : public ::testing::Test {
   HandClock clock_;
   RecordingSink sink_;
   Listener listener_;
-  std::function<void()> in_pause_;
   std::unique_ptr<CheckpointLoop> loop_;
 };
 
@@ -451,14 +447,14 @@ TEST_F(LookingVcpusTest, OneThatLooksInVainLooksAgainAndTheOthersWithIt) {
 // The vCPU that makes the checkpoint lets the others go on before it has noted when that was.
 TEST_F(LookingVcpusTest, OneThatGoesOnFirstHasAnAlarmOfTheNewEpoch) {
   uint64_t alarm_ns = 0;
-  in_pause_ = [&] { alarm_ns = loop_->NextAlarmNs(); };
+  rig_.guest->on_resume = [&] { alarm_ns = loop_->NextAlarmNs(); };
   Touch(3);
   Touch(4);
-  clock_.now_ns += kInterval / 2;
+  clock_.now_ns += kPageNs;  // twice as fast: half of that is believed
   loop_->OnAlarm();
   ASSERT_EQ(sink_.submitted(), 1u);
-  EXPECT_EQ(alarm_ns, clock_.now_ns + kLookNs);
-  in_pause_ = nullptr;
+  EXPECT_EQ(alarm_ns, clock_.now_ns + kLookNs * 3 / 4);
+  rig_.guest->on_resume = nullptr;
   EXPECT_EQ(loop_->NextAlarmNs(), alarm_ns);
 }
 
@@ -468,6 +464,27 @@ TEST_F(LookingVcpusTest, AnEpochThatEndsSoonerTakesTheAlarmWithIt) {
   loop_->Request();
   ASSERT_TRUE(loop_->Turn());
   EXPECT_GT(loop_->NextAlarmNs(), alarm_ns);
+}
+
+// The loop's thread pauses the guest then, and waits; until it does they have no reason to stop.
+TEST_F(LookingVcpusTest, P6_WithoutASlotTheyDoNotStopAgainAndAgain) {
+  for (uint64_t page = 3; loop_->last_cut() < EpochId(16); ++page) {
+    Touch(page);
+    loop_->Request();
+    ASSERT_TRUE(loop_->Turn());
+    sink_.TakeSubmitted();
+  }
+  Touch(100);
+  Touch(101);
+  clock_.now_ns += kInterval;
+  loop_->OnAlarm();
+  EXPECT_EQ(loop_->last_cut(), EpochId(16));
+  EXPECT_GE(loop_->NextAlarmNs(), clock_.now_ns + 200'000);
+}
+
+TEST_F(LookingVcpusTest, WhereNothingIsToldTheyStopAtTheIntervalsEndOnly) {
+  rig_.source->tells = false;
+  EXPECT_EQ(loop_->NextAlarmNs(), clock_.now_ns + kInterval);
 }
 
 TEST_F(LookingVcpusTest, WithoutThatAnAlarmIsForTheIntervalOnly) {

@@ -62,6 +62,25 @@ TEST(GovernorTest, LooksHardlyBeforeThatWhereTheGuestStopsForIt) {
   GovernorView view = At(0);
   view.look_stops_guest = true;
   EXPECT_EQ(governor.NextLookNs(view), 5'000'000u + 375'000u);
+  view.likely_pages = 60;  // those that stay writable are there from the start
+  EXPECT_EQ(governor.NextLookNs(view), 5'000'000u + 375'000u);
+}
+
+TEST(GovernorTest, AGuestThatStopsForLooksJustBelowTheBudgetStopsRarely) {
+  Governor governor({.max_dirty_pages = 512, .max_interval_ns = 20'000'000});
+  governor.Learn(/*ran_ns=*/20'000'000, /*pages=*/510, /*paused_ns=*/0);
+  int looks = 0;
+  for (const uint64_t learnt_ns : {20'000'000u, 512'000u}) {
+    governor.Learn(learnt_ns, /*pages=*/510, /*paused_ns=*/0);
+    GovernorView view = At(0);
+    view.look_stops_guest = true;
+    view.likely_pages = 510;
+    for (; view.now_ns < view.epoch_began_ns + 20'000'000; ++looks) {
+      view.now_ns = governor.NextLookNs(view);
+    }
+  }
+  // At most one each sixteenth: 2 + ln(2e7 / 9.6e6 / (15 / 16)) / ln(17 / 16), after a fast epoch.
+  EXPECT_LE(looks, 2 + 2 + 15);
 }
 
 TEST(GovernorTest, DoesNotLookForABudgetThatSomebodyWillTell) {
