@@ -103,7 +103,8 @@ def costs(options):
                               stdin=subprocess.DEVNULL, preexec_fn=pairlib.die_with_parent).stdout
         found = json.loads(next((line for line in said.splitlines() if line.startswith("{")), ""))
     except (OSError, ValueError, subprocess.SubprocessError) as error:
-        raise ResultError(f"kvm_costs beside it: {error}") from error
+        said = (getattr(error, "stderr", None) or "").strip()
+        raise ResultError(f"kvm_costs beside it: {error} {said}") from error
     plan.check(plan.COSTS, found)
     return found
 
@@ -121,8 +122,12 @@ def attempt_between_costs(bench, options, folder):
         before = costs(options)
         state = attempt(bench, options, folder)
         if state["state"] == "ok":
+            try:
+                before = middle(before, costs(options))
+            except ResultError as error:
+                say(f"  {error}; held to what was measured before it")
             path = folder / f"{bench.name}.json"
-            write_json(path, {**load_json(path), "costs": middle(before, costs(options))})
+            write_json(path, {**load_json(path), "costs": before})
         return state
     except ResultError as error:
         return {"state": "failed", "why": str(error), "seconds": 0}

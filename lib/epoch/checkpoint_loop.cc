@@ -21,7 +21,9 @@ constexpr uint64_t kAlarmLateNs = 2'000'000;
 constexpr uint64_t kThreadLateNs = 200'000'000;
 // While somebody else is at it a vCPU asks again no sooner.
 constexpr uint64_t kSoonestAlarmNs = 20'000;
-constexpr uint64_t kInHandAlarmNs = 200'000;
+// Nor while the budget is reached and no slot is free: the loop's thread is about to stop the
+// guest.
+constexpr uint64_t kNoSlotAlarmNs = 200'000;
 
 uint64_t SpinNs(int vcpu_count) { return base::LeavesACpu(vcpu_count) ? kSpinNs : 0; }
 bool LookOnVcpu(int vcpu_count) { return vcpu_count > 1 && !base::LeavesACpu(vcpu_count); }
@@ -225,8 +227,7 @@ uint64_t CheckpointLoop::NextAlarmNs() {
   if (view.watches_budget) {
     view.likely_pages = parts_.tracker->LikelyCount(governor_.options().max_dirty_pages);
   }
-  // Due already: somebody else is at it, or waits for a slot.
-  const uint64_t soonest_ns = governor_.Decide(view) ? kInHandAlarmNs : kSoonestAlarmNs;
+  const uint64_t soonest_ns = view.slot_free ? kSoonestAlarmNs : kNoSlotAlarmNs;
   return alarm_ns_ = std::max(governor_.NextLookNs(view), view.now_ns + soonest_ns);
 }
 
@@ -301,7 +302,10 @@ uint64_t CheckpointLoop::Progress() {
   const bool rests = !busy_ && (mode_ != Mode::kCutting || !DueLocked());
   const uint64_t now_ns = parts_.clock->NowNs();
   const bool sleeps_on = thread_due_ns_ < now_ns && now_ns - thread_due_ns_ > kThreadLateNs;
-  if ((waits_for_peer || rests) && !sleeps_on) ++progress_;
+  // A vCPU that makes checkpoints counts none; each is one, and this may be in the middle of the
+  // next.
+  const bool has_cut = std::exchange(cut_seen_, last_cut_) != last_cut_;
+  if ((waits_for_peer || rests || has_cut) && !sleeps_on) ++progress_;
   return progress_;
 }
 

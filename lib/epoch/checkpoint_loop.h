@@ -164,6 +164,7 @@ class CheckpointLoop {
   bool audit_owed_ ABSL_GUARDED_BY(mutex_) = false;  // a vCPU's thread has made a checkpoint
   bool in_parts_ ABSL_GUARDED_BY(mutex_) = false;    // parts of the epoch at hand are on their way
   uint64_t progress_ ABSL_GUARDED_BY(mutex_) = 0;
+  EpochId cut_seen_ ABSL_GUARDED_BY(mutex_);  // by the last Progress()
   // Until then the loop's own thread sleeps, whoever makes checkpoints meanwhile.
   static constexpr uint64_t kNotDue = ~uint64_t{0};
   uint64_t thread_due_ns_ ABSL_GUARDED_BY(mutex_) = kNotDue;

@@ -74,10 +74,10 @@ uint64_t Governor::NextBudgetLookNs(const GovernorView& view, uint64_t ran_ns) c
     const uint64_t left_ns = left * std::min(ns_per_page, ns_per_page_);
     return ran_ns + (view.look_stops_guest ? std::max(left_ns, least_ns) : left_ns);
   }
-  // None yet, or this tracker cannot tell: somewhat before the budget of the epochs before, or
-  // their pace would never be found to have risen. Unknown, or none when there should be some: the
-  // longer the epoch has lasted, the less often, and after an epoch without a page once an interval
-  // only; or an idle guest would cost more looks than a busy one.
+  // None yet: somewhat before the budget of the epochs before, or their pace would never be found
+  // to have risen. Unknown, or none when there should be some: the longer the epoch has lasted, the
+  // less often, and after an epoch without a page once an interval only; or an idle guest would
+  // cost more looks than a busy one.
   if (ran_ns < early_ns) return early_ns;
   if (was_idle_) return ~uint64_t{0} / 2;
   return ran_ns + std::max(budget_ns == 0 ? options_.max_interval_ns / 8 : 0, ran_ns / 4);
@@ -89,9 +89,11 @@ void Governor::Learn(uint64_t ran_ns, uint64_t pages, uint64_t paused_ns) {
   if (was_idle_) return;
   const uint64_t sample = std::max<uint64_t>(1, ran_ns / pages);
   // Faster at once, slower slowly: a look too early costs little, and what made one epoch late
-  // (this thread, say) should not make the next one late.
+  // (this thread, say) should not make the next one late. One far above the budget was not looked
+  // at in time.
   if (ns_per_page_ == 0 || sample < ns_per_page_) {
-    ns_per_page_ = ns_per_page_ == 0 ? sample : (ns_per_page_ + sample) / 2;
+    const bool overshot = pages > 2 * options_.max_dirty_pages;
+    ns_per_page_ = ns_per_page_ == 0 || overshot ? sample : (ns_per_page_ + sample) / 2;
   } else {
     ns_per_page_ += (sample - ns_per_page_) / 16 + 1;
   }

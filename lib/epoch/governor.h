@@ -51,7 +51,8 @@ class Governor {
   explicit Governor(const GovernorOptions& options) : options_(options) {}
 
   // Why to cut now, if at all. Without a free slot only budget and ring cut: the guest then waits,
-  // paused, for the slot (P6); other reasons let it run on.
+  // paused, for the slot (P6); other reasons let it run on. (The bitmap has neither: there the open
+  // epoch is bounded by the guest's memory.)
   std::optional<CutReason> Decide(const GovernorView& view) const;
 
   // The latest moment at which Decide() should be asked again if nothing happens before.

@@ -66,6 +66,13 @@ TEST(GovernorTest, LooksHardlyBeforeThatWhereTheGuestStopsForIt) {
   EXPECT_EQ(governor.NextLookNs(view), 5'000'000u + 375'000u);
 }
 
+TEST(GovernorTest, BelievesAnEpochFarAboveItsBudgetAtOnce) {
+  Governor governor(kOptions);
+  governor.Learn(/*ran_ns=*/400'000, /*pages=*/100, /*paused_ns=*/0);
+  governor.Learn(/*ran_ns=*/200'000, /*pages=*/250, /*paused_ns=*/0);
+  EXPECT_EQ(governor.NextLookNs(At(0)), 5'000'000u + 70'000u);  // 100 pages of 800 ns, less 1/8
+}
+
 TEST(GovernorTest, AGuestThatStopsForLooksJustBelowTheBudgetStopsRarely) {
   Governor governor({.max_dirty_pages = 512, .max_interval_ns = 20'000'000});
   governor.Learn(/*ran_ns=*/20'000'000, /*pages=*/510, /*paused_ns=*/0);
