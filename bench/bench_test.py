@@ -221,6 +221,24 @@ class CostsTest(unittest.TestCase):
         self.assertEqual(found, {"first_write_us": {"ring": 25.0, "bitmap": 22.0}, "kick_us": 70, "copy_page_us": 0.5,
                                  "vcpu_items_us": {"regs": 15.0}, "host": "one"})
 
+    def between(self, measured):
+        """What a bench's JSON says of costs, where kvm_costs gives or raises these, one after the other."""
+        bench = plan.Bench("x", 60, 60, [sys.executable, "-c", "import sys; open(sys.argv[1], 'w').write('{\"a\": 1}')",
+                                         "JSON"], [], [], ("a",))
+        options = argparse.Namespace(build="/", quick=True, patience=1)
+        with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()), \
+                unittest.mock.patch.object(run_all, "costs", side_effect=measured):
+            state = run_all.attempt_between_costs(bench, options, pathlib.Path(folder))
+            path = pathlib.Path(folder, "x.json")
+            return state["state"], common.load_json(path).get("costs") if path.exists() else None
+
+    def test_beside_a_bench(self):
+        later = {**self.COSTS, "kick_us": 80}
+        gone = common.ResultError("no KVM")
+        self.assertEqual(("ok", {**self.COSTS, "kick_us": 70}), self.between([self.COSTS, later]))
+        self.assertEqual(("ok", self.COSTS), self.between([self.COSTS, gone]))
+        self.assertEqual(("failed", None), self.between([gone]))
+
     def test_a_bench_is_held_to_its_own(self):
         row = {"tracking": "ring", "pages_per_epoch": 2, "dirty_pages_mean": 2.0, "epochs_per_s": 5000.0,
                "pause": {"p50_us": 50.0, "p99_us": 60.0}, "ack": {"p50_us": 1.0}, "progress_share": 0.5,

@@ -47,7 +47,8 @@ def costs_section(costs, _):
             ["stopping a running vCPU", amount(costs["kick_us"], "us")],
             ["state of a vCPU that does not come with the exit, one ioctl an item", amount(items_us(costs), "us")],
             ["copying a page", amount(costs["copy_page_us"], "us")]]
-    return ["The bounds below follow from such costs, measured beside each bench where that says so. An epoch of n pages takes n first writes, and a pause of one kick, "
+    return ["The bounds below follow from such costs, measured beside each bench where that says so. An epoch of n "
+            "pages takes n first writes, and a pause of one kick, "
             f"the vCPU's items and n copies. Without {' and '.join(SPARED)}, which are mostly not read. A pause can be "
             "shorter: a ring that stops its vCPU at the budget takes no kick, so that the goal's bound can be exceeded; the "
             "bound without a kick stands beside it. Neither has the way out of the guest, nor that into it. Where "

@@ -56,6 +56,11 @@ def stream(process, text_path, build_folder):
     return "".join(text)
 
 
+def json_line(said):
+    """Of what a bench prints, the line that is JSON, or nothing."""
+    return next((line for line in said.splitlines() if line.startswith("{")), "")
+
+
 def attempt(bench, options, folder):
     """One bench: {"state": "ok" | "skipped" | "failed", "why", "seconds"}; its JSON is in the folder if ok."""
     json_path = folder / f"{bench.name}.json"
@@ -86,7 +91,7 @@ def attempt(bench, options, folder):
         return {**state, "state": "failed", "why": f"exit code {code}"}
     try:
         if bench.json_on_stdout:
-            json_path.write_text(next((line for line in said.splitlines() if line.startswith("{")), ""))
+            json_path.write_text(json_line(said))
         plan.check(bench, load_json(json_path))
         json_path.write_text(placeless(json_path.read_text(), options.build))
     except ResultError as error:
@@ -101,7 +106,7 @@ def costs(options):
     try:
         said = subprocess.run(words, capture_output=True, text=True, timeout=limit_s, check=True,
                               stdin=subprocess.DEVNULL, preexec_fn=pairlib.die_with_parent).stdout
-        found = json.loads(next((line for line in said.splitlines() if line.startswith("{")), ""))
+        found = json.loads(json_line(said))
     except (OSError, ValueError, subprocess.SubprocessError) as error:
         said = (getattr(error, "stderr", None) or "").strip()
         raise ResultError(f"kvm_costs beside it: {error} {said}") from error

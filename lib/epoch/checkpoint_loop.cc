@@ -21,8 +21,8 @@ constexpr uint64_t kAlarmLateNs = 2'000'000;
 constexpr uint64_t kThreadLateNs = 200'000'000;
 // While somebody else is at it a vCPU asks again no sooner.
 constexpr uint64_t kSoonestAlarmNs = 20'000;
-// Nor while the budget is reached and no slot is free: the loop's thread is about to stop the
-// guest.
+// Nor without a slot: it would find at most that the guest has to wait for one, for which the
+// loop's thread stops it.
 constexpr uint64_t kNoSlotAlarmNs = 200'000;
 
 uint64_t SpinNs(int vcpu_count) { return base::LeavesACpu(vcpu_count) ? kSpinNs : 0; }
@@ -237,7 +237,8 @@ void CheckpointLoop::OnAlarm() {
   // Another vCPU may have one already that lies ahead.
   const uint64_t alarm_ns = alarm_ns_ <= now_ns ? std::exchange(alarm_ns_, 0) : 0;
   if (CutHereLocked(alarm_ns != 0 ? alarm_ns : now_ns)) return;
-  // Whoever is busy looks again himself.
+  // Where the loop's thread is busy it looks again itself; behind a vCPU's checkpoint the next
+  // alarm comes soon.
   if (!busy_ && mode_ == Mode::kCutting && DueLocked()) changed_.SignalAll();
 }
 

@@ -5,7 +5,7 @@
 //   kSyncing  a full sync copies memory; TakeDirty() tells what was written meanwhile
 //   kCutting  epochs are cut and submitted
 //
-// Threads: the loop owns one. OnDirtyRingFull comes from vCPU threads and may do that thread's work
+// Threads: the loop owns one. OnDirtyRingFull and OnAlarm come from vCPUs' and may do its work
 // (CheckpointLoopOptions::cut_on_vcpu): one of them at a time is at a checkpoint. OnAcked from the
 // link, the rest from the control loop (TakeDirty from the sync's thread). All are safe at any
 // time.

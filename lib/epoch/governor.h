@@ -40,8 +40,8 @@ struct GovernorView {
   bool budget_reached =
       false;                   // by the tracker's hint, or because the guest stands still by itself
   bool watches_budget = true;  // nobody tells when the budget is reached: it has to be looked at
+  uint64_t likely_pages = 0;   // likewise, for NextLookNs(); 0: none, or not known
   bool look_stops_guest = false;  // whoever looks is a vCPU
-  uint64_t likely_pages = 0;      // likewise, for NextLookNs(); 0: none, or not known
   bool idle = false;              // nothing is dirty, by the tracker's hint, and no audit is behind
   bool slot_free = true;          // fewer than max_unacked_epochs are on their way
 };

@@ -78,8 +78,8 @@ class VcpuThread final : private VcpuCaptureHooks {
   void Join();
   // The thread that calls, if it is a vCPU's.
   static VcpuThread* Current();
-  // On the thread itself, from within OnDirtyRingFull(): parks, if that was posted, without going
-  // back to where the thread would find the command.
+  // On the thread itself, from within OnDirtyRingFull() or OnAlarm(): parks, if that was posted,
+  // without going back to where the thread would find the command.
   void ParkHere();
   // Makes it look again whether it must throttle.
   void Wake();

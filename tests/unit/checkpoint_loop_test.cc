@@ -313,33 +313,38 @@ TEST(CheckpointLoopTurnTest, DrivenByHandItWaitsForNobody) {
 }
 
 // One turn after another, by a clock that is set.
-class IdleLoopTest : public ::testing::Test {
+class HandClockLoopTest : public ::testing::Test {
  protected:
   static constexpr uint64_t kInterval = 1'000'000;
-  static constexpr uint64_t kLongest = 10'000'000;
-  void SetUp() override {
+  // Protected, with the first epoch cut.
+  void Build(const CheckpointLoopOptions& options) {
     CheckpointParts parts = rig_.Parts();
     parts.clock = &clock_;
-    loop_ = std::make_unique<CheckpointLoop>(
-        parts,
-        CheckpointLoopOptions{.governor = {.max_dirty_pages = 1000,
-                                           .max_interval_ns = kInterval,
-                                           .min_interval_ns = 0,
-                                           .idle_interval_ns = kLongest},
-                              .cut_on_vcpu = true},
-        &listener_);
+    loop_ = std::make_unique<CheckpointLoop>(parts, options, &listener_);
     ASSERT_TRUE(loop_->BeginSync().ok());
     ASSERT_TRUE(
         loop_->BeginCutting(Term(1), memory::PageSet(rig_.memory->layout().gfn_end()), &sink_)
             .ok());
     ASSERT_TRUE(loop_->Turn());
-    loop_->OnAcked(EpochId(1));
   }
   EpochRig rig_;
   HandClock clock_;
   RecordingSink sink_;
   Listener listener_;
   std::unique_ptr<CheckpointLoop> loop_;
+};
+
+class IdleLoopTest : public HandClockLoopTest {
+ protected:
+  static constexpr uint64_t kLongest = 10'000'000;
+  void SetUp() override {
+    Build({.governor = {.max_dirty_pages = 1000,
+                        .max_interval_ns = kInterval,
+                        .min_interval_ns = 0,
+                        .idle_interval_ns = kLongest},
+           .cut_on_vcpu = true});
+    loop_->OnAcked(EpochId(1));
+  }
 };
 
 TEST_F(IdleLoopTest, AnEpochWithoutAWriteLastsLonger) {
@@ -374,27 +379,16 @@ TEST_F(IdleLoopTest, TheVcpuHasAnAlarmOnlyWhileWritesAreExpected) {
 }
 
 // vCPUs that look at the budget themselves, at what the epochs before suggest.
-class LookingVcpusTest : public ::testing::Test {
+class LookingVcpusTest : public HandClockLoopTest {
  protected:
-  static constexpr uint64_t kInterval = 1'000'000;
   static constexpr uint64_t kPageNs = 32'000;
   static constexpr uint64_t kLookNs = 60'000;  // 64 us less a sixteenth
+  void SetUp() override { BuildLooking(true); }
   // The second epoch has two pages in 64 us.
-  void SetUp() override {
-    CheckpointParts parts = rig_.Parts();
-    parts.clock = &clock_;
-    loop_ = std::make_unique<CheckpointLoop>(
-        parts,
-        CheckpointLoopOptions{
-            .governor = {.max_dirty_pages = 2, .max_interval_ns = kInterval, .min_interval_ns = 0},
-            .cut_on_vcpu = true,
-            .look_on_vcpu = true},
-        &listener_);
-    ASSERT_TRUE(loop_->BeginSync().ok());
-    ASSERT_TRUE(
-        loop_->BeginCutting(Term(1), memory::PageSet(rig_.memory->layout().gfn_end()), &sink_)
-            .ok());
-    ASSERT_TRUE(loop_->Turn());
+  void BuildLooking(bool look_on_vcpu) {
+    Build({.governor = {.max_dirty_pages = 2, .max_interval_ns = kInterval, .min_interval_ns = 0},
+           .cut_on_vcpu = true,
+           .look_on_vcpu = look_on_vcpu});
     Touch(1);
     Touch(2);
     clock_.now_ns += 2 * kPageNs;
@@ -402,12 +396,6 @@ class LookingVcpusTest : public ::testing::Test {
     sink_.TakeSubmitted();
   }
   void Touch(uint64_t page) { rig_.guest->Touch(Gfn(page), std::byte{1}); }
-
-  EpochRig rig_;
-  HandClock clock_;
-  RecordingSink sink_;
-  Listener listener_;
-  std::unique_ptr<CheckpointLoop> loop_;
 };
 
 TEST_F(LookingVcpusTest, AllStopTogetherWhenTheBudgetIsLikelyReached) {
@@ -506,21 +494,8 @@ TEST_F(LookingVcpusTest, WhereNothingIsToldTheyStopAtTheIntervalsEndOnly) {
 }
 
 TEST_F(LookingVcpusTest, WithoutThatAnAlarmIsForTheIntervalOnly) {
-  CheckpointParts parts = rig_.Parts();
-  parts.clock = &clock_;
-  CheckpointLoop loop(
-      parts,
-      {.governor = {.max_dirty_pages = 2, .max_interval_ns = kInterval, .min_interval_ns = 0},
-       .cut_on_vcpu = true},
-      &listener_);
-  ASSERT_TRUE(loop.BeginSync().ok());
-  ASSERT_TRUE(
-      loop.BeginCutting(Term(1), memory::PageSet(rig_.memory->layout().gfn_end()), &sink_).ok());
-  Touch(1);
-  Touch(2);
-  clock_.now_ns += 2 * kPageNs;
-  ASSERT_TRUE(loop.Turn());
-  EXPECT_EQ(loop.NextAlarmNs(), clock_.now_ns + kInterval);
+  BuildLooking(false);
+  EXPECT_EQ(loop_->NextAlarmNs(), clock_.now_ns + kInterval);
 }
 
 TEST_F(IdleLoopTest, AWriteOfADeviceEndsIt) {
