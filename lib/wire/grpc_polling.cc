@@ -12,7 +12,7 @@ namespace {
 
 using std::chrono::milliseconds;
 
-// Nobody says when a descriptor is free again.
+// Nobody says when a descriptor is free again. Each try costs a few bytes that gRPC forgets.
 constexpr milliseconds kTryAgain(10);
 // How often somebody looks whether the queue's thread is at work for long; so long is long.
 constexpr milliseconds kLook(1000);

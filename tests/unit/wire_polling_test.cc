@@ -11,6 +11,10 @@
 #include "wire/grpc_polling.h"
 #include "wire/grpc_stream.h"
 
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/lsan_interface.h>
+#endif
+
 namespace romulus::wire {
 namespace {
 
@@ -29,6 +33,14 @@ void Note(gpr_log_func_args* line) {
   std::exchange(wait_failed, nullptr)->set_value();
 }
 
+// gRPC forgets the few bytes of each wait that could not have its descriptor (ev_poll_posix.cc,
+// pollset_work).
+class ForgottenByGrpc {
+#ifdef __SANITIZE_ADDRESS__
+  __lsan::ScopedDisabler of_this_thread_;
+#endif
+};
+
 TEST(GrpcPollingTest, P7_AWaitWithoutADescriptorIsNotTheEndOfTheQueue) {
   ASSERT_TRUE(as_the_daemon);
   if (!absl::StartsWith(::getenv("GRPC_POLL_STRATEGY"), "poll")) {
@@ -46,7 +58,10 @@ TEST(GrpcPollingTest, P7_AWaitWithoutADescriptorIsNotTheEndOfTheQueue) {
   ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &none), 0);
   void* tag = nullptr;
   bool ok = false;
-  std::future<bool> got = std::async(std::launch::async, [&] { return NextTag(queue, &tag, &ok); });
+  std::future<bool> got = std::async(std::launch::async, [&] {
+    [[maybe_unused]] ForgottenByGrpc few_bytes;
+    return NextTag(queue, &tag, &ok);
+  });
   failed.get_future().wait();
   ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &usual), 0);
   alarm.Set(&queue, MonotonicIn(std::chrono::milliseconds(0)), &alarm);
