@@ -9,8 +9,8 @@
 // vCPUs have CPUs of their own if there are enough. --pages is how many first writes an epoch
 // takes.
 //
-// --intervals-us 25000,1000: rows for each of these times between epochs instead, with no budget,
-// so that `--pages` is the guest's working set.
+// --intervals-us 25000,1000: rows for each of these times from epoch to epoch instead, with no
+// budget, so that `--pages` is the guest's working set.
 //
 // --audit-pass-ms N: with the audit, at N ms for a pass of the rig's memory. What counts is the
 // pages a second: 64 MiB in 4,700 ms cost what 4 GiB in 300 s do.
@@ -80,6 +80,7 @@ class Samples final : public epoch::EpochSink, public wire::AckListener {
     next->StagePages(term, epoch, std::move(batch));
   }
   void Submit(epoch::StagedEpoch staged) override {
+    ++cuts;
     {
       absl::MutexLock lock(&mutex_);
       if (measuring_) {
@@ -132,6 +133,7 @@ class Samples final : public epoch::EpochSink, public wire::AckListener {
   epoch::EpochSink* next = nullptr;
   epoch::CheckpointLoop* loop = nullptr;
   std::atomic<uint64_t> audited_pages{0};  // in the whole run
+  std::atomic<uint64_t> cuts{0};           // likewise
 
  private:
   absl::Mutex mutex_;
@@ -150,6 +152,26 @@ double WritesPerSecond(const testing::MachineRig& rig, double seconds) {
   std::this_thread::sleep_for(std::chrono::duration<double>(seconds));  // the span measured
   return static_cast<double>(rig.Progress() - before) * 1e9 /
          static_cast<double>(rig.clock.NowNs() - began_ns);
+}
+
+// An interval begins when the guest goes on: a pause, and how late its end is noticed, come on top.
+// So that epochs come at the rate that was asked for, it is made shorter by as much.
+void SteerInterval(uint64_t period_us, const base::Clock& clock, const Samples& samples,
+                   epoch::CheckpointLoop& loop) {
+  constexpr int kSteps = 6;
+  constexpr int64_t kLeastNs = 20'000;
+  const auto period_ns = static_cast<int64_t>(period_us * 1000);
+  int64_t interval_ns = period_ns;
+  for (int step = 0; step < kSteps; ++step) {
+    const uint64_t cut = samples.cuts, began_ns = clock.NowNs();
+    std::this_thread::sleep_for(std::chrono::nanoseconds(std::max(100'000'000L, 8 * period_ns)));
+    const uint64_t epochs = std::max<uint64_t>(1, samples.cuts - cut);
+    const auto measured_ns = static_cast<int64_t>((clock.NowNs() - began_ns) / epochs);
+    interval_ns = std::clamp(interval_ns + period_ns - measured_ns, kLeastNs, period_ns);
+    epoch::GovernorOptions governor = loop.governor_options();
+    governor.max_interval_ns = static_cast<uint64_t>(interval_ns);
+    loop.SetGovernorOptions(governor);
+  }
 }
 
 // `interval_us` is 0 for a row by budget.
@@ -212,15 +234,16 @@ absl::StatusOr<Row> Measure(const Settings& settings, const std::vector<int>& vc
                     epoch::AuditOptions{.pass_ns = settings.audit_pass_ms * 1'000'000});
     parts.auditor = &*auditor;
   }
-  epoch::CheckpointLoop loop(parts,
-                             {.governor = {.max_dirty_pages = budget ? budget_pages : 1u << 20,
-                                           .max_interval_ns = max_interval_us * 1000,
-                                           .min_interval_ns = 0},
-                              .max_unacked_epochs = 64,
-                              .spin_ns = epoch::SpinNs(settings.vcpus),
-                              .cut_on_vcpu = settings.steer,
-                              .look_on_vcpu = settings.steer && epoch::LookOnVcpu(settings.vcpus)},
-                             &failures);
+  epoch::CheckpointLoop loop(
+      parts,
+      {.governor = {.max_dirty_pages = budget ? budget_pages : 1u << 20,
+                    .max_interval_ns = max_interval_us * 1000,
+                    .min_interval_ns = 0},
+       .max_unacked_epochs = 64,
+       .spin_ns = epoch::SpinNs(settings.vcpus, vcpu_cpus),
+       .cut_on_vcpu = settings.steer,
+       .look_on_vcpu = settings.steer && epoch::LookOnVcpu(settings.vcpus, vcpu_cpus)},
+      &failures);
   rig->loop = &loop;
   Samples samples;
   samples.loop = &loop;
@@ -239,6 +262,7 @@ absl::StatusOr<Row> Measure(const Settings& settings, const std::vector<int>& vc
   ROMULUS_RETURN_IF_ERROR(
       loop.BeginCutting(Term(1), memory::PageSet(rig->memory->layout().gfn_end()), &samples));
   rig->AwaitProgress(1000);
+  if (!budget) SteerInterval(interval_us, rig->clock, samples, loop);
   samples.Measure(true);
   row.set_guest_writes_per_s(WritesPerSecond(*rig, settings.seconds));
   samples.Measure(false);
@@ -360,7 +384,7 @@ int main(int argc, char** argv) {
   app.add_option("--seconds", settings.seconds, "per row");
   app.add_option("--max-interval-us", settings.max_interval_us, "longest epoch");
   app.add_option("--intervals-us", settings.intervals_us,
-                 "times between epochs, instead of a budget; --pages is the working set")
+                 "times from epoch to epoch, instead of a budget; --pages is the working set")
       ->delimiter(',');
   app.add_option("--memory-mib", settings.memory_mib);
   app.add_option("--vcpus", settings.vcpus);

@@ -33,6 +33,10 @@ std::unique_ptr<tracker::DirtySource> MakeSource(vmm::Machine& machine, vmm::Dir
           .max_hot_pages = host.pml ? 0 : options.config->tracking().hot_pages()});
 }
 
+std::vector<int> VcpuCpus(const romulus::v1::Config& config) {
+  return {config.cpus().vcpus().begin(), config.cpus().vcpus().end()};
+}
+
 }  // namespace
 
 vmm::DirtyLogMode ChooseDirtyLog(const romulus::v1::Tracking& tracking,
@@ -60,7 +64,7 @@ absl::StatusOr<vmm::MachineSpec> GuestHost::Spec() {
   spec.memory = memory_;
   spec.dirty_log = dirty_log_;
   spec.ring_entries = config.tracking().ring_entries();
-  spec.vcpu_cpus.assign(config.cpus().vcpus().begin(), config.cpus().vcpus().end());
+  spec.vcpu_cpus = VcpuCpus(config);
   spec.console = this;
   spec.listener = this;
   spec.throttle = this;
@@ -164,9 +168,11 @@ absl::Status GuestHost::Assemble(uint64_t console_offset) {
   epoch::CheckpointLoopOptions loop;
   loop.governor = GovernorFrom(checkpoint);
   loop.max_unacked_epochs = checkpoint.max_unacked_epochs();
-  loop.spin_ns = epoch::SpinNs(static_cast<int>(options_.config->guest().vcpus()));
+  const auto vcpus = static_cast<int>(options_.config->guest().vcpus());
+  const std::vector<int> vcpu_cpus = VcpuCpus(*options_.config);
+  loop.spin_ns = epoch::SpinNs(vcpus, vcpu_cpus);
   loop.cut_on_vcpu = true;
-  loop.look_on_vcpu = epoch::LookOnVcpu(static_cast<int>(options_.config->guest().vcpus()));
+  loop.look_on_vcpu = epoch::LookOnVcpu(vcpus, vcpu_cpus);
   loop_ = std::make_unique<epoch::CheckpointLoop>(parts, loop, this);
   gate_->SetOutputWaiting([this] { loop_->OnOutputWaiting(); });
   gate_->SetRoom([this] { OnConsoleRoom(); });

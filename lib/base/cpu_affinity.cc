@@ -2,7 +2,9 @@
 
 #include <sched.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <thread>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -21,6 +23,18 @@ absl::Status KeepThreadOn(pid_t tid, std::span<const int> cpus) {
   }
   if (::sched_setaffinity(tid, sizeof(set), &set) == 0) return absl::OkStatus();
   return ErrnoStatus(errno, absl::StrCat("CPUs ", absl::StrJoin(cpus, ",")));
+}
+
+int CountCpus(std::span<const int> also) {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  if (::sched_getaffinity(0, sizeof(set), &set) != 0) {
+    return static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+  }
+  for (const int cpu : also) {
+    if (cpu >= 0 && cpu < CPU_SETSIZE) CPU_SET(static_cast<size_t>(cpu), &set);
+  }
+  return CPU_COUNT(&set);
 }
 
 }  // namespace romulus::base

@@ -14,6 +14,10 @@ namespace romulus::base {
 // that no CPU can have; errno, EINVAL if none of `cpus` is this host's or may be used.
 absl::Status KeepThreadOn(pid_t tid, std::span<const int> cpus);
 
+// How many CPUs the caller may run on (sched_getaffinity(2): a cpuset counts, a quota of time does
+// not) or are named by `also`. Where there are more than CPU_SETSIZE: how many the host has.
+int CountCpus(std::span<const int> also);
+
 }  // namespace romulus::base
 
 #endif  // ROMULUS_BASE_CPU_AFFINITY_H_

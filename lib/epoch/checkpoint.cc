@@ -193,12 +193,15 @@ absl::Status Checkpoint::CopyPages(const memory::PageSet& dirty, StagedEpoch& st
 absl::StatusOr<StagingChunk> Checkpoint::NextChunk(StagedEpoch& staged, EpochSink* sink,
                                                    Rollback& rollback) {
   if (std::optional<StagingChunk> chunk = parts_.staging->TryAcquire()) return *std::move(chunk);
+  const uint64_t began_ns = parts_.clock->NowNs();
   for (PageBatch& batch : staged.batches) {
     rollback.Shipped();
     sink->StagePages(staged.term, staged.epoch, std::move(batch));
   }
   staged.batches.clear();
-  return parts_.staging->Acquire(kStagingPatience);
+  absl::StatusOr<StagingChunk> chunk = parts_.staging->Acquire(kStagingPatience);
+  staged.phases.waited_ns += parts_.clock->NowNs() - began_ns;
+  return chunk;
 }
 
 }  // namespace romulus::epoch

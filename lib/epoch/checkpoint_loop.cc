@@ -25,8 +25,13 @@ constexpr uint64_t kSoonestAlarmNs = 20'000;
 // loop's thread stops it.
 constexpr uint64_t kNoSlotAlarmNs = 200'000;
 
-uint64_t SpinNs(int vcpu_count) { return base::LeavesACpu(vcpu_count) ? kSpinNs : 0; }
-bool LookOnVcpu(int vcpu_count) { return vcpu_count > 1 && !base::LeavesACpu(vcpu_count); }
+uint64_t SpinNs(int vcpu_count, std::span<const int> vcpu_cpus) {
+  return base::LeavesACpu(vcpu_count, vcpu_cpus) ? kSpinNs : 0;
+}
+
+bool LookOnVcpu(int vcpu_count, std::span<const int> vcpu_cpus) {
+  return vcpu_count > 1 && !base::LeavesACpu(vcpu_count, vcpu_cpus);
+}
 
 // Notices that an epoch leaves in parts: then a checkpoint waits for the secondary.
 class CheckpointLoop::PartsSink final : public EpochSink {
@@ -473,7 +478,8 @@ absl::Status CheckpointLoop::OnPaused() {
 // does anything else (NextAlarmNs), is of the new epoch.
 void CheckpointLoop::OnResuming(const StagedEpoch& staged, uint64_t interval_ns) {
   const auto& phases_ns = staged.phases.ns;
-  const uint64_t worked_ns = std::accumulate(phases_ns.begin(), phases_ns.end(), uint64_t{0});
+  const uint64_t worked_ns =
+      std::accumulate(phases_ns.begin(), phases_ns.end(), uint64_t{0}) - staged.phases.waited_ns;
   absl::MutexLock lock(&mutex_);
   governor_.Learn(interval_ns, staged.page_count, worked_ns);
   epoch_began_ns_ = parts_.clock->NowNs();

@@ -14,6 +14,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <thread>
 
 #include "absl/base/thread_annotations.h"
@@ -53,9 +54,10 @@ struct CheckpointLoopOptions {
   bool look_on_vcpu = false;
 };
 
-// What to spin on this machine beside so many vCPUs, and who looks.
-uint64_t SpinNs(int vcpu_count);
-bool LookOnVcpu(int vcpu_count);
+// What to spin beside so many vCPUs, and who looks; vCPUs on CPUs of their own (empty: on any of
+// the caller's, base/spare_cpu.h).
+uint64_t SpinNs(int vcpu_count, std::span<const int> vcpu_cpus);
+bool LookOnVcpu(int vcpu_count, std::span<const int> vcpu_cpus);
 
 class CheckpointLoop {
  public:

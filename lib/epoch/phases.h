@@ -32,7 +32,8 @@ constexpr absl::string_view PhaseName(Phase phase) {
 
 struct PhaseTimes {
   std::array<uint64_t, kPhaseCount> ns{};
-  uint64_t pause_ns = 0;  // from the request to stop until the vCPUs are told to run
+  uint64_t pause_ns = 0;   // from the request to stop until the vCPUs are told to run
+  uint64_t waited_ns = 0;  // of kCopy, for the secondary: an epoch larger than the staging pool
 
   uint64_t& operator[](Phase phase) { return ns[static_cast<size_t>(phase)]; }
   uint64_t operator[](Phase phase) const { return ns[static_cast<size_t>(phase)]; }

@@ -29,10 +29,14 @@ struct Overloaded : Fs... {
 template <typename... Fs>
 Overloaded(Fs...) -> Overloaded<Fs...>;
 
-std::chrono::nanoseconds SpinFor(int vcpu_count) {
-  if (base::LeavesACpu(vcpu_count)) return std::chrono::microseconds(100);
+bool LeavesACpu(const MachineSpec& spec) {
+  return base::LeavesACpu(spec.vcpu_count, spec.vcpu_cpus);
+}
+
+std::chrono::nanoseconds SpinFor(const MachineSpec& spec) {
+  if (LeavesACpu(spec)) return std::chrono::microseconds(100);
   // vCPUs that have all processors stop within that of each other; one alone waits for no other.
-  return std::chrono::microseconds(vcpu_count > 1 ? 50 : 10);
+  return std::chrono::microseconds(spec.vcpu_count > 1 ? 50 : 10);
 }
 
 }  // namespace
@@ -44,8 +48,8 @@ MachineCore::MachineCore(const kvm::System& system, const MachineSpec& spec,
       vm_(std::move(vm)),
       serial_irq_(*vm_, arch::kSerialGsi),
       sci_(*vm_, arch::kSciGsi),
-      stop_spin_(SpinFor(spec.vcpu_count)),
-      resume_spin_(SpinFor(spec.vcpu_count)) {}
+      stop_spin_(SpinFor(spec)),
+      resume_spin_(SpinFor(spec)) {}
 
 MachineCore::~MachineCore() { Stop(); }
 
@@ -121,7 +125,7 @@ absl::Status MachineCore::CreateVcpus() {
 absl::Status MachineCore::StartThreads() {
   VcpuHost& host = *this;
   const bool alone = vcpus_.size() == 1;
-  const bool have_alarms = alone || !base::LeavesACpu(spec_.vcpu_count);
+  const bool have_alarms = alone || !LeavesACpu(spec_);
   for (size_t i = 0; i < vcpus_.size(); ++i) {
     threads_.push_back(std::make_unique<VcpuThread>(*vcpus_[i], *states_[i], host, alone,
                                                     have_alarms, resume_spin_));

@@ -3,6 +3,7 @@
 #ifndef ROMULUS_TESTS_SUPPORT_EPOCH_RIG_H_
 #define ROMULUS_TESTS_SUPPORT_EPOCH_RIG_H_
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <utility>
@@ -36,6 +37,7 @@ class ReleasedText final : public epoch::ReleasedOutput {
 class RecordingSink final : public epoch::EpochSink {
  public:
   void StagePages(Term, EpochId epoch, epoch::PageBatch batch) override {
+    if (on_stage) on_stage();
     absl::MutexLock lock(&mutex_);
     // As a sender would: the bytes leave and the staging memory is free again.
     for (Gfn gfn : batch.gfns) staged_.emplace_back(epoch, gfn);
@@ -70,6 +72,8 @@ class RecordingSink final : public epoch::EpochSink {
     absl::MutexLock lock(&mutex_);
     return staged_.size();
   }
+
+  std::function<void()> on_stage;
 
  private:
   mutable absl::Mutex mutex_;

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "base/cpu_affinity.h"
+#include "base/spare_cpu.h"
 
 namespace romulus::base {
 namespace {
@@ -28,6 +29,24 @@ TEST(CpuAffinityTest, AThreadIsKeptOnTheCpusNamed) {
     EXPECT_EQ(OwnCpus(), last);
   }).join();
   EXPECT_EQ(OwnCpus(), before);
+}
+
+// A cpuset, or `cpus`: not what the machine has.
+TEST(CpuAffinityTest, CpusAreThoseThatAThreadMayRunOnAndThoseNamed) {
+  const std::vector<int> all = OwnCpus();
+  EXPECT_EQ(CountCpus({}), static_cast<int>(all.size()));
+  std::thread([&] {
+    const int mine = all.front();
+    ASSERT_TRUE(KeepThreadOn(0, std::vector<int>{mine}).ok());
+    EXPECT_EQ(CountCpus({}), 1);
+    EXPECT_FALSE(LeavesACpu(1, {}));
+    EXPECT_FALSE(LeavesACpu(1, std::vector<int>{mine}));
+    const std::vector<int> two = {mine, mine + 1};
+    EXPECT_EQ(CountCpus(two), 2);
+    EXPECT_TRUE(LeavesACpu(1, two));
+    EXPECT_FALSE(LeavesACpu(2, two));
+    EXPECT_EQ(CountCpus(std::vector<int>{-1, CPU_SETSIZE}), 1) << "there are no such";
+  }).join();
 }
 
 TEST(CpuAffinityTest, CpusThatThereAreNotAreRefused) {
