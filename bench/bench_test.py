@@ -25,6 +25,7 @@ import results
 import results_peers
 import run_all
 import tables
+import two_vcpus
 
 
 def event(name, seconds, microseconds=0):
@@ -74,6 +75,37 @@ class CompareTest(unittest.TestCase):
     def test_nothing_in_common(self):
         with self.assertRaises(common.ResultError):
             comparison.report({"a": {"old": [1.0], "new": [], "more_is_better": True}}, 0.03)
+
+
+    @staticmethod
+    def compared(rounds_of_new, old=1.0):
+        """compare()'s answer, and what it wrote, of a build whose figure is worse in some of the rounds."""
+        news = iter(rounds_of_new)
+        with tempfile.NamedTemporaryFile(suffix=".json") as file, contextlib.redirect_stdout(io.StringIO()) as said, \
+                unittest.mock.patch.object(comparison, "measure",
+                                           lambda build, _: {"a": (next(news) if build == "new" else old, True)}):
+            options = argparse.Namespace(rounds=9, old="old", new="new", tolerance=0.03, json=pathlib.Path(file.name))
+            try:
+                answer = comparison.compare(options)
+            except common.ResultError as error:
+                answer = str(error)
+            return answer, common.load_json(file.name), said.getvalue()
+
+    def test_worse_once_is_chance_and_twice_is_not(self):
+        answer, found, _ = self.compared([1.0] * 9)
+        self.assertEqual(([], 1), (answer, len(found)))
+        answer, found, _ = self.compared([0.8] * 9 + [1.0] * 9)
+        self.assertEqual(([], ["WORSE", "same"]), (answer, [each["a"]["verdict"] for each in found]))
+        self.assertEqual(["a"], self.compared([0.8] * 18)[0])
+
+    def test_what_breaks_off_leaves_its_rounds(self):
+        with self.assertRaises(StopIteration):
+            self.compared([1.0] * 4)
+        figures = {"a": {"old": [1.0], "new": [1.0], "more_is_better": True},
+                   "b": {"old": [0.0], "new": [1.0], "more_is_better": True},
+                   "c": {"old": [1.0], "new": [], "more_is_better": True}}
+        lines, _ = comparison.report(figures, 0.03)
+        self.assertEqual("not compared: b (0 in OLD), c (not in both)", lines[-1])
 
 
 class RecordingTest(unittest.TestCase):
@@ -175,28 +207,78 @@ class FormTest(unittest.TestCase):
                 common.load_json(file.name)
 
 
-class BusyTest(unittest.TestCase):
+class FactsTest(unittest.TestCase):
+    """What a page says of benches of different runs."""
+
+    HOST = {"processor": "One", "cores": 2, "memory_mib": 1024, "kernel": "6", "kvm": ["kvm_pvm"], "load_before": 0.1}
+
+    def run_of(self, **benches):
+        return {"host": self.HOST, "commit": "abc", "qemu": None, "quick": False, "benches": benches}
+
     def test_those_that_ran_on_a_busy_machine_are_named(self):
-        run = {"host": {"load_before": 0.1},
-               "benches": {"a": {"load_before": 0.9}, "b": {"load_before": 0.1}, "c": {"load_before": 0.9}, "d": {}}}
-        self.assertEqual(["a, c (load 0.9)"], results.busy_before(run))
-        run["host"]["load_before"] = 2.5  # of what says nothing of its own
-        self.assertEqual(["a, c (load 0.9)", "d (load 2.5)"], results.busy_before(run))
+        run = self.run_of(a={"load_before": 0.9}, b={"load_before": 0.1}, c={"load_before": 0.9}, d={},
+                          e={"busy_before": 0.3, "load_before": 0.1}, f={"busy_before": 0.02, "load_before": 0.9})
+        self.assertEqual(["e (30.0 % of the processors)", "a, c (load 0.9)"], results.busy_before(run))
+        run["host"] = {**self.HOST, "load_before": 2.5}  # of what says nothing of its own
+        self.assertIn("d (load 2.5)", results.busy_before(run))
+
+    def test_figures_of_another_machine_are_said_to_be(self):
+        page = "\n".join(results.introduction(self.run_of(a={}, b={})))
+        self.assertIn("| processor | One, 2 cores |", page)
+        self.assertNotIn("differ", page)
+        page = "\n".join(results.introduction(self.run_of(
+            a={}, b={"host": {**self.HOST, "processor": "Other", "cores": 64}, "commit": "def"})))
+        self.assertIn("| processor | One, 2 cores: a; Other, 64 cores: b |", page)
+        self.assertIn("| commit | abc: a; def: b |", page)
+        self.assertIn("**Measured on machines that differ", page)
+
+    def test_of_a_quick_run(self):
+        self.assertIn("Its figures mean nothing", "\n".join(results.introduction({**self.run_of(a={}), "quick": True})))
+        page = "\n".join(results.introduction(self.run_of(a={"quick": True}, b={})))
+        self.assertIn("**Of a quick run, so that their figures mean nothing: a.**", page)
+
+    def test_what_stays_from_an_earlier_run_keeps_its_facts(self):
+        with tempfile.TemporaryDirectory() as name:
+            folder = pathlib.Path(name)
+            self.assertEqual({}, run_all.known_before(folder))
+            common.write_json(folder / "run.json", {**self.run_of(a={"state": "ok"}, b={"state": "ok", "commit": "def"})})
+            found = run_all.known_before(folder)
+            self.assertEqual((self.HOST, "abc", False), tuple(found["a"][fact] for fact in ("host", "commit", "quick")))
+            self.assertEqual("def", found["b"]["commit"])
+
+    def test_the_commit_is_that_of_the_tree_that_was_built(self):
+        with tempfile.TemporaryDirectory() as name:
+            build = pathlib.Path(name)
+            (build / "CMakeCache.txt").write_text(f"X:STRING=1\nCMAKE_HOME_DIRECTORY:INTERNAL={name}\n")
+            self.assertEqual("unknown", run_all.commit(build))
+
+    def test_a_share_of_the_processors(self):
+        with unittest.mock.patch.object(run_all, "cpu_ticks", side_effect=[(10, 100), (35, 200)]):
+            self.assertEqual(0.25, run_all.busy_share(0))
 
 
 class AttemptTest(unittest.TestCase):
     """One bench as a program of its own, which does this and that."""
 
+    WRITES = "import sys; open(sys.argv[1], 'w').write('{\"a\": 2}')"
+
+    def setUp(self):
+        self.folder = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
+
+    @staticmethod
+    def bench(code, limit_s=60):
+        return plan.Bench("x", limit_s, limit_s, [sys.executable, "-c", code, "JSON"], [], [], ("a",))
+
+    OPTIONS = argparse.Namespace(build=pathlib.Path("/nowhere"), quick=True, patience=1)
+
     def attempt(self, code, limit_s=60):
-        bench = plan.Bench("x", limit_s, limit_s, [sys.executable, "-c", code, "JSON"], [], [], ("a",))
-        options = argparse.Namespace(build="/", quick=True, patience=1)
-        with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
-            return run_all.attempt(bench, options, pathlib.Path(folder))
+        with contextlib.redirect_stdout(io.StringIO()):
+            return run_all.attempt(self.bench(code, limit_s), self.OPTIONS, self.folder)
 
     def test_outcomes(self):
         def writes(text):
             return f"import sys; open(sys.argv[1], 'w').write({text!r})"
-        for code, state, why in ((writes('{"a": 1}'), "ok", ""), ("", "failed", "No such file"),
+        for code, state, why in ((writes('{"a": 1}'), "ok", ""), ("", "failed", "x.json: [Errno 2] No such file"),
                                  (writes("{"), "failed", "Expecting"), (writes('{"b": 1}'), "failed", "no a"),
                                  ("raise SystemExit(3)", "failed", "exit code 3"),
                                  ("print('skipped: no tun'); raise SystemExit(77)", "skipped", "no tun")):
@@ -205,9 +287,53 @@ class AttemptTest(unittest.TestCase):
                 self.assertEqual(state, found["state"])
                 self.assertIn(why, found["why"])
 
+    def left(self):
+        return {path.name: path.read_text() for path in self.folder.iterdir()}
+
+    def test_what_was_there_is_lost_to_new_figures_only(self):
+        self.assertEqual("ok", self.attempt(self.WRITES.replace("2", "1"))["state"])
+        before = self.left()
+        self.attempt("raise SystemExit(77)")
+        self.assertEqual(before, self.left())
+        self.attempt("import sys; print('why'); open(sys.argv[1], 'w').write('{'); raise SystemExit(1)")
+        self.assertEqual({**before, "x.failed.txt": "why\n"}, self.left())
+        self.attempt(self.WRITES)
+        self.assertEqual({"x.json", "x.txt"}, set(self.left()))
+        self.assertEqual({"a": 2}, common.load_json(self.folder / "x.json"))
+
+    def test_an_interrupt_ends_it_at_once_and_leaves_what_was_there(self):
+        self.attempt(self.WRITES)
+        before = self.left()
+        pid_path = self.folder.parent / f"{self.folder.name}.pid"
+        self.addCleanup(pid_path.unlink)
+        code = f"import os, time; open({str(pid_path)!r}, 'w').write(str(os.getpid())); print('x', flush=True); time.sleep(1000)"
+
+        def interrupted(process, text_path, build):
+            process.stdout.readline()
+            raise KeyboardInterrupt
+        with unittest.mock.patch.object(run_all, "stream", interrupted), self.assertRaises(KeyboardInterrupt):
+            self.attempt(code, 500)
+        self.assertEqual(before, self.left())
+        with self.assertRaises(ProcessLookupError):
+            os.kill(int(pid_path.read_text()), 0)
+
     def test_what_does_not_end_is_ended_with_its_children(self):
         found = self.attempt("import subprocess; subprocess.run(['sleep', '1000'])", 0.5)
         self.assertEqual(("failed", "no end within 0.5 s"), (found["state"], found["why"]))
+
+    def run_all(self, code, states):
+        facts = {"host": FactsTest.HOST, "commit": "new", "qemu": None, "quick": True}
+        with contextlib.redirect_stdout(io.StringIO()):
+            run_all.run_all([self.bench(code)], self.OPTIONS, facts, self.folder, states)
+        return states["x"]
+
+    def test_what_cannot_run_here_leaves_what_ran_elsewhere(self):
+        earlier = {"state": "ok", "commit": "old"}
+        skips = "raise SystemExit(77)"
+        self.assertEqual("old", self.run_all(skips, {"x": earlier})["commit"])
+        self.assertEqual("skipped", self.run_all(skips, {})["state"])
+        self.assertEqual(("failed", "new"), tuple(self.run_all("raise SystemExit(1)", {"x": earlier})[of] for of in (
+            "state", "commit")))
 
 
 class CostsTest(unittest.TestCase):
@@ -289,6 +415,10 @@ class PageTest(unittest.TestCase):
             pictures = sorted(path.name for path in folder.glob("*.svg"))
         return page, pictures
 
+    def test_figures_that_are_gone(self):
+        page, _ = self.page({"codec": {"state": "ok"}}, {})
+        self.assertIn("Not measured in this run: its figures are gone.", page)
+
     def test_peers(self):
         load = {"pages_per_s": 200, "failed": [{"vmm": "colo", "why": "it hung"}],
                 "sessions": [{"colo": session(200, 1.0), "romulus": session(3000, 0.2)},
@@ -304,6 +434,36 @@ class PageTest(unittest.TestCase):
         self.assertIn("it hung", page)
         self.assertIn("Not measured in this run: no end.", page)
         self.assertEqual(["peers.svg"] if shutil.which("gnuplot") else [], pictures)
+
+    def test_no_verdict_where_it_is_not_the_same_work(self):
+        slow = session(3000, 0.2)
+        slow["fastest"]["writes_per_s"] = 30  # the other's guest: 50
+        load = {"pages_per_s": 0, "failed": [], "sessions": [{"colo": session(200, 1.0), "romulus": slow}]}
+        peers.judge(load)
+        page, _ = self.page({"peers": {"state": "ok"}}, {
+            "peers": {"qemu": "7.2", "colos_cpus_divided": False, "memory_mib": 256, "working_set_mib": 64, "cache_mib": 128, "modest_ms": 20,
+                      "loads": [load]}})
+        self.assertIn("| 15.0x, not the same work |", page)
+        self.assertIn("| flat out | bytes a page write | 4,000.0 | 100,000.0 | 25.0x |", page)
+        self.assertEqual(2, page.count("**1/5.0**"))  # p50 and p99 at the same interval, with the same work
+
+    def test_who_is_behind_in_a_migration(self):
+        def row(qemu, romulus):
+            return "\n".join(results_peers.migration_section(
+                {"fill_mib": 1, "first_copy": {"qemu": {"mib_per_s": qemu}, "romulus": {"mib_per_s": romulus}},
+                 "redirtied": {"qemu": {"bytes_per_page": 30.0}, "romulus": {"bytes_per_page": 27.0}}}, {}))
+        self.assertIn("| 100 MiB/s | **90 MiB/s** |", row(100, 90))
+        self.assertIn("| 100 MiB/s | 110 MiB/s |", row(100, 110))
+        self.assertIn("| 30.0 bytes | 27.0 bytes |", row(100, 90))
+
+    def test_two_vcpus(self):
+        def rows(count, *pauses):
+            return [{"pause": {"p50_us": each, "p99_us": 4 * each}, "epochs_per_s": 1000, "progress_share": 0.1 * count}
+                    for each in pauses]
+        line, = two_vcpus.lines({("ring", 10): {1: rows(1, 50, 100, 60), 2: rows(2, 150, 200, 120)}})
+        self.assertEqual((2.0, 2.0, 3.0), tuple(line["pause_ratio"][of] for of in ("median", "low", "high")))
+        page = "\n".join(results.two_vcpus_section({"lines": [line]}, {}))
+        self.assertIn("| **4.00x** | 2.00x (2.00x to 3.00x) |", page)
 
     def test_goals_are_those_of_the_chosen_encoder(self):
         def section(**cached):

@@ -24,6 +24,11 @@ def say(*words):
     print(*words, flush=True)
 
 
+def numbers(text):
+    """Of a command line: 1,2,3"""
+    return [int(word) for word in text.split(",")]
+
+
 def quantile(values, share):
     """The value below which `share` of them lie; None of none."""
     values = sorted(values)

@@ -16,9 +16,8 @@ import signal
 import sys
 import time
 
-from common import host, quantile, say, tsc_word, write_json
+from common import host, numbers, quantile, say, tsc_word, write_json
 import pair as pairlib
-from peers import numbers
 
 PAGES = 2000
 CHECKPOINT = "max_interval_us: 2000 min_interval_us: 500"

@@ -20,8 +20,8 @@ import re
 import sys
 import time
 
-from common import (SKIPPED, cpu_seconds, cpus_words, divided_cpus, host, loopback_bytes, quantile, ratio, say, summary,
-                    tsc_word, write_json)
+from common import (SKIPPED, cpu_seconds, cpus_words, divided_cpus, host, loopback_bytes, numbers, quantile, ratio,
+                    say, summary, tsc_word, write_json)
 import netns
 import pair as pairlib
 import qemu
@@ -195,17 +195,24 @@ def romulus(options, rate):
 
 VMMS = {"colo": colo, "romulus": romulus}
 MEASURES = ("checkpoints_per_s", "pause_p50_ms", "pause_p99_ms", "bytes_per_checkpoint", "cpu_share",
-            "writes_per_s", "progress")
+            "writes_per_s", "bytes_per_write", "progress")
 
 
 def add_progress(session):
+    """What follows from its figures."""
     for name in ("modest", "fastest"):
-        session[name]["progress"] = ratio(session[name]["writes_per_s"], session["alone_writes_per_s"])
+        row = session[name]
+        row["progress"] = ratio(row["writes_per_s"], session["alone_writes_per_s"])
+        sent = row["bytes_per_checkpoint"]
+        row["bytes_per_write"] = ratio(sent * row["checkpoints_per_s"] if sent else None, row["writes_per_s"])
 
 
 def judge(load):
     """Medians over the repeats, and Romulus / COLO of each repeat."""
     sessions = load["sessions"]
+    for each in sessions:
+        for session in each.values():
+            add_progress(session)
     load["medians"] = {vmm: {mode: {measure: summary([s[vmm][mode].get(measure) for s in sessions if vmm in s])
                                     for measure in MEASURES} for mode in ("modest", "fastest")} for vmm in VMMS}
     for vmm in VMMS:
@@ -222,7 +229,7 @@ def one(vmm, options, rate):
     """A session; one that fails says so and leaves the others alone."""
     try:
         session = VMMS[vmm](options, rate)
-        add_progress(session)
+        add_progress(session)  # said below
         fastest = session["fastest"]
         say(f"  {vmm:<8} {fastest['checkpoints_per_s']:8.0f}/s  pause {fastest['pause_p50_ms'] or 0:.3f} / "
             f"{fastest['pause_p99_ms'] or 0:.3f} ms  {fastest['bytes_per_checkpoint'] or 0:8.0f} B  "
@@ -257,10 +264,6 @@ def quick_loopback():
     netns.ip("link", "set", "lo", "up")
     netns.ip("route", "replace", "local", "127.0.0.0/8", "dev", "lo", "table", "local", "proto", "kernel",
              "scope", "host", "src", "127.0.0.1", "quickack", "1")
-
-
-def numbers(text):
-    return [int(word) for word in text.split(",")]
 
 
 def main():

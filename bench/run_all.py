@@ -5,7 +5,9 @@
     bench/run --only peers,codec    these; of the others the figures that are there already stay
 
 Writes OUT/RESULTS.md, and beside it OUT/results/ with each bench's JSON, what it printed, and plots. OUT is
-`bench`, of a quick run build/bench. Builds first, unless it is given a build folder. Exit code 1: a bench
+`bench`, of a quick run build/bench. Builds first, unless it is given a build folder. Of each bench it is kept on
+what machine, of which commit and how quick it was, and what else the machine did right before. A bench that cannot
+run here, or an interrupt, leaves its earlier results as they are. Exit code 1: a bench
 failed, was late, or its results are not all there. Pages of a Linux are recorded where scripts/make-guest, which calls
 scripts/lab-setup, has left one.
 """
@@ -61,41 +63,62 @@ def json_line(said):
     return next((line for line in said.splitlines() if line.startswith("{")), "")
 
 
-def attempt(bench, options, folder):
-    """One bench: {"state": "ok" | "skipped" | "failed", "why", "seconds"}; its JSON is in the folder if ok."""
-    json_path = folder / f"{bench.name}.json"
-    json_path.unlink(missing_ok=True)
-    words = bench.words(options.build, json_path, folder / f"{bench.name}.tsv", options.quick)
-    limit_s = bench.quick_limit_s if options.quick else bench.limit_s
-    began = time.monotonic()
+def run_program(words, limit_s, text_path, build_folder):
+    """(exit code or None if it did not end in time, what it said). Ends with all its processes, whatever happens."""
     late = threading.Event()
-    # Its own session, so that one that is late ends with all its processes.
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
                           stdin=subprocess.DEVNULL, start_new_session=True,
                           preexec_fn=pairlib.die_with_parent) as process:
         def end():
-            late.set()
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-        timer = threading.Timer(limit_s * options.patience, end)
+
+        def be_late():
+            late.set()
+            end()
+        timer = threading.Timer(limit_s, be_late)
+        timer.daemon = True
         timer.start()
-        said = stream(process, folder / f"{bench.name}.txt", options.build)
-        code = process.wait()
-        timer.cancel()
-    state = {"state": "ok", "why": "", "seconds": round(time.monotonic() - began, 1)}
-    if code == SKIPPED:
-        return {**state, "state": "skipped", "why": said.strip().splitlines()[-1] if said.strip() else ""}
-    if late.is_set():
-        return {**state, "state": "failed", "why": f"no end within {limit_s * options.patience:g} s"}
-    if code != 0:
-        return {**state, "state": "failed", "why": f"exit code {code}"}
-    try:
-        if bench.json_on_stdout:
-            json_path.write_text(json_line(said))
-        plan.check(bench, load_json(json_path))
-        json_path.write_text(placeless(json_path.read_text(), options.build))
-    except ResultError as error:
-        return {**state, "state": "failed", "why": str(error)}
+        try:
+            said = stream(process, text_path, build_folder)
+            code = process.wait()
+        finally:
+            timer.cancel()
+            end()
+    return (None if late.is_set() else code), said
+
+
+def attempt(bench, options, folder, finish=lambda found: found):
+    """One bench: {"state": "ok" | "skipped" | "failed", "why", "seconds"}; its files are in the folder if ok, else
+    only what it said, as NAME.failed.txt: nothing that was there is lost. `finish` completes its JSON."""
+    limit_s = (bench.quick_limit_s if options.quick else bench.limit_s) * options.patience
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".new-") as place:
+        new = pathlib.Path(place)
+        text_path, json_path = new / f"{bench.name}.txt", new / f"{bench.name}.json"
+        failed_path = folder / f"{bench.name}.failed.txt"
+        failed_path.unlink(missing_ok=True)
+        code, said = run_program(bench.words(options.build, json_path, new / f"{bench.name}.tsv", options.quick),
+                                 limit_s, text_path, options.build)
+        state = {"state": "ok", "why": "", "seconds": round(time.monotonic() - began, 1)}
+        if code == SKIPPED:
+            return {**state, "state": "skipped", "why": said.strip().splitlines()[-1] if said.strip() else ""}
+        try:
+            if code is None:
+                raise ResultError(f"no end within {limit_s:g} s")
+            if code != 0:
+                raise ResultError(f"exit code {code}")
+            if bench.json_on_stdout:
+                json_path.write_text(json_line(said))
+            found = load_json(json_path)
+            plan.check(bench, found)
+            write_json(json_path, finish(found))
+            json_path.write_text(placeless(json_path.read_text(), options.build))
+        except ResultError as error:
+            text_path.replace(failed_path)
+            return {**state, "state": "failed", "why": str(error).replace(f"{place}/", "")}
+        for path in new.iterdir():
+            path.replace(folder / path.name)
     return state
 
 
@@ -125,23 +148,42 @@ def attempt_between_costs(bench, options, folder):
     """attempt(), its JSON with what kvm_costs measures right before it and after, `costs`: their mean."""
     try:
         before = costs(options)
-        state = attempt(bench, options, folder)
-        if state["state"] == "ok":
-            try:
-                before = middle(before, costs(options))
-            except ResultError as error:
-                say(f"  {error}; held to what was measured before it")
-            path = folder / f"{bench.name}.json"
-            write_json(path, {**load_json(path), "costs": before})
-        return state
     except ResultError as error:
         return {"state": "failed", "why": str(error), "seconds": 0}
 
+    def with_costs(found):
+        try:
+            return {**found, "costs": middle(before, costs(options))}
+        except ResultError as error:
+            say(f"  {error}; held to what was measured before it")
+            return {**found, "costs": before}
+    return attempt(bench, options, folder, with_costs)
 
-def commit():
-    done = subprocess.run(["git", "-C", str(ROOT), "describe", "--always", "--dirty"], capture_output=True,
+
+def commit(build_folder):
+    """Of the tree that the build folder is of."""
+    tree = ROOT
+    with contextlib.suppress(OSError):
+        found = re.search(r"^CMAKE_HOME_DIRECTORY:INTERNAL=(.*)$", (build_folder / "CMakeCache.txt").read_text(), re.M)
+        tree = found[1] if found else ROOT
+    done = subprocess.run(["git", "-C", str(tree), "describe", "--always", "--dirty"], capture_output=True,
                           text=True)
     return done.stdout.strip() or "unknown"
+
+
+def cpu_ticks():
+    """(busy, all) of the machine's processors since its start (proc(5), stat)."""
+    fields = [int(word) for word in pathlib.Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+    idle = fields[3] + fields[4]
+    return sum(fields) - idle, sum(fields)
+
+
+def busy_share(seconds):
+    """How much of the processors something else takes now."""
+    busy, total = cpu_ticks()
+    time.sleep(seconds)  # the span measured
+    busy_after, total_after = cpu_ticks()
+    return round((busy_after - busy) / max(1, total_after - total), 3)
 
 
 def choose(only):
@@ -152,12 +194,20 @@ def choose(only):
     return [bench for bench in plan.BENCHES if not only or bench.name in only]
 
 
+FACTS = ("host", "commit", "qemu", "quick")  # of each bench: others may stay from an earlier run
+
+
 def known_before(folder):
-    """What an earlier run left: the states of its benches."""
+    """What an earlier run left: the states of its benches, each with its facts."""
     try:
-        return load_json(folder / "run.json")["benches"]
+        run = load_json(folder / "run.json")
+        return {name: {**{fact: run[fact] for fact in FACTS}, **state} for name, state in run["benches"].items()}
     except (ResultError, KeyError):
         return {}
+
+
+def end_by_exception(_, __):
+    raise KeyboardInterrupt
 
 
 def main():
@@ -170,27 +220,38 @@ def main():
     parser.add_argument("--patience", type=float, default=1, help="factor on how long each bench may take")
     options = parser.parse_args()
     chosen = choose(options.only)
-    facts = {"host": host(), "commit": commit(), "qemu": qemu.version(), "quick": options.quick}
+    signal.signal(signal.SIGTERM, end_by_exception)
     options.build = options.build.resolve() if options.build else build()
+    facts = {"host": host(), "commit": commit(options.build), "qemu": qemu.version(), "quick": options.quick}
     out = (options.out or ROOT / ("build/bench" if options.quick else "bench")).resolve()
     folder = out / "results"
     folder.mkdir(parents=True, exist_ok=True)
     states = known_before(folder) if options.only else {}
-    for number, bench in enumerate(chosen, 1):
-        say(f"[{number}/{len(chosen)}] {bench.name}")
-        state = (attempt_between_costs if bench.bounded else attempt)(bench, options, folder)
-        state["why"] = placeless(state["why"], options.build)
-        state["commit"] = facts["commit"]  # others may stay from an earlier run
-        state["load_before"] = facts["host"]["load_before"]
-        states[bench.name] = state
-        say(f"  {state['state']} after {state['seconds']:.0f} s {state['why']}")
-        write_json(folder / "run.json", {**facts, "benches": states})
     try:
+        run_all(chosen, options, facts, folder, states)
         say(f"written: {results.write(out, folder)}")
     except ResultError as error:
         say(f"no page: {error}")
         return 1
-    bad = [name for name, state in states.items() if state["state"] == "failed"]
+    except KeyboardInterrupt:
+        say("interrupted: what was there stays")
+        return 130
+    bad = [bench.name for bench in chosen if states[bench.name]["state"] == "failed"]
     if bad:
         say(f"failed: {', '.join(bad)}")
     return 1 if bad else 0
+
+
+def run_all(chosen, options, facts, folder, states):
+    """Each bench in its turn; adds its state, and writes all of them down."""
+    for number, bench in enumerate(chosen, 1):
+        say(f"[{number}/{len(chosen)}] {bench.name}")
+        busy = busy_share(0.1 if options.quick else 2)
+        state = (attempt_between_costs if bench.bounded else attempt)(bench, options, folder)
+        state = {**state, "why": placeless(state["why"], options.build), **facts, "busy_before": busy}
+        say(f"  {state['state']} after {state['seconds']:.0f} s {state['why']}")
+        if state["state"] == "skipped" and states.get(bench.name, {}).get("state") == "ok":
+            say(f"  what {states[bench.name]['commit']} left stays")
+            continue
+        states[bench.name] = state
+        write_json(folder / "run.json", {**facts, "benches": states})
