@@ -73,6 +73,12 @@ Quantiles QuantilesOf(std::vector<uint64_t> ns) {
   return q;
 }
 
+// Epochs of the whole run, and when the last one was cut.
+struct Cuts {
+  uint64_t count = 0;
+  uint64_t last_ns = 0;
+};
+
 // Counts what passes between the checkpoint loop and the sender.
 class Samples final : public epoch::EpochSink, public wire::AckListener {
  public:
@@ -80,9 +86,9 @@ class Samples final : public epoch::EpochSink, public wire::AckListener {
     next->StagePages(term, epoch, std::move(batch));
   }
   void Submit(epoch::StagedEpoch staged) override {
-    ++cuts;
     {
       absl::MutexLock lock(&mutex_);
+      cuts_ = {cuts_.count + 1, clock->NowNs()};
       if (measuring_) {
         pause_ns_.push_back(staged.phases.pause_ns);
         for (size_t i = 0; i < epoch::kPhaseCount; ++i) phase_ns_[i].push_back(staged.phases.ns[i]);
@@ -116,6 +122,10 @@ class Samples final : public epoch::EpochSink, public wire::AckListener {
     absl::MutexLock lock(&mutex_);
     measuring_ = on;
   }
+  Cuts cuts() const {
+    absl::MutexLock lock(&mutex_);
+    return cuts_;
+  }
   void Fill(Row& row, double seconds) {
     absl::MutexLock lock(&mutex_);
     row.set_epochs(ack_ns_.size());
@@ -130,13 +140,14 @@ class Samples final : public epoch::EpochSink, public wire::AckListener {
     }
   }
 
+  const base::Clock* clock = nullptr;
   epoch::EpochSink* next = nullptr;
   epoch::CheckpointLoop* loop = nullptr;
   std::atomic<uint64_t> audited_pages{0};  // in the whole run
-  std::atomic<uint64_t> cuts{0};           // likewise
 
  private:
-  absl::Mutex mutex_;
+  mutable absl::Mutex mutex_;
+  Cuts cuts_ ABSL_GUARDED_BY(mutex_);
   bool measuring_ ABSL_GUARDED_BY(mutex_) = false;
   std::vector<uint64_t> pause_ns_ ABSL_GUARDED_BY(mutex_);
   std::array<std::vector<uint64_t>, epoch::kPhaseCount> phase_ns_ ABSL_GUARDED_BY(mutex_);
@@ -156,22 +167,33 @@ double WritesPerSecond(const testing::MachineRig& rig, double seconds) {
 
 // An interval begins when the guest goes on: a pause, and how late its end is noticed, come on top.
 // So that epochs come at the rate that was asked for, it is made shorter by as much.
-void SteerInterval(uint64_t period_us, const base::Clock& clock, const Samples& samples,
-                   epoch::CheckpointLoop& loop) {
-  constexpr int kSteps = 6;
+void SteerInterval(uint64_t period_us, const Samples& samples, epoch::CheckpointLoop& loop) {
+  constexpr int kSteps = 8;
   constexpr int64_t kLeastNs = 20'000;
   const auto period_ns = static_cast<int64_t>(period_us * 1000);
   int64_t interval_ns = period_ns;
   for (int step = 0; step < kSteps; ++step) {
-    const uint64_t cut = samples.cuts, began_ns = clock.NowNs();
+    const Cuts before = samples.cuts();
     std::this_thread::sleep_for(std::chrono::nanoseconds(std::max(100'000'000L, 8 * period_ns)));
-    const uint64_t epochs = std::max<uint64_t>(1, samples.cuts - cut);
-    const auto measured_ns = static_cast<int64_t>((clock.NowNs() - began_ns) / epochs);
-    interval_ns = std::clamp(interval_ns + period_ns - measured_ns, kLeastNs, period_ns);
+    const Cuts after = samples.cuts();
+    if (after.count == before.count) continue;
+    const auto measured_ns =
+        static_cast<int64_t>((after.last_ns - before.last_ns) / (after.count - before.count));
+    // By half, so that one slow moment does not decide it.
+    interval_ns = std::clamp(interval_ns + (period_ns - measured_ns) / 2, kLeastNs, period_ns);
     epoch::GovernorOptions governor = loop.governor_options();
     governor.max_interval_ns = static_cast<uint64_t>(interval_ns);
     loop.SetGovernorOptions(governor);
   }
+}
+
+// Writes a second of the guest alone.
+absl::StatusOr<double> Unprotected(testing::MachineRigOptions options, double seconds) {
+  options.dirty_log = vmm::DirtyLogMode::kNone;
+  ROMULUS_ASSIGN_OR_RETURN(auto rig, BenchRig::Create(options));
+  ROMULUS_RETURN_IF_ERROR(rig->machine->Start());
+  rig->AwaitProgress(1000);
+  return WritesPerSecond(*rig, seconds);
 }
 
 // `interval_us` is 0 for a row by budget.
@@ -207,14 +229,9 @@ absl::StatusOr<Row> Measure(const Settings& settings, const std::vector<int>& vc
   row.set_pages_per_epoch(pages);
   row.set_interval_us(interval_us);
   row.set_hot_pages(hot_pages);
-  {
-    auto plain = options;
-    plain.dirty_log = vmm::DirtyLogMode::kNone;
-    ROMULUS_ASSIGN_OR_RETURN(auto rig, BenchRig::Create(plain));
-    ROMULUS_RETURN_IF_ERROR(rig->machine->Start());
-    rig->AwaitProgress(1000);
-    row.set_unprotected_writes_per_s(WritesPerSecond(*rig, std::min(2.0, settings.seconds)));
-  }
+  // Half of it before the row, and half behind it: a host's speed changes meanwhile.
+  const double alone_s = std::min(1.0, settings.seconds / 2);
+  ROMULUS_ASSIGN_OR_RETURN(const double alone_before, Unprotected(options, alone_s));
   ROMULUS_ASSIGN_OR_RETURN(
       SecondaryProcess secondary,
       SecondaryProcess::Start({"--secondary", "--memory-mib", absl::StrCat(settings.memory_mib)}));
@@ -246,6 +263,7 @@ absl::StatusOr<Row> Measure(const Settings& settings, const std::vector<int>& vc
       &failures);
   rig->loop = &loop;
   Samples samples;
+  samples.clock = &rig->clock;
   samples.loop = &loop;
   NoNews no_news;
   ROMULUS_ASSIGN_OR_RETURN(std::unique_ptr<wire::PrimarySession> session,
@@ -262,12 +280,11 @@ absl::StatusOr<Row> Measure(const Settings& settings, const std::vector<int>& vc
   ROMULUS_RETURN_IF_ERROR(
       loop.BeginCutting(Term(1), memory::PageSet(rig->memory->layout().gfn_end()), &samples));
   rig->AwaitProgress(1000);
-  if (!budget) SteerInterval(interval_us, rig->clock, samples, loop);
+  if (!budget) SteerInterval(interval_us, samples, loop);
   samples.Measure(true);
   row.set_guest_writes_per_s(WritesPerSecond(*rig, settings.seconds));
   samples.Measure(false);
   samples.Fill(row, settings.seconds);
-  row.set_progress_share(row.guest_writes_per_s() / std::max(1.0, row.unprotected_writes_per_s()));
   row.set_aborted_checkpoints(failures.count);
   row.set_audited_pages(samples.audited_pages);
   loop.Halt();
@@ -277,6 +294,9 @@ absl::StatusOr<Row> Measure(const Settings& settings, const std::vector<int>& vc
   session.reset();
   rig->machine->Stop();
   if (rig->stopped) return absl::AbortedError("guest stopped: " + rig->stop_detail());
+  ROMULUS_ASSIGN_OR_RETURN(const double alone_after, Unprotected(options, alone_s));
+  row.set_unprotected_writes_per_s((alone_before + alone_after) / 2);
+  row.set_progress_share(row.guest_writes_per_s() / std::max(1.0, row.unprotected_writes_per_s()));
   return row;
 }
 
