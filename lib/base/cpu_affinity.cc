@@ -27,13 +27,16 @@ absl::Status KeepThreadOn(pid_t tid, std::span<const int> cpus) {
 
 int CountCpus(std::span<const int> also) {
   cpu_set_t set;
-  CPU_ZERO(&set);
   if (::sched_getaffinity(0, sizeof(set), &set) != 0) {
     return static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
   }
-  for (const int cpu : also) {
-    if (cpu >= 0 && cpu < CPU_SETSIZE) CPU_SET(static_cast<size_t>(cpu), &set);
-  }
+  if (also.empty()) return CPU_COUNT(&set);
+  // The kernel alone knows which of them there are, and may be used: it leaves out the others.
+  std::thread([&set, also] {
+    cpu_set_t kept;
+    if (!KeepThreadOn(0, also).ok() || ::sched_getaffinity(0, sizeof(kept), &kept) != 0) return;
+    CPU_OR(&set, &set, &kept);
+  }).join();
   return CPU_COUNT(&set);
 }
 

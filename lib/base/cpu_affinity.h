@@ -15,7 +15,8 @@ namespace romulus::base {
 absl::Status KeepThreadOn(pid_t tid, std::span<const int> cpus);
 
 // How many CPUs the caller may run on (sched_getaffinity(2): a cpuset counts, a quota of time does
-// not) or are named by `also`. Where there are more than CPU_SETSIZE: how many the host has.
+// not), with those of `also` that a thread can be kept on. Where there are more than CPU_SETSIZE:
+// how many the host has.
 int CountCpus(std::span<const int> also);
 
 }  // namespace romulus::base

@@ -41,11 +41,14 @@ TEST(CpuAffinityTest, CpusAreThoseThatAThreadMayRunOnAndThoseNamed) {
     EXPECT_EQ(CountCpus({}), 1);
     EXPECT_FALSE(LeavesACpu(1, {}));
     EXPECT_FALSE(LeavesACpu(1, std::vector<int>{mine}));
-    const std::vector<int> two = {mine, mine + 1};
+    EXPECT_EQ(CountCpus(std::vector<int>{-1, CPU_SETSIZE}), 1) << "there can be no such";
+    EXPECT_EQ(CountCpus(std::vector<int>{mine, CPU_SETSIZE - 1}), 1) << "there is hardly such";
+    if (all.size() < 2) return;
+    const std::vector<int> two = {mine, all[1], CPU_SETSIZE - 1};
     EXPECT_EQ(CountCpus(two), 2);
     EXPECT_TRUE(LeavesACpu(1, two));
     EXPECT_FALSE(LeavesACpu(2, two));
-    EXPECT_EQ(CountCpus(std::vector<int>{-1, CPU_SETSIZE}), 1) << "there are no such";
+    EXPECT_EQ(OwnCpus(), std::vector<int>{mine}) << "asking changes nothing";
   }).join();
 }
 

@@ -11,7 +11,14 @@
 #include "wire/grpc_polling.h"
 #include "wire/grpc_stream.h"
 
-#ifdef __SANITIZE_ADDRESS__
+#if defined(__SANITIZE_ADDRESS__)
+#define ROMULUS_TEST_HAS_LSAN
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define ROMULUS_TEST_HAS_LSAN
+#endif
+#endif
+#ifdef ROMULUS_TEST_HAS_LSAN
 #include <sanitizer/lsan_interface.h>
 #endif
 
@@ -36,7 +43,7 @@ void Note(gpr_log_func_args* line) {
 // gRPC forgets the few bytes of each wait that could not have its descriptor (ev_poll_posix.cc,
 // pollset_work).
 class ForgottenByGrpc {
-#ifdef __SANITIZE_ADDRESS__
+#ifdef ROMULUS_TEST_HAS_LSAN
   __lsan::ScopedDisabler of_this_thread_;
 #endif
 };
