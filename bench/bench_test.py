@@ -3,6 +3,7 @@
 
 import argparse
 import contextlib
+import dataclasses
 import io
 import os
 import pathlib
@@ -99,8 +100,22 @@ class CompareTest(unittest.TestCase):
         self.assertEqual(["a"], self.compared([0.8] * 18)[0])
 
     def test_what_breaks_off_leaves_its_rounds(self):
-        with self.assertRaises(StopIteration):
-            self.compared([1.0] * 4)
+        with tempfile.NamedTemporaryFile(suffix=".json") as file, contextlib.redirect_stdout(io.StringIO()), \
+                unittest.mock.patch.object(comparison, "measure", side_effect=[{"a": (1.0, True)}] * 4 + [OSError()]):
+            options = argparse.Namespace(rounds=9, old="old", new="new", tolerance=0.03, json=pathlib.Path(file.name))
+            with self.assertRaises(OSError):
+                comparison.compare(options)
+            self.assertEqual([1.0, 1.0], common.load_json(file.name)[0]["a"]["old"])
+
+    def test_worse_and_then_not_there_is_no_answer(self):
+        measured = [{"a": (value, True)} for value in (1.0, 0.8, 0.8, 1.0) * 4 + (1.0, 0.8)]
+        again = [{"b": (1.0, True)}] * 18
+        options = argparse.Namespace(rounds=9, old="old", new="new", tolerance=0.03, json=None)
+        with contextlib.redirect_stdout(io.StringIO()), self.assertRaisesRegex(common.ResultError, "not there again: a"), \
+                unittest.mock.patch.object(comparison, "measure", side_effect=measured + again):
+            comparison.compare(options)
+
+    def test_what_cannot_be_compared_is_named(self):
         figures = {"a": {"old": [1.0], "new": [1.0], "more_is_better": True},
                    "b": {"old": [0.0], "new": [1.0], "more_is_better": True},
                    "c": {"old": [1.0], "new": [], "more_is_better": True}}
@@ -321,19 +336,33 @@ class AttemptTest(unittest.TestCase):
         found = self.attempt("import subprocess; subprocess.run(['sleep', '1000'])", 0.5)
         self.assertEqual(("failed", "no end within 0.5 s"), (found["state"], found["why"]))
 
-    def run_all(self, code, states):
-        facts = {"host": FactsTest.HOST, "commit": "new", "qemu": None, "quick": True}
-        with contextlib.redirect_stdout(io.StringIO()):
-            run_all.run_all([self.bench(code)], self.OPTIONS, facts, self.folder, states)
-        return states["x"]
+    def main(self, benches, *words):
+        """bench/run's exit code; of a machine where nothing else runs."""
+        out = self.folder / "out"
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.ExitStack() as patches:
+            for of, name, value in ((sys, "argv", ["run", "--quick", "--build", "/", "--out", str(out), *words]),
+                                    (plan, "BENCHES", benches), (run_all, "busy_share", lambda _: 0),
+                                    (run_all.results, "write", lambda *_: "page"), (run_all.signal, "signal", None)):
+                patches.enter_context(unittest.mock.patch.object(of, name, value or unittest.mock.Mock()))
+            code = run_all.main()
+        return code, common.load_json(out / "results/run.json")["benches"]
 
-    def test_what_cannot_run_here_leaves_what_ran_elsewhere(self):
-        earlier = {"state": "ok", "commit": "old"}
+    def test_what_cannot_run_here_leaves_what_ran_before(self):
         skips = "raise SystemExit(77)"
-        self.assertEqual("old", self.run_all(skips, {"x": earlier})["commit"])
-        self.assertEqual("skipped", self.run_all(skips, {})["state"])
-        self.assertEqual(("failed", "new"), tuple(self.run_all("raise SystemExit(1)", {"x": earlier})[of] for of in (
-            "state", "commit")))
+        self.assertEqual("skipped", self.main([self.bench(skips)])[1]["x"]["state"])
+        code, states = self.main([self.bench(self.WRITES)])
+        self.assertEqual((0, "ok"), (code, states["x"]["state"]))
+        self.assertEqual(states, self.main([self.bench(skips)])[1])
+        code, states = self.main([self.bench("raise SystemExit(1)")])
+        self.assertEqual((1, "failed"), (code, states["x"]["state"]))
+
+    def test_what_an_interrupt_left_out_stays(self):
+        def named(name, code):
+            return dataclasses.replace(self.bench(code), name=name)
+        _, before = self.main([named("a", self.WRITES), named("b", self.WRITES)])
+        with unittest.mock.patch.object(run_all, "attempt", side_effect=KeyboardInterrupt):
+            code, states = self.main([named("a", ""), named("b", "")])
+        self.assertEqual((130, before), (code, states))
 
 
 class CostsTest(unittest.TestCase):
@@ -391,10 +420,12 @@ class TablesTest(unittest.TestCase):
         self.assertEqual(["15.0x", "1/8.0", "0"], [results_peers.factor(v) for v in (15, 1 / 8, 0)])
 
 
-def session(rate, pause_ms):
+def session(rate, pause_ms, over_tcp=None):
     row = {"delay_ms": 1, "checkpoints_per_s": rate, "checkpoints": 100, "pause_p50_ms": pause_ms,
            "pause_p99_ms": pause_ms, "bytes_per_checkpoint": 1000, "cpu_share": 1.0, "writes_per_s": 50}
     result = {"alone_writes_per_s": 100, "modest": dict(row), "fastest": dict(row), "failover_ms": 4.0}
+    if over_tcp is not None:
+        result["modest"]["tcp"] = {**row, "writes_per_s": over_tcp}
     peers.add_progress(result)
     return result
 
@@ -445,7 +476,17 @@ class PageTest(unittest.TestCase):
                       "loads": [load]}})
         self.assertIn("| 15.0x, not the same work |", page)
         self.assertIn("| flat out | bytes a page write | 4,000.0 | 100,000.0 | 25.0x |", page)
+        self.assertIn("| flat out | bytes a checkpoint (goal 1/2.0) | 1,000 | 1,000 | **1.0x** |", page)
         self.assertEqual(2, page.count("**1/5.0**"))  # p50 and p99 at the same interval, with the same work
+
+    def test_bytes_are_held_to_the_work_of_the_session_where_they_were_counted(self):
+        load = {"pages_per_s": 0, "failed": [], "sessions": [{"colo": session(200, 1.0, over_tcp=5), "romulus": session(200, 1.0)}]}
+        peers.judge(load)
+        self.assertEqual("1.0x, not the same work", results_peers.rated(load, "modest", "bytes_per_checkpoint"))
+        self.assertEqual("**1.0x**", results_peers.rated(load, "fastest", "bytes_per_checkpoint"))
+        self.assertEqual("**1.0x**", results_peers.rated(load, "modest", "pause_p50_ms"))
+        self.assertEqual((40_000, 4_000), tuple(load["medians"]["colo"][mode]["bytes_per_write"]["median"]
+                                                for mode in ("modest", "fastest")))
 
     def test_who_is_behind_in_a_migration(self):
         def row(qemu, romulus):

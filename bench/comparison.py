@@ -129,7 +129,8 @@ def report(figures, tolerance):
 
 
 def compare(options):
-    """The names of what is worse, twice if at all. Errors: ResultError, and what running a program can raise."""
+    """The names of what is worse, twice if at all. Errors: ResultError, also if what was worse could not be judged
+    again, and what running a program can raise."""
     found = []  # figures, and those of the rounds that are made again
 
     def judged():
@@ -147,6 +148,8 @@ def compare(options):
     if worse and options.rounds >= FEWEST_ROUNDS:
         say(f"perhaps worse: {', '.join(worse)}; once more")
         again = set(judged())
+        if unknown := [name for name in worse if "verdict" not in found[-1].get(name, {})]:
+            raise ResultError(f"worse, and not there again: {', '.join(unknown)}")
         worse = [name for name in worse if name in again]
     return worse
 
@@ -171,7 +174,7 @@ def main():
         return 2
     if options.rounds < FEWEST_ROUNDS:
         say(f"too few rounds to tell; {FEWEST_ROUNDS} at least")
-        return 0
+        return 2
     say(f"regression: {', '.join(worse)}" if worse else "no regression")
     return 1 if worse else 0
 

@@ -176,7 +176,7 @@ void SteerInterval(uint64_t period_us, const Samples& samples, epoch::Checkpoint
     const Cuts before = samples.cuts();
     std::this_thread::sleep_for(std::chrono::nanoseconds(std::max(100'000'000L, 8 * period_ns)));
     const Cuts after = samples.cuts();
-    if (after.count == before.count) continue;
+    if (before.count == 0 || after.count == before.count) continue;
     const auto measured_ns =
         static_cast<int64_t>((after.last_ns - before.last_ns) / (after.count - before.count));
     // By half, so that one slow moment does not decide it.

@@ -6,8 +6,8 @@
 
 Writes OUT/RESULTS.md, and beside it OUT/results/ with each bench's JSON, what it printed, and plots. OUT is
 `bench`, of a quick run build/bench. Builds first, unless it is given a build folder. Of each bench it is kept on
-what machine, of which commit and how quick it was, and what else the machine did right before. A bench that cannot
-run here, or an interrupt, leaves its earlier results as they are. Exit code 1: a bench
+what machine, of which commit and how quick it was, and what else the machine did right before. Where a bench cannot
+run here, or was not reached before an interrupt, its earlier results stay. Exit code 1: a bench
 failed, was late, or its results are not all there. Pages of a Linux are recorded where scripts/make-guest, which calls
 scripts/lab-setup, has left one.
 """
@@ -90,7 +90,7 @@ def run_program(words, limit_s, text_path, build_folder):
 
 def attempt(bench, options, folder, finish=lambda found: found):
     """One bench: {"state": "ok" | "skipped" | "failed", "why", "seconds"}; its files are in the folder if ok, else
-    only what it said, as NAME.failed.txt: nothing that was there is lost. `finish` completes its JSON."""
+    only what it said, as NAME.failed.txt: no file that was there is lost. `finish` completes its JSON."""
     limit_s = (bench.quick_limit_s if options.quick else bench.limit_s) * options.patience
     began = time.monotonic()
     with tempfile.TemporaryDirectory(dir=folder, prefix=".new-") as place:
@@ -117,6 +117,8 @@ def attempt(bench, options, folder, finish=lambda found: found):
         except ResultError as error:
             text_path.replace(failed_path)
             return {**state, "state": "failed", "why": str(error).replace(f"{place}/", "")}
+        for kind in ("json", "tsv", "txt"):
+            (folder / f"{bench.name}.{kind}").unlink(missing_ok=True)
         for path in new.iterdir():
             path.replace(folder / path.name)
     return state
@@ -226,15 +228,20 @@ def main():
     out = (options.out or ROOT / ("build/bench" if options.quick else "bench")).resolve()
     folder = out / "results"
     folder.mkdir(parents=True, exist_ok=True)
-    states = known_before(folder) if options.only else {}
+    states = known_before(folder)
+    interrupted = False
     try:
         run_all(chosen, options, facts, folder, states)
-        say(f"written: {results.write(out, folder)}")
+    except KeyboardInterrupt:
+        interrupted = True
+        say("interrupted: of what had not ended, what was there stays")
+    try:
+        if states:
+            say(f"written: {results.write(out, folder)}")
     except ResultError as error:
         say(f"no page: {error}")
         return 1
-    except KeyboardInterrupt:
-        say("interrupted: what was there stays")
+    if interrupted:
         return 130
     bad = [bench.name for bench in chosen if states[bench.name]["state"] == "failed"]
     if bad:
