@@ -466,27 +466,34 @@ class PageTest(unittest.TestCase):
         self.assertIn("Not measured in this run: no end.", page)
         self.assertEqual(["peers.svg"] if shutil.which("gnuplot") else [], pictures)
 
-    def test_no_verdict_where_it_is_not_the_same_work(self):
-        slow = session(3000, 0.2)
-        slow["fastest"]["writes_per_s"] = 30  # the other's guest: 50
-        load = {"pages_per_s": 0, "failed": [], "sessions": [{"colo": session(200, 1.0), "romulus": slow}]}
-        peers.judge(load)
-        page, _ = self.page({"peers": {"state": "ok"}}, {
-            "peers": {"qemu": "7.2", "colos_cpus_divided": False, "memory_mib": 256, "working_set_mib": 64, "cache_mib": 128, "modest_ms": 20,
-                      "loads": [load]}})
-        self.assertIn("| 15.0x, not the same work |", page)
-        self.assertIn("| flat out | bytes a page write | 4,000.0 | 100,000.0 | 25.0x |", page)
-        self.assertIn("| flat out | bytes a checkpoint (goal 1/2.0) | 1,000 | 1,000 | **1.0x** |", page)
-        self.assertEqual(2, page.count("**1/5.0**"))  # p50 and p99 at the same interval, with the same work
+    def test_a_goal_is_not_reached_with_less_work(self):
+        def ratings(colo_writes, romulus_writes):
+            both = {"colo": session(200, 1.0), "romulus": session(3000, 0.2)}
+            for vmm, writes in (("colo", colo_writes), ("romulus", romulus_writes)):
+                both[vmm]["fastest"]["writes_per_s"] = writes
+            load = {"pages_per_s": 0, "failed": [], "sessions": [both]}
+            peers.judge(load)
+            return tuple(results_peers.rated(load, "fastest", measure)
+                         for measure in ("checkpoints_per_s", "pause_p50_ms", "bytes_per_checkpoint"))
+        missed = ("**1/5.0**", "**1.0x**")
+        self.assertEqual(("15.0x", *missed), ratings(50, 50))
+        self.assertEqual(("15.0x", *missed), ratings(50, 46))
+        self.assertEqual(("15.0x", *missed), ratings(30, 50), "of more work")
+        self.assertEqual(("15.0x, of less work", *missed), ratings(50, 30), "what is missed stays so")
 
     def test_bytes_are_held_to_the_work_of_the_session_where_they_were_counted(self):
-        load = {"pages_per_s": 0, "failed": [], "sessions": [{"colo": session(200, 1.0, over_tcp=5), "romulus": session(200, 1.0)}]}
-        peers.judge(load)
-        self.assertEqual("1.0x, not the same work", results_peers.rated(load, "modest", "bytes_per_checkpoint"))
-        self.assertEqual("**1.0x**", results_peers.rated(load, "fastest", "bytes_per_checkpoint"))
-        self.assertEqual("**1.0x**", results_peers.rated(load, "modest", "pause_p50_ms"))
+        def rated(over_tcp):
+            load = {"pages_per_s": 0, "failed": [],
+                    "sessions": [{"colo": session(200, 1.0, over_tcp), "romulus": session(200, 1.0)}]}
+            for each in load["sessions"]:
+                each["romulus"]["modest"]["bytes_per_checkpoint"] = 100
+            peers.judge(load)
+            return load, results_peers.rated(load, "modest", "bytes_per_checkpoint")
+        load, text = rated(over_tcp=5)
+        self.assertEqual("1/10.0", text)
         self.assertEqual((40_000, 4_000), tuple(load["medians"]["colo"][mode]["bytes_per_write"]["median"]
                                                 for mode in ("modest", "fastest")))
+        self.assertEqual("1/10.0, of less work", rated(over_tcp=100)[1])
 
     def test_who_is_behind_in_a_migration(self):
         def row(qemu, romulus):

@@ -22,7 +22,7 @@ MEASURES = {
     "progress": ("progress", None, False, share),
     "cpu_share": ("processor, both sides", None, True, share),
 }
-SAME_WORK = 0.1  # page writes/s that differ by no more are
+SAME_WORK = 0.1  # page writes/s that are fewer by no more
 MODES = {"fastest": "as often as it can", "modest": "every {} ms"}
 
 
@@ -39,23 +39,24 @@ def goal_of(mode, measure):
     return None if (mode, measure) == ("modest", "checkpoints_per_s") else MEASURES[measure][1]
 
 
-def same_work(load, mode, measure):
-    """Whether both guests wrote about as many pages while that was measured."""
+def less_work(load, mode, measure):
+    """Whether Romulus's guest wrote fewer pages than COLO's while that was measured, or nobody knows."""
     writes = "counted_writes_per_s" if measure == "bytes_per_checkpoint" else "writes_per_s"
     found = load["ratios"][mode][writes]["median"]
-    return found is not None and abs(found - 1) <= SAME_WORK
+    return found is None or found < 1 - SAME_WORK
 
 
 def rated(load, mode, measure):
-    """Romulus / COLO, in bold where it misses its goal, which is one for the same work."""
+    """Romulus / COLO, in bold where it misses its goal. One that is reached with less work is not reached."""
     goal, most = goal_of(mode, measure), MEASURES[measure][2]
     found = load["ratios"][mode][measure]
     if found["median"] is None:
         return "-"
     text = spread(found, factor)
-    if goal is not None and not same_work(load, mode, measure):
-        return f"{text}, not the same work"
-    return text if goal is None else verdict(found["median"], goal, lambda _: text, most)
+    if goal is None:
+        return text
+    told = verdict(found["median"], goal, lambda _: text, most)
+    return f"{text}, of less work" if told == text and less_work(load, mode, measure) else told
 
 
 def load_name(load):
@@ -67,9 +68,9 @@ HOW = """The same guest under both, by turns ({qemu}): {memory_mib} MiB, one vCP
 with XBZRLE, both with a cache of {cache_mib} MiB. **COLO runs the secondary's guest as well**, which on few cores
 costs it part of its p99. Its pause is counted from when the vCPU stands, Romulus's from when it was to stop. {cpus}
 Both get the same interval at the most; Romulus also ends an epoch when the guest says something. Bytes are of a
-checkpoint, of which one side makes many more; a page write's are beside them. The goals are for the same work: where the
-guests' page writes differ by more than a tenth (COLO's over TCP, where bytes are counted, are often fewer) there is no
-verdict. Romulus's pauses are of its last
+checkpoint, of which one side makes many more; a page write's are beside them. The goals are for the same work: what
+reaches one with a guest that wrote fewer pages than COLO's, by more than a tenth, has not reached it (*of less work*).
+Romulus's pauses are of its last
 4,096 epochs. Medians, and the range of the repeats."""
 CPUS = {True: "Both have their guest's vCPU on a CPU of its own, and all else on the others.",
         False: "Romulus's vCPU has a CPU of its own (`cpus`); COLO's threads are where the scheduler puts "
