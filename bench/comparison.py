@@ -20,6 +20,7 @@ import tempfile
 
 from common import ResultError, load_json, numbers, say, write_json
 from tables import table
+import turns
 
 CONFIDENCE = 0.95
 # The median of fewer cannot be told with that confidence (2 * 0.5^n).
@@ -66,12 +67,7 @@ def field(row, path):
 
 
 def rate_figures(build, options):
-    with tempfile.NamedTemporaryFile(suffix=".json") as file:
-        subprocess.run([build / "bench/epoch_rate", "--kernel", build / "guests/ledger.elf", "--tracking", "ring",
-                        "--pages", ",".join(map(str, options.pages)), "--seconds", str(options.seconds),
-                        "--max-interval-us", "50", "--json", file.name],
-                       check=True, stdout=subprocess.DEVNULL, timeout=options.limit_seconds)
-        rows = load_json(file.name)["rows"]
+    rows = turns.epoch_rate(build, options, turns.RING)
     return {f"{row['pages_per_epoch']} pages {' '.join(path)}": (field(row, path), more)
             for row in rows for path, more in RATE_FIGURES.items()}
 

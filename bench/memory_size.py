@@ -6,10 +6,9 @@ Runs bench/epoch_rate with the ring and with the bitmap.
 """
 
 import argparse
-import pathlib
 import sys
 
-from common import host, numbers, ratio, say, summary, write_json
+from common import numbers, ratio, summary
 import turns
 
 
@@ -29,16 +28,11 @@ def table(rows, sizes):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--build", required=True, type=pathlib.Path, help="CMake build folder")
     parser.add_argument("--sizes", type=numbers, default=[512, 8192], help="MiB of guest memory")
     turns.add_arguments(parser, pages=[10, 100, 4096], seconds=2, repeats=3)
-    parser.add_argument("--json", type=pathlib.Path, required=True)
     options = parser.parse_args()
     rows = turns.by_turns(options, {mib: ["--memory-mib", str(mib)] for mib in options.sizes})
-    report = {"host": host(), "sizes_mib": options.sizes, "lines": table(rows, options.sizes)}
-    for line in report["lines"]:
-        say(f"  {line['tracking']:<7} {line['pages']:>5} pages: pause x {line['pause_ratio']['median']:.2f}")
-    write_json(options.json, report)
+    turns.write_report(options.json, table(rows, options.sizes), sizes_mib=options.sizes)
     return 0
 
 

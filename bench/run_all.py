@@ -112,15 +112,13 @@ def attempt(bench, options, folder, finish=lambda found: found):
                 json_path.write_text(json_line(said))
             found = load_json(json_path)
             plan.check(bench, found)
-            write_json(json_path, finish(found))
-            json_path.write_text(placeless(json_path.read_text(), options.build))
+            json_path.write_text(placeless(json.dumps(finish(found), indent=1) + "\n", options.build))
         except ResultError as error:
             text_path.replace(failed_path)
             return {**state, "state": "failed", "why": str(error).replace(f"{place}/", "")}
-        for kind in ("json", "tsv", "txt"):
-            (folder / f"{bench.name}.{kind}").unlink(missing_ok=True)
-        for path in new.iterdir():
-            path.replace(folder / path.name)
+        made = [path.replace(folder / path.name) for path in new.iterdir()]
+        for path in {folder / f"{bench.name}.{kind}" for kind in ("json", "tsv", "txt")} - set(made):
+            path.unlink(missing_ok=True)
     return state
 
 

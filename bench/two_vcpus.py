@@ -7,10 +7,9 @@ Runs bench/epoch_rate with the ring. Skipped (exit code 77) where there is only 
 
 import argparse
 import os
-import pathlib
 import sys
 
-from common import SKIPPED, host, numbers, ratio, say, summary, write_json
+from common import SKIPPED, ratio, say, summary
 import turns
 
 PARTS = ("p50_us", "p99_us")
@@ -33,18 +32,13 @@ def lines(rows):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--build", required=True, type=pathlib.Path, help="CMake build folder")
     turns.add_arguments(parser, pages=[10, 100], seconds=3, repeats=5)
-    parser.add_argument("--json", type=pathlib.Path, required=True)
     options = parser.parse_args()
     if len(os.sched_getaffinity(0)) < 2:
         say("skipped: one processor; two vCPUs would wait for each other")
         return SKIPPED
     rows = turns.by_turns(options, {count: [*turns.RING, "--vcpus", str(count)] for count in (1, 2)})
-    report = {"host": host(), "lines": list(lines(rows))}
-    for line in report["lines"]:
-        say(f"  {line['pages']:>5} pages: pause x {line['pause_ratio']['median']:.2f}")
-    write_json(options.json, report)
+    turns.write_report(options.json, list(lines(rows)))
     return 0
 
 
