@@ -1,5 +1,6 @@
 #include "codec/audit_records.h"
 
+#include <algorithm>
 #include <cstdint>
 #include <span>
 #include <utility>
@@ -21,22 +22,17 @@ struct Head {
 static_assert(sizeof(Head) == 16 && sizeof(memory::PageHash128) == 16 && sizeof(DiskHash) == 16);
 
 template <typename Hash>
-void AppendRun(uint64_t first, uint32_t space, const std::vector<Hash>& hashes,
-               base::ByteWriter& writer) {
-  Head head;
-  head.first = first;
-  head.count = static_cast<uint32_t>(hashes.size());
-  head.space = space;
+void AppendRun(const Head& head, const std::vector<Hash>& hashes, base::ByteWriter& writer) {
   writer.Write(head);
   for (const Hash& hash : hashes) writer.Write(hash);
 }
 
-template <typename Hash>
-std::vector<Hash> ReadHashes(std::span<const std::byte> bytes) {
+template <typename Value>
+std::vector<Value> ReadAll(std::span<const std::byte> bytes) {
   base::ByteReader reader(bytes);
-  std::vector<Hash> hashes;
-  while (reader.remaining() > 0) hashes.push_back(reader.Read<Hash>());
-  return hashes;
+  std::vector<Value> values;
+  while (reader.remaining() > 0) values.push_back(reader.Read<Value>());
+  return values;
 }
 
 absl::Status CheckPages(const Head& head, const memory::MemoryLayout& memory) {
@@ -60,19 +56,38 @@ absl::Status CheckBlocks(const Head& head, const DiskLayout& disks) {
 
 }  // namespace
 
-void AppendAuditRuns(const std::vector<epoch::AuditRun>& runs, std::string* body) {
+uint8_t AuditTag(const memory::PageHash128& page) { return static_cast<uint8_t>(page.low); }
+
+AuditedPages ToAuditedPages(const epoch::AuditRun& run, const Dialect& dialect) {
+  if (dialect.version() < kAuditGroupsSince) return {run.first, run.hashes, {}};
+  AuditedPages said{run.first, {}, {}};
+  for (std::span<const memory::PageHash128> rest(run.hashes); !rest.empty();) {
+    const auto group = rest.first(std::min(kAuditGroupPages, rest.size()));
+    said.hashes.push_back(memory::HashOfHashes(group));
+    for (const memory::PageHash128& page : group) said.tags.push_back(AuditTag(page));
+    rest = rest.subspan(group.size());
+  }
+  return said;
+}
+
+void AppendAuditRuns(const std::vector<AuditedPages>& runs, std::string* body) {
   base::ByteWriter writer(body);
-  for (const epoch::AuditRun& run : runs) AppendRun(run.first.value(), 0, run.hashes, writer);
+  for (const AuditedPages& run : runs) {
+    AppendRun({run.first.value(), static_cast<uint32_t>(run.page_count()), 0}, run.hashes, writer);
+    for (const uint8_t tag : run.tags) writer.Write(tag);
+  }
 }
 
 void AppendAuditRuns(const std::vector<epoch::DiskAuditRun>& runs, std::string* body) {
   base::ByteWriter writer(body);
   for (const epoch::DiskAuditRun& run : runs) {
-    AppendRun(run.first_block, run.disk + 1, run.hashes, writer);
+    AppendRun({run.first_block, static_cast<uint32_t>(run.hashes.size()), run.disk + 1}, run.hashes,
+              writer);
   }
 }
 
-absl::StatusOr<AuditHashes> ParseAudit(absl::string_view body, const memory::MemoryLayout& memory,
+absl::StatusOr<AuditHashes> ParseAudit(absl::string_view body, const Dialect& dialect,
+                                       const memory::MemoryLayout& memory,
                                        const DiskLayout& disks) {
   if (body.empty()) return absl::InvalidArgumentError("audit without hashes");
   base::ByteReader reader(base::AsBytes(body));
@@ -88,8 +103,11 @@ absl::StatusOr<AuditHashes> ParseAudit(absl::string_view body, const memory::Mem
       return absl::InvalidArgumentError(absl::StrCat(
           "audit of ", head.count, " pages or blocks after ", named, ", or without a whole head"));
     }
+    const bool grouped = head.space == 0 && dialect.version() >= kAuditGroupsSince;
+    const size_t group = grouped ? kAuditGroupPages : 1;
     const std::span<const std::byte> hashes =
-        reader.Take(size_t{head.count} * sizeof(memory::PageHash128));
+        reader.Take((head.count + group - 1) / group * sizeof(memory::PageHash128));
+    const std::span<const std::byte> tags = reader.Take(grouped ? head.count : 0);
     if (!reader.ok()) {
       return absl::InvalidArgumentError(
           absl::StrCat("audit of ", head.count, " pages or blocks ends before their hashes do"));
@@ -102,9 +120,10 @@ absl::StatusOr<AuditHashes> ParseAudit(absl::string_view body, const memory::Mem
     free_from = {head.space, head.first + head.count};
     named += head.count;
     if (head.space == 0) {
-      all.pages.push_back({Gfn(head.first), ReadHashes<memory::PageHash128>(hashes)});
+      all.pages.push_back(
+          {Gfn(head.first), ReadAll<memory::PageHash128>(hashes), ReadAll<uint8_t>(tags)});
     } else {
-      all.blocks.push_back({head.space - 1, head.first, ReadHashes<DiskHash>(hashes)});
+      all.blocks.push_back({head.space - 1, head.first, ReadAll<DiskHash>(hashes)});
     }
   }
   return all;

@@ -9,6 +9,7 @@
 //   compression of bodies  kCompressionSince: frame.cc, epoch_encoder.cc
 //   page records           sparse ones: whoever writes and reads them asks version()
 //                          (page_encoding.h), as for the machine state's delta (machine_delta.h)
+//   audit records          groups of pages: whoever writes and reads them (audit_records.h)
 //   other records in binary bodies, sections of the machine state
 //                          none has changed so far
 //
@@ -31,10 +32,11 @@ namespace romulus::codec {
 enum class FrameKind : uint8_t;
 
 // 2: disks; 3: lineage; 4: hand-over; 5: audit; 6: REASON_REPLICA_WRONG, machine state deltas; 7:
-// sparse page records, compressed bodies, and what of the link heartbeats tell. The oldest is the
+// sparse page records, compressed bodies, and what of the link heartbeats tell; 8: an
+// audit's hashes by groups of pages. The oldest is the
 // previous release's newest, so that an upgrade can go host by host (docs/upgrade.md).
 inline constexpr uint32_t kOldestProtocol = 5;
-inline constexpr uint32_t kNewestProtocol = 7;
+inline constexpr uint32_t kNewestProtocol = 8;
 // Bulk bodies may be compressed (codec/frame.h).
 inline constexpr uint32_t kCompressionSince = 7;
 

@@ -331,7 +331,11 @@ absl::Status EpochEncoder::AppendDiskWrites(const std::vector<epoch::DiskWrite>&
 absl::Status EpochEncoder::AppendAudit(const epoch::StagedEpoch& epoch) {
   if (epoch.audit.empty() && epoch.disk_audit.empty()) return absl::OkStatus();
   const size_t begin = FrameWriter::Begin(FrameKind::kEpochAudit, term_, epoch_, &message_);
-  AppendAuditRuns(epoch.audit, &message_);
+  std::vector<AuditedPages> pages;
+  for (const epoch::AuditRun& run : epoch.audit) {
+    pages.push_back(ToAuditedPages(run, frames_->dialect()));
+  }
+  AppendAuditRuns(pages, &message_);
   AppendAuditRuns(epoch.disk_audit, &message_);
   ROMULUS_RETURN_IF_ERROR(
       CheckBody(FrameKind::kEpochAudit, message_.size() - begin - kFrameHeaderBytes));

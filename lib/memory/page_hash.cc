@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <bit>
 #include <cerrno>
 
 #include "absl/strings/str_format.h"
@@ -12,6 +13,12 @@ namespace romulus::memory {
 
 PageHash128 HashPage128(PageBytes page) {
   const XXH128_hash_t hash = XXH3_128bits(page.data(), page.size());
+  return {hash.low64, hash.high64};
+}
+
+PageHash128 HashOfHashes(std::span<const PageHash128> pages) {
+  static_assert(sizeof(PageHash128) == 16 && std::endian::native == std::endian::little);
+  const XXH128_hash_t hash = XXH3_128bits(pages.data(), pages.size_bytes());
   return {hash.low64, hash.high64};
 }
 

@@ -22,6 +22,9 @@ struct PageHash128 {
 };
 
 PageHash128 HashPage128(PageBytes page);
+// One for many pages: the hash of theirs, in this order, each as its low and its high half
+// (little-endian).
+PageHash128 HashOfHashes(std::span<const PageHash128> pages);
 
 // Copies whole pages from `first` on, through the memfd: a page that nobody touched reads as zeros
 // and, unlike by a look at the mapping, is not made to exist by it. Races with the guest as

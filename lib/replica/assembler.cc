@@ -164,7 +164,7 @@ absl::Status Assembler::StageAudit(const codec::Frame& frame) {
     return FaultStatus(Fault::kAudit, absl::StrCat(NameOf(current_), " has a second audit"));
   }
   absl::StatusOr<codec::AuditHashes> hashes =
-      codec::ParseAudit(frame.body, memory_->layout(), disks_);
+      codec::ParseAudit(frame.body, frame.dialect, memory_->layout(), disks_);
   if (!hashes.ok()) return WithFault(Fault::kAudit, hashes.status());
   audit_ = *std::move(hashes);
   audit_staged_bytes_ = frame.body.size();

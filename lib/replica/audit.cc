@@ -25,6 +25,39 @@ void AddTo(Findings& all, const Findings& more, size_t max_named) {
                         more.mismatches.begin() + static_cast<ptrdiff_t>(taken));
 }
 
+// Empty if one of them cannot be read (swapped out to a bad disk): then none is compared.
+std::vector<memory::PageHash128> HashPages(const memory::GuestMemory& guest_memory, Gfn first,
+                                           size_t count) {
+  std::vector<memory::PageHash128> hashes;
+  alignas(64) std::byte bytes[kSlicePages * kPageSize];
+  while (hashes.size() < count) {
+    const size_t some = std::min(kSlicePages, count - hashes.size());
+    const Gfn next(first.value() + hashes.size());
+    if (!memory::ReadPages(guest_memory, next, std::span(bytes, some * kPageSize)).ok()) return {};
+    for (size_t i = 0; i < some; ++i) {
+      hashes.push_back(memory::HashPage128(memory::PageBytes(bytes + i * kPageSize, kPageSize)));
+    }
+  }
+  return hashes;
+}
+
+// Which of `pages`, the hashes of those of a group of `run`, are not what the primary has.
+std::vector<size_t> Wrong(const std::vector<memory::PageHash128>& pages,
+                          const codec::AuditedPages& run, size_t group) {
+  if (run.tags.empty()) {
+    return pages[0] == run.hashes[group] ? std::vector<size_t>{} : std::vector<size_t>{0};
+  }
+  if (memory::HashOfHashes(pages) == run.hashes[group]) return {};
+  std::vector<size_t> wrong;
+  std::vector<size_t> all;
+  for (size_t i = 0; i < pages.size(); ++i) {
+    all.push_back(i);
+    const uint8_t tag = run.tags[group * run.group_pages() + i];
+    if (codec::AuditTag(pages[i]) != tag) wrong.push_back(i);
+  }
+  return wrong.empty() ? all : wrong;
+}
+
 }  // namespace
 
 void AuditFindings::Add(AuditFindings&& more) {
@@ -37,24 +70,20 @@ void DiskAuditFindings::Add(DiskAuditFindings&& more) {
 }
 
 AuditFindings CompareMemory(const memory::GuestMemory& guest_memory, EpochId epoch,
-                            const std::vector<epoch::AuditRun>& runs) {
+                            const std::vector<codec::AuditedPages>& runs) {
   AuditFindings findings;
-  alignas(64) std::byte bytes[kSlicePages * kPageSize];
-  for (const epoch::AuditRun& run : runs) {
-    for (size_t at = 0; at < run.hashes.size(); at += kSlicePages) {
-      const size_t count = std::min(kSlicePages, run.hashes.size() - at);
+  for (const codec::AuditedPages& run : runs) {
+    for (size_t group = 0; group < run.hashes.size(); ++group) {
+      const size_t at = group * run.group_pages();
+      const size_t count = std::min(run.group_pages(), run.page_count() - at);
       const Gfn first(run.first.value() + at);
-      // What cannot be read (swapped out to a bad disk) is not compared.
-      if (!memory::ReadPages(guest_memory, first, std::span(bytes, count * kPageSize)).ok()) {
-        continue;
-      }
-      for (size_t i = 0; i < count; ++i) {
-        const memory::PageBytes page(bytes + i * kPageSize, kPageSize);
-        if (memory::HashPage128(page) == run.hashes[at + i]) continue;
+      const std::vector<memory::PageHash128> pages = HashPages(guest_memory, first, count);
+      if (pages.empty()) continue;
+      findings.compared += count;
+      for (const size_t i : Wrong(pages, run, group)) {
         ++findings.mismatched;
         findings.mismatches.push_back({epoch, Gfn(first.value() + i)});
       }
-      findings.compared += count;
     }
   }
   return findings;

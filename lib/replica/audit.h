@@ -9,6 +9,7 @@
 
 #include "absl/status/statusor.h"
 #include "base/types.h"
+#include "codec/audit_records.h"
 #include "codec/disk_records.h"
 #include "disk/file.h"
 #include "epoch/staged_epoch.h"
@@ -44,9 +45,10 @@ struct AuditFindings {
   void Add(AuditFindings&& more);
 };
 
-// Compares all of `runs`, whose pages are in memory, which is at `epoch`.
+// Compares all of `runs`, whose pages are in memory, which is at `epoch`. Of a group that is not
+// equal those pages are meant whose tags are not; if all are, every page of it.
 AuditFindings CompareMemory(const memory::GuestMemory& guest_memory, EpochId epoch,
-                            const std::vector<epoch::AuditRun>& runs);
+                            const std::vector<codec::AuditedPages>& runs);
 
 // The hash of a block of a disk as the file is now; what is a hole is not read. `block` lies in the
 // file. Errors: those of File.

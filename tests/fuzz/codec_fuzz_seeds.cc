@@ -103,9 +103,17 @@ int Main(const std::string& fuzzer, const std::string& folder) {
   }
   if (fuzzer == "codec_audit_fuzzer") {
     std::string body;
-    const std::vector<epoch::AuditRun> runs = {primary.Run(Gfn(0), 3), primary.Run(Gfn(1000), 24)};
-    codec::AppendAuditRuns(runs, &body);
-    Write(folder, "audit", body);
+    const epoch::AuditRun runs[] = {primary.Run(Gfn(0), 3), primary.Run(Gfn(1000), 24),
+                                    primary.Run(Gfn(1100), 130)};
+    for (const uint32_t version : {codec::kOldestProtocol, codec::kNewestProtocol}) {
+      body = std::string(1, static_cast<char>(version));
+      std::vector<codec::AuditedPages> pages;
+      for (const epoch::AuditRun& run : runs) {
+        pages.push_back(codec::ToAuditedPages(run, codec::Dialect(version)));
+      }
+      codec::AppendAuditRuns(pages, &body);
+      Write(folder, absl::StrCat("audit_", version), body);
+    }
     const std::vector<epoch::DiskAuditRun> blocks = {{0, 1, {{1, 2}, {3, 4}}}, {2, 7, {{5, 6}}}};
     codec::AppendAuditRuns(blocks, &body);
     Write(folder, "audit_disks", body);

@@ -98,6 +98,77 @@ TEST_F(AuditReplicaTest, AFlippedBitInAPageThatIsZeroIsRepaired) {
   EXPECT_EQ(primary_.Difference(*rig_.memory), "");
 }
 
+// Each of 70 pages by itself, which are in two groups.
+TEST_F(AuditReplicaTest, OfAGroupTheDifferentPagesAreNamed) {
+  for (const uint64_t gfn : {0, 62, 65}) Flip(Gfn(gfn));
+  primary_.audit = {primary_.Run(Gfn(0), 70)};
+  rig_.Feed(primary_.Epoch(kTerm, EpochId(2), {}));
+  rig_.Feed(primary_.Epoch(kTerm, EpochId(3), {}));
+  ASSERT_EQ(rig_.listener.mismatches.size(), 3u);
+  EXPECT_EQ(rig_.listener.mismatches[0].gfn, Gfn(0));
+  EXPECT_EQ(rig_.listener.mismatches[1].gfn, Gfn(62));
+  EXPECT_EQ(rig_.listener.mismatches[2].gfn, Gfn(65));
+  EXPECT_EQ(rig_.counters.audited_pages, 70u);
+}
+
+// A page that differs, though its tag does not, is found by its group's hash.
+TEST(AuditGroupTest, EqualTagsHideNothing) {
+  const auto memory = *memory::GuestMemory::Create(*memory::MemoryLayout::ForMib(4));
+  epoch::AuditRun run{Gfn(0), {}};
+  const std::vector<std::byte> zeros(kPageSize);
+  for (int i = 0; i < 100; ++i) {
+    run.hashes.push_back(memory::HashPage128(memory::PageBytes(zeros.data(), kPageSize)));
+  }
+  const auto compare = [&](uint32_t version) {
+    return CompareMemory(*memory, EpochId(4),
+                         {codec::ToAuditedPages(run, codec::Dialect(version))});
+  };
+  for (const uint32_t version : {codec::kOldestProtocol, codec::kNewestProtocol}) {
+    EXPECT_EQ(compare(version).compared, 100u);
+    EXPECT_EQ(compare(version).mismatched, 0u);
+  }
+  for (const auto half : {&memory::PageHash128::low, &memory::PageHash128::high}) {
+    const memory::PageHash128 right = run.hashes[70];
+    run.hashes[70].*half ^= uint64_t{1} << 63;  // not in the tag
+    EXPECT_EQ(compare(codec::kOldestProtocol).mismatched, 1u);
+    const AuditFindings found = compare(codec::kNewestProtocol);
+    EXPECT_EQ(found.compared, 100u);
+    ASSERT_EQ(found.mismatched, 36u) << "all of the group";
+    ASSERT_EQ(found.mismatches.size(), 36u);
+    EXPECT_EQ(found.mismatches.front().gfn, Gfn(64));
+    EXPECT_EQ(found.mismatches.back().gfn, Gfn(99));
+    run.hashes[70] = right;
+  }
+}
+
+TEST(AuditGroupTest, AHashForEachGroupAndAByteForEachPage) {
+  const epoch::AuditRun run{Gfn(0), std::vector<memory::PageHash128>(500)};
+  const auto body_bytes = [&run](uint32_t version) {
+    std::string body;
+    codec::AppendAuditRuns({codec::ToAuditedPages(run, codec::Dialect(version))}, &body);
+    return body.size();
+  };
+  EXPECT_EQ(body_bytes(codec::kAuditGroupsSince), 16u + 8 * 16 + 500);
+  EXPECT_EQ(body_bytes(codec::kAuditGroupsSince - 1), 16u + 500 * 16);
+}
+
+TEST(AuditGroupTest, AnOlderStreamHasAHashForEachPage) {
+  ModelPrimary primary;
+  SessionRig rig;
+  rig.policy.protocol = codec::kAuditGroupsSince - 1;
+  rig.Feed(primary.StartStream(kTerm, codec::Dialect(rig.policy.protocol)));
+  rig.Feed(primary.FullSync(kTerm));
+  rig.Feed(primary.RandomEpoch(kTerm, EpochId(1), 10));
+  (*rig.memory->WritableSpan(GpaOf(Gfn(66)), kPageSize))[7] ^= std::byte{1};
+  primary.audit = {primary.Run(Gfn(0), 70)};
+  rig.Feed(primary.Epoch(kTerm, EpochId(2), {}));
+  rig.Feed(primary.Epoch(kTerm, EpochId(3), {}));
+  EXPECT_EQ(rig.listener.closed, 0) << rig.listener.why;
+  EXPECT_EQ(rig.counters.audited_pages, 70u);
+  ASSERT_EQ(rig.listener.mismatches.size(), 1u);
+  EXPECT_EQ(rig.listener.mismatches[0].gfn, Gfn(66));
+}
+
 // Several epochs in one message, each with an audit of what the next one changes.
 TEST_F(AuditReplicaTest, EachEpochIsComparedBeforeTheNextIsApplied) {
   Messages all;
@@ -117,7 +188,7 @@ TEST_F(AuditReplicaTest, EachEpochIsComparedBeforeTheNextIsApplied) {
 
 TEST_F(AuditReplicaTest, AnAbortedEpochIsNotCompared) {
   std::string body;
-  codec::AppendAuditRuns({{Gfn(3), {{1, 2}}}}, &body);  // a hash of nothing
+  codec::AppendAuditRuns({codec::AuditedPages{Gfn(3), {{1, 2}}, {0}}}, &body);  // of nothing
   std::string message;
   primary_.writer().Append(FrameKind::kEpochAudit, kTerm, EpochId(2), body, &message);
   v1::EpochAbort abort;
@@ -138,12 +209,13 @@ TEST_F(AuditReplicaTest, APromotionDoesNotWaitForTheAudit) {
   EXPECT_TRUE(rig_.listener.mismatches.empty());
 }
 
-epoch::AuditRun Hashes(uint64_t first, size_t count) {
-  return {Gfn(first), std::vector<memory::PageHash128>(count)};
+codec::AuditedPages Hashes(uint64_t first, size_t count) {
+  return codec::ToAuditedPages({Gfn(first), std::vector<memory::PageHash128>(count)},
+                               codec::Dialect(codec::kNewestProtocol));
 }
 
 TEST(AuditHostileTest, WhateverHasNoPlaceIsRefusedAndCounted) {
-  const auto runs = [](const std::vector<epoch::AuditRun>& of) {
+  const auto runs = [](const std::vector<codec::AuditedPages>& of) {
     std::string body;
     codec::AppendAuditRuns(of, &body);
     return body;
@@ -157,7 +229,9 @@ TEST(AuditHostileTest, WhateverHasNoPlaceIsRefusedAndCounted) {
       {"empty", {""}},
       {"no pages", {runs({Hashes(5, 0)})}},
       {"half a head", {one.substr(0, 9)}},
-      {"half a hash", {one.substr(0, one.size() - 1)}},
+      {"half a hash", {one.substr(0, one.size() - 3)}},
+      {"a tag too few", {one.substr(0, one.size() - 1)}},
+      {"a group too few", {with(runs({Hashes(5, 64)}), 8, 65)}},
       {"more behind", {one + "x"}},
       {"count of 2^31", {with(one, 11, '\x80')}},
       {"of a disk that is not there", {with(one, 12, 1)}},

@@ -246,7 +246,8 @@ std::vector<Golden> ThisBuild(Model* model) {
   add(&down, FrameKind::kEpochDisks, EpochId(1), absl::string_view(disk_body));
   epoch::AuditRun run{Gfn(0), {memory::HashPage128(model->bytes(0))}};
   std::string audit_body;
-  AppendAuditRuns({run, {Gfn(5), {memory::HashPage128(model->bytes(5))}}}, &audit_body);
+  const epoch::AuditRun other{Gfn(5), {memory::HashPage128(model->bytes(5))}};
+  AppendAuditRuns({ToAuditedPages(run, kNewest), ToAuditedPages(other, kNewest)}, &audit_body);
   const DiskHash first = HashDiskBlock(std::span(model->disk).first(kDiskBlockBytes));
   AppendAuditRuns({epoch::DiskAuditRun{2, 0, {first}}}, &audit_body);
   add(&down, FrameKind::kEpochAudit, EpochId(1), absl::string_view(audit_body));

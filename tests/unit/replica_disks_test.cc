@@ -496,7 +496,7 @@ TEST_F(ReplicaDisksTest, AnAuditOfNoDiskIsRefused) {
     return epoch::DiskAuditRun{disk, first, std::vector<DiskHash>(count)};
   };
   std::string memory_behind = blocks({some(0, 0, 1)});
-  codec::AppendAuditRuns({epoch::AuditRun{Gfn(1), {{1, 2}}}}, &memory_behind);
+  codec::AppendAuditRuns({codec::AuditedPages{Gfn(1), {{1, 2}}, {0}}}, &memory_behind);
   const std::pair<std::string, std::string> bad[] = {
       {"another disk", blocks({some(2, 0, 1)})},
       {"the last of all", blocks({some(UINT32_MAX - 1, 0, 1)})},
