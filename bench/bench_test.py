@@ -8,8 +8,10 @@ import io
 import os
 import pathlib
 import shutil
+import socket
 import sys
 import tempfile
+import threading
 import unittest
 import unittest.mock
 
@@ -43,6 +45,41 @@ class PausesTest(unittest.TestCase):
     def test_none(self):
         self.assertEqual([], qemu.pauses_of([event("RESUME", 1)]))
         self.assertIsNone(common.quantile([], 0.5))
+
+
+class MonitorTest(unittest.TestCase):
+    """Of a QEMU that says what it is told to."""
+
+    def monitor(self, *lines):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        path = pathlib.Path(folder.name) / "qmp"
+        listener = socket.create_server(str(path), family=socket.AF_UNIX)
+        self.addCleanup(listener.close)
+
+        def say():
+            peer, _ = listener.accept()
+            with peer:
+                peer.sendall(b"".join(line.encode() + b"\r\n" for line in lines))
+                while peer.recv(4096):  # whatever is asked was answered above
+                    pass
+
+        thread = threading.Thread(target=say)
+        thread.start()
+        self.addCleanup(thread.join)
+        monitor = qemu.Monitor(path)
+        self.addCleanup(monitor.close)
+        return monitor
+
+    def test_what_is_not_json_ends_this_session_alone(self):
+        monitor = self.monitor('{"QMP": {}}', '{"return": {}}', '5}}', '{"event": "STOP"}')
+        with self.assertRaisesRegex(qemu.QemuError, "not JSON: '5}}"):
+            monitor.await_event("STOP")
+
+    def test_events_are_kept_on_both_sides_of_an_answer(self):
+        monitor = self.monitor('{"QMP": {}}', '{"event": "STOP"}', '{"return": {}}', '{"event": "RESUME"}', '{"return": 5}')
+        self.assertEqual(5, monitor.command("query-status"))
+        self.assertEqual(["STOP", "RESUME"], [event["event"] for event in monitor.events])
 
 
 class StepsTest(unittest.TestCase):

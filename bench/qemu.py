@@ -49,7 +49,8 @@ class Monitor:
                 if time.monotonic() > deadline:
                     raise QemuError(f"no monitor at {path}") from None
                 time.sleep(0.01)  # between two tries: it is not there yet
-        self._file = self._socket.makefile("rw", encoding="utf-8", newline="\n")
+        # Only to read from: a text file that is also written to forgets, at a write, what it has read ahead.
+        self._file = self._socket.makefile("r", encoding="utf-8", newline="\n")
         self.events = []
         try:
             self._read()  # the greeting
@@ -60,8 +61,7 @@ class Monitor:
     def command(self, name, /, **arguments):
         """The value that the command returns; events in between are kept."""
         try:
-            self._file.write(json.dumps({"execute": name, "arguments": arguments}) + "\n")
-            self._file.flush()
+            self._socket.sendall(json.dumps({"execute": name, "arguments": arguments}).encode() + b"\n")
             while True:
                 answer = self._read()
                 if "error" in answer:
@@ -93,7 +93,10 @@ class Monitor:
         line = self._file.readline()
         if not line:
             raise QemuError("QEMU closed its monitor")
-        return json.loads(line)
+        try:
+            return json.loads(line)
+        except ValueError as error:
+            raise QemuError(f"the monitor said what is not JSON: {line[:200]!r}") from error
 
     def close(self):
         self._file.close()
