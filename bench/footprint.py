@@ -9,6 +9,7 @@ time of both daemons, and all bytes on the loopback of a network namespace of th
 
 import argparse
 import json
+import math
 import pathlib
 import sys
 import time
@@ -68,7 +69,9 @@ def memory(options):
     return result
 
 
-HASH_BYTES = 1 + 16 / 64  # of a page, in the audit: its tag and a share of its group's hash
+def audit_bytes(pages):
+    """What the audit's hashes of so many pages are in an epoch, if they follow each other: lib/codec/audit_records.h."""
+    return 2 * pages + 16 * math.ceil(pages / 64)
 
 
 class Look:
@@ -88,11 +91,11 @@ def span(daemons, seconds, counters):
     took = after.at - before.at
     epochs = after.counters["epochs_acked"] - before.counters["epochs_acked"]
     sent = after.counters["bytes_sent"] - before.counters["bytes_sent"]
-    audited = HASH_BYTES * (after.counters["audited_pages"] - before.counters["audited_pages"])
+    audited = after.counters["audited_pages"] - before.counters["audited_pages"]
     return {"seconds": took, "cpu_share": (after.cpu - before.cpu) / took,
             "loopback_bytes_per_s": (after.loopback - before.loopback) / took, "epochs_per_s": epochs / took,
             "stream_bytes_per_epoch": sent / epochs if epochs else None,
-            "epoch_bytes": (sent - audited) / epochs if epochs else None}
+            "epoch_bytes": sent / epochs - audit_bytes(audited / epochs) if epochs else None}
 
 
 def idle(options, name, checkpoint, least_seconds):

@@ -1,6 +1,8 @@
 #include "codec/audit_records.h"
 
 #include <algorithm>
+#include <array>
+#include <bit>
 #include <cstdint>
 #include <span>
 #include <utility>
@@ -56,15 +58,18 @@ absl::Status CheckBlocks(const Head& head, const DiskLayout& disks) {
 
 }  // namespace
 
-uint8_t AuditTag(const memory::PageHash128& page) { return static_cast<uint8_t>(page.low); }
+uint16_t AuditTag(const memory::PageHash128& page, EpochId epoch) {
+  const auto parts = std::bit_cast<std::array<uint16_t, 8>>(page);
+  return parts[epoch.value() % parts.size()];
+}
 
-AuditedPages ToAuditedPages(const epoch::AuditRun& run, const Dialect& dialect) {
+AuditedPages ToAuditedPages(const epoch::AuditRun& run, EpochId epoch, const Dialect& dialect) {
   if (dialect.version() < kAuditGroupsSince) return {run.first, run.hashes, {}};
   AuditedPages said{run.first, {}, {}};
   for (std::span<const memory::PageHash128> rest(run.hashes); !rest.empty();) {
     const auto group = rest.first(std::min(kAuditGroupPages, rest.size()));
     said.hashes.push_back(memory::HashOfHashes(group));
-    for (const memory::PageHash128& page : group) said.tags.push_back(AuditTag(page));
+    for (const memory::PageHash128& page : group) said.tags.push_back(AuditTag(page, epoch));
     rest = rest.subspan(group.size());
   }
   return said;
@@ -74,7 +79,7 @@ void AppendAuditRuns(const std::vector<AuditedPages>& runs, std::string* body) {
   base::ByteWriter writer(body);
   for (const AuditedPages& run : runs) {
     AppendRun({run.first.value(), static_cast<uint32_t>(run.page_count()), 0}, run.hashes, writer);
-    for (const uint8_t tag : run.tags) writer.Write(tag);
+    for (const uint16_t tag : run.tags) writer.Write(tag);
   }
 }
 
@@ -107,7 +112,8 @@ absl::StatusOr<AuditHashes> ParseAudit(absl::string_view body, const Dialect& di
     const size_t group = grouped ? kAuditGroupPages : 1;
     const std::span<const std::byte> hashes =
         reader.Take((head.count + group - 1) / group * sizeof(memory::PageHash128));
-    const std::span<const std::byte> tags = reader.Take(grouped ? head.count : 0);
+    const std::span<const std::byte> tags =
+        reader.Take(grouped ? size_t{head.count} * sizeof(uint16_t) : 0);
     if (!reader.ok()) {
       return absl::InvalidArgumentError(
           absl::StrCat("audit of ", head.count, " pages or blocks ends before their hashes do"));
@@ -121,7 +127,7 @@ absl::StatusOr<AuditHashes> ParseAudit(absl::string_view body, const Dialect& di
     named += head.count;
     if (head.space == 0) {
       all.pages.push_back(
-          {Gfn(head.first), ReadAll<memory::PageHash128>(hashes), ReadAll<uint8_t>(tags)});
+          {Gfn(head.first), ReadAll<memory::PageHash128>(hashes), ReadAll<uint16_t>(tags)});
     } else {
       all.blocks.push_back({head.space - 1, head.first, ReadAll<DiskHash>(hashes)});
     }

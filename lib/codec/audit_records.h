@@ -6,15 +6,15 @@
 //        8     4   pages or blocks in the run, n >= 1
 //       12     4   0: of memory; d + 1: of disk d, by its index in the configuration
 //       16  16 m   hashes, XXH3-128: low half, high half
-//            t   tags, a byte each
+//           2 t  tags, two bytes each
 //
 // Of disks, and before protocol version kAuditGroupsSince of memory, too, m is n, one for each
 // block or page, and t is 0. From that version on the pages of a run are taken in groups of
 // kAuditGroupPages, the last of which may be smaller: m is the number of groups, and a hash is that
-// of the group's pages' hashes (memory/page_hash.h); t is n, and a tag is the lowest byte of the
-// page's own hash. So equal groups are found as surely as equal pages, and which page of a group
-// differs is known but for one in 256 (replica/audit.h); an epoch of a guest that rests is little
-// more than these bytes.
+// of the group's pages' hashes (memory/page_hash.h); t is n, and a tag is two bytes of the page's
+// own hash, in each of 8 epochs others. So equal groups are found as surely as equal pages, and
+// which page of a group differs is known but for one in 65,536, each time anew (replica/audit.h);
+// an epoch of a guest that rests is little more than these bytes.
 //
 // By the third field first, then by the first one; ascending and without overlap. At most
 // epoch::kMaxAuditPages pages and epoch::kMaxAuditBlocks blocks together. Pure; any thread.
@@ -28,6 +28,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "base/types.h"
 #include "codec/dialect.h"
 #include "codec/disk_records.h"
 #include "epoch/staged_epoch.h"
@@ -43,7 +44,7 @@ inline constexpr size_t kAuditGroupPages = 64;
 struct AuditedPages {
   Gfn first;
   std::vector<memory::PageHash128> hashes;
-  std::vector<uint8_t> tags;
+  std::vector<uint16_t> tags;
 
   uint64_t page_count() const { return tags.empty() ? hashes.size() : tags.size(); }
   size_t group_pages() const { return tags.empty() ? 1 : kAuditGroupPages; }
@@ -54,9 +55,9 @@ struct AuditHashes {
   std::vector<epoch::DiskAuditRun> blocks;
 };
 
-// What is said of `run` in a stream of `dialect`.
-AuditedPages ToAuditedPages(const epoch::AuditRun& run, const Dialect& dialect);
-uint8_t AuditTag(const memory::PageHash128& page);
+// What is said of `run` with `epoch` in a stream of `dialect`.
+AuditedPages ToAuditedPages(const epoch::AuditRun& run, EpochId epoch, const Dialect& dialect);
+uint16_t AuditTag(const memory::PageHash128& page, EpochId epoch);
 
 // Those of pages first.
 void AppendAuditRuns(const std::vector<AuditedPages>& runs, std::string* body);

@@ -333,7 +333,7 @@ absl::Status EpochEncoder::AppendAudit(const epoch::StagedEpoch& epoch) {
   const size_t begin = FrameWriter::Begin(FrameKind::kEpochAudit, term_, epoch_, &message_);
   std::vector<AuditedPages> pages;
   for (const epoch::AuditRun& run : epoch.audit) {
-    pages.push_back(ToAuditedPages(run, frames_->dialect()));
+    pages.push_back(ToAuditedPages(run, epoch_, frames_->dialect()));
   }
   AppendAuditRuns(pages, &message_);
   AppendAuditRuns(epoch.disk_audit, &message_);

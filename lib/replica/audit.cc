@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <memory>
+#include <optional>
 #include <span>
 #include <utility>
 
@@ -25,15 +26,25 @@ void AddTo(Findings& all, const Findings& more, size_t max_named) {
                         more.mismatches.begin() + static_cast<ptrdiff_t>(taken));
 }
 
-// Empty if one of them cannot be read (swapped out to a bad disk): then none is compared.
-std::vector<memory::PageHash128> HashPages(const memory::GuestMemory& guest_memory, Gfn first,
-                                           size_t count) {
-  std::vector<memory::PageHash128> hashes;
+// Nothing for a page that cannot be read (swapped out to a bad disk).
+using PageHashes = std::vector<std::optional<memory::PageHash128>>;
+
+PageHashes HashPages(const memory::GuestMemory& guest_memory, Gfn first, size_t count) {
+  PageHashes hashes;
   alignas(64) std::byte bytes[kSlicePages * kPageSize];
-  while (hashes.size() < count) {
-    const size_t some = std::min(kSlicePages, count - hashes.size());
+  const auto read = [&](size_t some) {
     const Gfn next(first.value() + hashes.size());
-    if (!memory::ReadPages(guest_memory, next, std::span(bytes, some * kPageSize)).ok()) return {};
+    return memory::ReadPages(guest_memory, next, std::span(bytes, some * kPageSize)).ok();
+  };
+  while (hashes.size() < count) {
+    size_t some = std::min(kSlicePages, count - hashes.size());
+    if (!read(some)) {
+      some = 1;
+      if (!read(some)) {
+        hashes.push_back(std::nullopt);
+        continue;
+      }
+    }
     for (size_t i = 0; i < some; ++i) {
       hashes.push_back(memory::HashPage128(memory::PageBytes(bytes + i * kPageSize, kPageSize)));
     }
@@ -41,21 +52,42 @@ std::vector<memory::PageHash128> HashPages(const memory::GuestMemory& guest_memo
   return hashes;
 }
 
-// Which of `pages`, the hashes of those of a group of `run`, are not what the primary has.
-std::vector<size_t> Wrong(const std::vector<memory::PageHash128>& pages,
-                          const codec::AuditedPages& run, size_t group) {
-  if (run.tags.empty()) {
-    return pages[0] == run.hashes[group] ? std::vector<size_t>{} : std::vector<size_t>{0};
+// Nothing if one of them is missing.
+std::optional<memory::PageHash128> HashOfGroup(
+    std::span<const std::optional<memory::PageHash128>> pages) {
+  std::vector<memory::PageHash128> hashes;
+  for (const std::optional<memory::PageHash128>& page : pages) {
+    if (!page.has_value()) return std::nullopt;
+    hashes.push_back(*page);
   }
-  if (memory::HashOfHashes(pages) == run.hashes[group]) return {};
+  return memory::HashOfHashes(hashes);
+}
+
+// `pages` are those of a group, from page `at` of `run` on: adds what is found.
+void CompareGroup(EpochId epoch, const codec::AuditedPages& run, size_t at,
+                  std::span<const std::optional<memory::PageHash128>> pages,
+                  MemoryComparison& all) {
+  const memory::PageHash128& theirs = run.hashes[at / run.group_pages()];
+  const bool grouped = !run.tags.empty();
+  const std::optional<memory::PageHash128> ours = grouped ? HashOfGroup(pages) : pages[0];
+  AuditFindings& findings = all.findings;
+  for (const auto& page : pages) findings.compared += page.has_value() ? 1 : 0;
+  if (ours == theirs || (!ours.has_value() && !grouped)) return;
+  const auto differs = [&](size_t i) {
+    return pages[i].has_value() && codec::AuditTag(*pages[i], epoch) != run.tags[at + i];
+  };
   std::vector<size_t> wrong;
-  std::vector<size_t> all;
-  for (size_t i = 0; i < pages.size(); ++i) {
-    all.push_back(i);
-    const uint8_t tag = run.tags[group * run.group_pages() + i];
-    if (codec::AuditTag(pages[i]) != tag) wrong.push_back(i);
+  for (size_t i = 0; grouped && i < pages.size(); ++i) {
+    if (differs(i)) wrong.push_back(i);
   }
-  return wrong.empty() ? all : wrong;
+  if (wrong.empty() && !ours.has_value()) return;
+  for (size_t i = 0; i < pages.size(); ++i) {
+    const Gfn gfn(run.first.value() + at + i);
+    all.suspects.push_back(gfn);
+    if (!wrong.empty() && !std::binary_search(wrong.begin(), wrong.end(), i)) continue;
+    ++findings.mismatched;
+    findings.mismatches.push_back({epoch, gfn});
+  }
 }
 
 }  // namespace
@@ -69,24 +101,21 @@ void DiskAuditFindings::Add(DiskAuditFindings&& more) {
   AddTo(*this, more, epoch::kMaxAuditBlocks);
 }
 
-AuditFindings CompareMemory(const memory::GuestMemory& guest_memory, EpochId epoch,
-                            const std::vector<codec::AuditedPages>& runs) {
-  AuditFindings findings;
+MemoryComparison CompareMemory(const memory::GuestMemory& guest_memory, EpochId epoch,
+                               const std::vector<codec::AuditedPages>& runs) {
+  MemoryComparison all;
   for (const codec::AuditedPages& run : runs) {
-    for (size_t group = 0; group < run.hashes.size(); ++group) {
-      const size_t at = group * run.group_pages();
-      const size_t count = std::min(run.group_pages(), run.page_count() - at);
-      const Gfn first(run.first.value() + at);
-      const std::vector<memory::PageHash128> pages = HashPages(guest_memory, first, count);
-      if (pages.empty()) continue;
-      findings.compared += count;
-      for (const size_t i : Wrong(pages, run, group)) {
-        ++findings.mismatched;
-        findings.mismatches.push_back({epoch, Gfn(first.value() + i)});
+    // Whole groups, of either kind.
+    for (size_t at = 0; at < run.page_count(); at += codec::kAuditGroupPages) {
+      const size_t count = std::min(codec::kAuditGroupPages, run.page_count() - at);
+      const PageHashes pages = HashPages(guest_memory, Gfn(run.first.value() + at), count);
+      for (size_t i = 0; i < count; i += run.group_pages()) {
+        const size_t in_group = std::min(run.group_pages(), count - i);
+        CompareGroup(epoch, run, at + i, std::span(pages).subspan(i, in_group), all);
       }
     }
   }
-  return findings;
+  return all;
 }
 
 absl::StatusOr<codec::DiskHash> HashFileBlock(disk::File& file, uint64_t block) {

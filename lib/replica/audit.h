@@ -45,10 +45,16 @@ struct AuditFindings {
   void Add(AuditFindings&& more);
 };
 
+struct MemoryComparison {
+  AuditFindings findings;
+  std::vector<Gfn> suspects;  // ascending: all pages of which one, at least, is not equal
+};
+
 // Compares all of `runs`, whose pages are in memory, which is at `epoch`. Of a group that is not
-// equal those pages are meant whose tags are not; if all are, every page of it.
-AuditFindings CompareMemory(const memory::GuestMemory& guest_memory, EpochId epoch,
-                            const std::vector<codec::AuditedPages>& runs);
+// equal those pages count and are named whose tags are not; if all tags are, every page of it. Of a
+// group of which a page cannot be read only the tags are compared, and that page is not.
+MemoryComparison CompareMemory(const memory::GuestMemory& guest_memory, EpochId epoch,
+                               const std::vector<codec::AuditedPages>& runs);
 
 // The hash of a block of a disk as the file is now; what is a hole is not read. `block` lies in the
 // file. Errors: those of File.

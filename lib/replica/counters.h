@@ -24,7 +24,7 @@ struct ReplicaCounters {
   std::atomic<uint64_t> disk_bytes_committed{0};  // written by them
   std::atomic<uint64_t> disk_failures{0};         // this node's disks could not take what came
   std::atomic<uint64_t> audited_pages{0};         // compared here with what the primary's are
-  std::atomic<uint64_t> audit_mismatches{0};      // of those, not equal
+  std::atomic<uint64_t> audit_mismatches{0};      // of those, named as not equal
   std::atomic<uint64_t> audited_blocks{0};        // the same of blocks of disks
   std::atomic<uint64_t> audit_block_mismatches{0};
   std::atomic<uint64_t> acks_sent{0};

@@ -391,10 +391,10 @@ absl::Status ReplicaStore::ApplyPendingLocked() {
   const EpochKey key = pending_->key;
   const codec::AuditHashes audit = std::move(pending_->audit);
   ApplyMemoryLocked();
-  AuditFindings found = CompareMemory(*memory_, key.epoch, audit.pages);
-  // What it holds is not what was written here: it may be anything.
-  for (const AuditMismatch& page : found.mismatches) touched_.Set(page.gfn);
-  findings_.Add(std::move(found));
+  MemoryComparison compared = CompareMemory(*memory_, key.epoch, audit.pages);
+  // What it holds may not be what was written here, but anything.
+  for (const Gfn gfn : compared.suspects) touched_.Set(gfn);
+  findings_.Add(std::move(compared.findings));
   if (disks_ == nullptr) return absl::OkStatus();
   absl::Status applied = disks_->Apply(key);
   if (!applied.ok()) return DiskFailedLocked(applied);

@@ -4,6 +4,7 @@
 #include <fstream>
 #include <string>
 
+#include "absl/strings/str_cat.h"
 #include "codec/audit_records.h"
 #include "codec/machine_delta.h"
 #include "codec/page_encoding.h"
@@ -61,7 +62,8 @@ int Main(const std::string& fuzzer, const std::string& folder) {
       messages = primary.AbortedEpoch(kTerm, EpochId(epoch), primary.MutateSome(2));
     } else {
       primary.MutateDisks(epoch);
-      primary.audit = {primary.Run(Gfn(epoch), 3), primary.Run(Gfn(100), 2)};
+      primary.audit = {primary.Run(Gfn(epoch), 3), primary.Run(Gfn(100), 130)};
+      primary.audit[1].hashes[epoch].low ^= 1;  // differs
       messages = primary.Epoch(kTerm, EpochId(epoch), primary.MutateSome(3), "console", 0);
     }
     stream.insert(stream.end(), messages.begin(), messages.end());
@@ -109,7 +111,7 @@ int Main(const std::string& fuzzer, const std::string& folder) {
       body = std::string(1, static_cast<char>(version));
       std::vector<codec::AuditedPages> pages;
       for (const epoch::AuditRun& run : runs) {
-        pages.push_back(codec::ToAuditedPages(run, codec::Dialect(version)));
+        pages.push_back(codec::ToAuditedPages(run, EpochId(3), codec::Dialect(version)));
       }
       codec::AppendAuditRuns(pages, &body);
       Write(folder, absl::StrCat("audit_", version), body);

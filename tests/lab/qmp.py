@@ -13,14 +13,14 @@ class Qmp:
     def __init__(self, sock, timeout):
         sock.settimeout(timeout)
         self._socket = sock
-        self._file = sock.makefile("rw", encoding="utf-8", newline="\n")
+        # Only to read from: a text file that is also written to forgets, at a write, what it has read ahead.
+        self._file = sock.makefile("r", encoding="utf-8", newline="\n")
         self._file.readline()  # the greeting
         self.command("qmp_capabilities")
 
     def command(self, name, /, **arguments):
         """The value that the command returns; events in between are dropped."""
-        self._file.write(json.dumps({"execute": name, "arguments": arguments}) + "\n")
-        self._file.flush()
+        self._socket.sendall(json.dumps({"execute": name, "arguments": arguments}).encode() + b"\n")
         while True:
             line = self._file.readline()
             if not line:

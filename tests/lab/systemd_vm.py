@@ -27,7 +27,7 @@ AGENT = images.HERE.parents[1] / "deploy/pacemaker/romulus"
 
 UNIT = "romulus@vm.service"
 SOCKET = "unix:///run/romulus/vm.sock"
-MAX_BOOT_S = 60
+MAX_BOOT = 2        # times the slowest first boot: beside a guest, and with a unit that must not keep it
 WATCHDOG_S = 20  # the unit's own is longer
 STEPS = 10       # of the guest, before and after each check
 LAB = {"hosts": 3, "memory_mib": 768, "disk_mib": 1024, "systemd": True}
@@ -145,6 +145,15 @@ class Rig:
         return "\n".join(texts)
 
 
+def boot_seconds(said):
+    """Of what `systemd-analyze time` says: "Startup finished in 5.1s (kernel) + 1min 2.003s (userspace) = 1min 7.1s"."""
+    found = re.search(r"= (?:(\d+)min )?([\d.]+)(m?)s\s", said + "\n")
+    if not found:
+        raise AssertionError(f"systemd-analyze time: {said!r}")
+    minutes, seconds, milli = found.groups()
+    return 60 * int(minutes or 0) + float(seconds) / (1000 if milli else 1)
+
+
 # Each gets the rig and the hosts of primary and secondary, and returns a remark.
 
 def power_loss(rig, primary, secondary):
@@ -155,8 +164,8 @@ def power_loss(rig, primary, secondary):
     rig.lab.boot(primary)  # and nobody tells it anything
     booted = time.monotonic() - began
     rig.await_protected()
-    if booted > MAX_BOOT_S * rig.lab.slowness:
-        raise AssertionError(f"systemd took {booted:.0f} s to boot")
+    if booted > MAX_BOOT * max(rig.first_boots_s):
+        raise AssertionError(f"systemd took {booted:.0f} s to boot, the first times {rig.first_boots_s}")
     return f"{primary.name} booted in {booted:.0f} s"
 
 
@@ -267,7 +276,8 @@ def run(report, lab, binaries, deb, only):
         for host in lab.hosts:
             if (first := host.run("cat /proc/1/comm").out.strip()) != "systemd":
                 raise AssertionError(f"{host.name}: it is {first}")
-        remarks.append(", ".join(host.run("systemd-analyze time").out.split(" = ")[-1].split()[0] for host in lab.hosts))
+        rig.first_boots_s = [boot_seconds(host.run("systemd-analyze time").out) for host in lab.hosts]
+        remarks.append(", ".join(f"{seconds:.0f} s" for seconds in rig.first_boots_s))
     with report.check("dpkg -i", required=True) as remarks:
         rig.install(package.copy_of(deb, rig.packages) if deb else package.of_build(binaries.build, rig.packages))
         remarks.append(rig.hosts[0].run("dpkg-query -W romulus").out.split()[-1])

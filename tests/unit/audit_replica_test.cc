@@ -1,7 +1,9 @@
 // The secondary's half of the audit: compared at exactly the epoch that it is for, and whatever a
 // primary may send.
 #include <gtest/gtest.h>
+#include <unistd.h>
 
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
@@ -98,6 +100,36 @@ TEST_F(AuditReplicaTest, AFlippedBitInAPageThatIsZeroIsRepaired) {
   EXPECT_EQ(primary_.Difference(*rig_.memory), "");
 }
 
+// The same of one that is not named, as its tag is equal, beside one that is.
+TEST_F(AuditReplicaTest, ASuspectPageThatIsZeroIsRepaired) {
+  const auto is_zero = [this](uint64_t gfn) {
+    return codec::IsZeroPage(codec::PageBytes(primary_.page(Gfn(gfn)), kPageSize));
+  };
+  uint64_t zero = 0;
+  while (!is_zero(zero) || !is_zero(zero + 1)) ++zero;
+  const std::span<std::byte> bytes = *rig_.memory->WritableSpan(GpaOf(Gfn(zero)), kPageSize);
+  const auto tag = [&bytes] {
+    return codec::AuditTag(memory::HashPage128(memory::PageBytes(bytes.data(), kPageSize)),
+                           EpochId(2));
+  };
+  const uint16_t equal = tag();
+  for (size_t at = 0; bytes[at] == std::byte{0} || tag() != equal;) {
+    at += bytes[at] == std::byte{255} ? 1 : 0;
+    bytes[at] = std::byte(static_cast<uint8_t>(bytes[at]) + 1);
+  }
+  Flip(Gfn(zero + 1));
+  primary_.audit = {primary_.Run(Gfn(zero), 2)};
+  rig_.Feed(primary_.Epoch(kTerm, EpochId(2), {}));
+  rig_.Feed(primary_.Epoch(kTerm, EpochId(3), {}));
+  ASSERT_EQ(rig_.listener.mismatches.size(), 1u);
+  EXPECT_EQ(rig_.listener.mismatches[0].gfn, Gfn(zero + 1));
+  const std::vector<Gfn> both = {Gfn(zero), Gfn(zero + 1)};
+  primary_.encoder().ForgetPrevious(both);
+  rig_.Feed(primary_.Epoch(kTerm, EpochId(4), both));
+  rig_.Feed(primary_.Epoch(kTerm, EpochId(5), {}));
+  EXPECT_EQ(primary_.Difference(*rig_.memory), "");
+}
+
 // Each of 70 pages by itself, which are in two groups.
 TEST_F(AuditReplicaTest, OfAGroupTheDifferentPagesAreNamed) {
   for (const uint64_t gfn : {0, 62, 65}) Flip(Gfn(gfn));
@@ -111,48 +143,102 @@ TEST_F(AuditReplicaTest, OfAGroupTheDifferentPagesAreNamed) {
   EXPECT_EQ(rig_.counters.audited_pages, 70u);
 }
 
-// A page that differs, though its tag does not, is found by its group's hash.
-TEST(AuditGroupTest, EqualTagsHideNothing) {
-  const auto memory = *memory::GuestMemory::Create(*memory::MemoryLayout::ForMib(4));
-  epoch::AuditRun run{Gfn(0), {}};
-  const std::vector<std::byte> zeros(kPageSize);
-  for (int i = 0; i < 100; ++i) {
-    run.hashes.push_back(memory::HashPage128(memory::PageBytes(zeros.data(), kPageSize)));
+// Of 100 zero pages what `change` makes of the primary's hashes, compared in an epoch.
+class AuditGroupTest : public ::testing::Test {
+ protected:
+  static constexpr EpochId kEpoch{20};
+  static constexpr size_t kTagByte = 20 % 8 * sizeof(uint16_t);
+
+  AuditGroupTest() {
+    const std::vector<std::byte> zeros(kPageSize);
+    run_.hashes.assign(100, memory::HashPage128(memory::PageBytes(zeros.data(), kPageSize)));
   }
-  const auto compare = [&](uint32_t version) {
-    return CompareMemory(*memory, EpochId(4),
-                         {codec::ToAuditedPages(run, codec::Dialect(version))});
-  };
+  // Changes a byte of the primary's hash of a page.
+  void Change(size_t page, size_t at) {
+    reinterpret_cast<std::byte*>(&run_.hashes[page])[at] ^= std::byte{0x10};
+  }
+  MemoryComparison Compare(uint32_t version = codec::kNewestProtocol) const {
+    const codec::Dialect dialect(version);
+    return CompareMemory(*memory_, kEpoch, {codec::ToAuditedPages(run_, kEpoch, dialect)});
+  }
+  static std::vector<uint64_t> Named(const MemoryComparison& compared) {
+    std::vector<uint64_t> gfns;
+    for (const AuditMismatch& page : compared.findings.mismatches) {
+      EXPECT_EQ(page.epoch, kEpoch);
+      gfns.push_back(page.gfn.value());
+    }
+    EXPECT_EQ(gfns.size(), compared.findings.mismatched);
+    return gfns;
+  }
+
+  const std::unique_ptr<memory::GuestMemory> memory_ =
+      *memory::GuestMemory::Create(*memory::MemoryLayout::ForMib(4));
+  epoch::AuditRun run_{Gfn(0), {}};
+};
+
+TEST_F(AuditGroupTest, EqualPagesAreEqualInEachVersion) {
   for (const uint32_t version : {codec::kOldestProtocol, codec::kNewestProtocol}) {
-    EXPECT_EQ(compare(version).compared, 100u);
-    EXPECT_EQ(compare(version).mismatched, 0u);
-  }
-  for (const auto half : {&memory::PageHash128::low, &memory::PageHash128::high}) {
-    const memory::PageHash128 right = run.hashes[70];
-    run.hashes[70].*half ^= uint64_t{1} << 63;  // not in the tag
-    EXPECT_EQ(compare(codec::kOldestProtocol).mismatched, 1u);
-    const AuditFindings found = compare(codec::kNewestProtocol);
-    EXPECT_EQ(found.compared, 100u);
-    ASSERT_EQ(found.mismatched, 36u) << "all of the group";
-    ASSERT_EQ(found.mismatches.size(), 36u);
-    EXPECT_EQ(found.mismatches.front().gfn, Gfn(64));
-    EXPECT_EQ(found.mismatches.back().gfn, Gfn(99));
-    run.hashes[70] = right;
+    const MemoryComparison compared = Compare(version);
+    EXPECT_EQ(compared.findings.compared, 100u);
+    EXPECT_TRUE(Named(compared).empty());
+    EXPECT_TRUE(compared.suspects.empty());
   }
 }
 
-TEST(AuditGroupTest, AHashForEachGroupAndAByteForEachPage) {
+// A page that differs, though its tag does not, is found by its group's hash.
+TEST_F(AuditGroupTest, EqualTagsHideNothing) {
+  for (size_t at = 0; at < sizeof(memory::PageHash128); ++at) {
+    Change(70, at);
+    EXPECT_EQ(Named(Compare(codec::kOldestProtocol)), std::vector<uint64_t>{70});
+    const MemoryComparison compared = Compare();
+    EXPECT_EQ(compared.findings.compared, 100u);
+    EXPECT_EQ(compared.suspects.size(), 36u) << "all of the second group";
+    EXPECT_EQ(compared.suspects.front(), Gfn(64));
+    const bool in_tag = at == kTagByte || at == kTagByte + 1;
+    EXPECT_EQ(Named(compared).size(), in_tag ? 1u : 36u) << at;
+    EXPECT_EQ(Named(compared).front(), in_tag ? 70u : 64u) << at;
+    Change(70, at);
+  }
+}
+
+TEST_F(AuditGroupTest, BesideAPageThatIsNamedAnEqualTagIsSuspect) {
+  Change(70, kTagByte);
+  Change(80, kTagByte + 2);
+  const MemoryComparison compared = Compare();
+  EXPECT_EQ(Named(compared), std::vector<uint64_t>{70});
+  EXPECT_EQ(compared.suspects.size(), 36u);
+  EXPECT_EQ(Named(Compare(codec::kOldestProtocol)), (std::vector<uint64_t>{70, 80}));
+}
+
+// Beyond the end of the file, as a page that the kernel has given up.
+TEST_F(AuditGroupTest, OfWhatCannotBeReadTheRestIsComparedByItsTags) {
+  run_.first = Gfn(memory_->layout().page_count() - 100);
+  ASSERT_EQ(::ftruncate(memory_->fd(), (4 << 20) - kPageSize), 0);
+  const uint64_t last = memory_->layout().page_count() - 1;
+  Change(98, kTagByte);
+  Change(99, kTagByte);
+  for (const uint32_t version : {codec::kOldestProtocol, codec::kNewestProtocol}) {
+    const MemoryComparison compared = Compare(version);
+    EXPECT_EQ(compared.findings.compared, 99u);
+    EXPECT_EQ(Named(compared), std::vector<uint64_t>{last - 1});
+  }
+  Change(98, kTagByte);
+  EXPECT_TRUE(Compare().suspects.empty());
+}
+
+TEST(AuditGroups, AHashForEachGroupAndATagForEachPage) {
   const epoch::AuditRun run{Gfn(0), std::vector<memory::PageHash128>(500)};
   const auto body_bytes = [&run](uint32_t version) {
     std::string body;
-    codec::AppendAuditRuns({codec::ToAuditedPages(run, codec::Dialect(version))}, &body);
+    codec::AppendAuditRuns({codec::ToAuditedPages(run, EpochId(2), codec::Dialect(version))},
+                           &body);
     return body.size();
   };
-  EXPECT_EQ(body_bytes(codec::kAuditGroupsSince), 16u + 8 * 16 + 500);
+  EXPECT_EQ(body_bytes(codec::kAuditGroupsSince), 16u + 8 * 16 + 500 * 2);
   EXPECT_EQ(body_bytes(codec::kAuditGroupsSince - 1), 16u + 500 * 16);
 }
 
-TEST(AuditGroupTest, AnOlderStreamHasAHashForEachPage) {
+TEST(AuditGroups, AnOlderStreamHasAHashForEachPage) {
   ModelPrimary primary;
   SessionRig rig;
   rig.policy.protocol = codec::kAuditGroupsSince - 1;
@@ -210,7 +296,7 @@ TEST_F(AuditReplicaTest, APromotionDoesNotWaitForTheAudit) {
 }
 
 codec::AuditedPages Hashes(uint64_t first, size_t count) {
-  return codec::ToAuditedPages({Gfn(first), std::vector<memory::PageHash128>(count)},
+  return codec::ToAuditedPages({Gfn(first), std::vector<memory::PageHash128>(count)}, EpochId(2),
                                codec::Dialect(codec::kNewestProtocol));
 }
 
@@ -229,9 +315,12 @@ TEST(AuditHostileTest, WhateverHasNoPlaceIsRefusedAndCounted) {
       {"empty", {""}},
       {"no pages", {runs({Hashes(5, 0)})}},
       {"half a head", {one.substr(0, 9)}},
-      {"half a hash", {one.substr(0, one.size() - 3)}},
-      {"a tag too few", {one.substr(0, one.size() - 1)}},
-      {"a group too few", {with(runs({Hashes(5, 64)}), 8, 65)}},
+      {"half a hash", {one.substr(0, one.size() - 5)}},
+      {"a tag too few", {one.substr(0, one.size() - 2)}},
+      {"half a tag", {one.substr(0, one.size() - 1)}},
+      {"a group too few",
+       {runs({{Gfn(5), std::vector<memory::PageHash128>(1), std::vector<uint16_t>(65)}})}},
+      {"as before there were groups", {runs({{Gfn(5), std::vector<memory::PageHash128>(2), {}}})}},
       {"more behind", {one + "x"}},
       {"count of 2^31", {with(one, 11, '\x80')}},
       {"of a disk that is not there", {with(one, 12, 1)}},
@@ -257,6 +346,21 @@ TEST(AuditHostileTest, WhateverHasNoPlaceIsRefusedAndCounted) {
     EXPECT_TRUE(rig.link->closed()) << what;
     EXPECT_TRUE(rig.store.TakeForPromotion(Term(4)).ok()) << what;
   }
+}
+
+TEST(AuditHostileTest, GroupsInAnOlderStreamAreRefused) {
+  ModelPrimary primary;
+  SessionRig rig;
+  rig.policy.protocol = codec::kAuditGroupsSince - 1;
+  rig.Feed(primary.StartStream(kTerm, codec::Dialect(rig.policy.protocol)));
+  rig.Feed(primary.FullSync(kTerm));
+  rig.Feed(primary.RandomEpoch(kTerm, EpochId(1), 10));
+  std::string body;
+  codec::AppendAuditRuns({Hashes(5, 2)}, &body);
+  std::string message;
+  primary.writer().Append(FrameKind::kEpochAudit, kTerm, EpochId(2), body, &message);
+  rig.Feed({message});
+  EXPECT_EQ(rig.FaultCount(Fault::kAudit), 1u);
 }
 
 TEST(AuditHostileTest, NoEpochNoAudit) {

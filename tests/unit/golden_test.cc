@@ -246,8 +246,13 @@ std::vector<Golden> ThisBuild(Model* model) {
   add(&down, FrameKind::kEpochDisks, EpochId(1), absl::string_view(disk_body));
   epoch::AuditRun run{Gfn(0), {memory::HashPage128(model->bytes(0))}};
   std::string audit_body;
-  const epoch::AuditRun other{Gfn(5), {memory::HashPage128(model->bytes(5))}};
-  AppendAuditRuns({ToAuditedPages(run, kNewest), ToAuditedPages(other, kNewest)}, &audit_body);
+  epoch::AuditRun other{Gfn(5), {}};  // of more than one group
+  while (other.hashes.size() < kAuditGroupPages + 3) {
+    other.hashes.push_back(memory::HashPage128(model->bytes(other.hashes.size() % 11)));
+  }
+  AppendAuditRuns(
+      {ToAuditedPages(run, EpochId(1), kNewest), ToAuditedPages(other, EpochId(1), kNewest)},
+      &audit_body);
   const DiskHash first = HashDiskBlock(std::span(model->disk).first(kDiskBlockBytes));
   AppendAuditRuns({epoch::DiskAuditRun{2, 0, {first}}}, &audit_body);
   add(&down, FrameKind::kEpochAudit, EpochId(1), absl::string_view(audit_body));
