@@ -9,7 +9,6 @@ time of both daemons, and all bytes on the loopback of a network namespace of th
 
 import argparse
 import json
-import math
 import pathlib
 import sys
 import time
@@ -70,8 +69,9 @@ def memory(options):
 
 
 def audit_bytes(pages):
-    """What the audit's hashes of so many pages are in an epoch, if they follow each other: lib/codec/audit_records.h."""
-    return 2 * pages + 16 * math.ceil(pages / 64)
+    """About what the audit's hashes of so many pages are in an epoch, on average: lib/codec/audit_records.h. Pages are
+    hashed by 16 that follow each other, so that fewer mean that many epochs have none."""
+    return 2 * pages + 16 * max(pages / 64, min(1, pages / 16))
 
 
 class Look:
