@@ -278,7 +278,9 @@ def footprint_section(data, _):
     return ["A halted guest:", "",
             *table(["", "processor, alone", "both daemons (goal 2 % of a core)", "epochs/s", "loopback B/s",
                     "stream bytes an epoch (goal 512)", "without the audit's hashes"], rows), "",
-            "Those hashes (`audit`: two bytes a page, and 16 for each 64 that follow each other in an epoch) are of so many pages a second, whatever the epochs, and of more pages in a guest with more than the 64 MiB of this one. Bytes on the loopback are those "
+            "Those hashes (`audit`: two bytes a page, and 16 for each 64 that follow each other in an epoch) are of so many "
+            "pages a second, whatever the epochs, and of more pages in a guest with more than the 64 MiB of this one. Bytes "
+            "on the loopback are those "
             "of both ways with all heads, heartbeats and acks, for which there is no goal in figures.", "",
             f"Memory beyond the guest's, while it writes as fast as it can for {memory['seconds']:.0f} s; the limit "
             f"is 64 MiB and, on the primary, the configured caches ({memory['configured_caches_mib']} MiB), on the "

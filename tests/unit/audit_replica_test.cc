@@ -143,7 +143,7 @@ TEST_F(AuditReplicaTest, OfAGroupTheDifferentPagesAreNamed) {
   EXPECT_EQ(rig_.counters.audited_pages, 70u);
 }
 
-// Of 100 zero pages what `change` makes of the primary's hashes, compared in an epoch.
+// 100 zero pages of the replica, beside hashes of the primary's that a test changes.
 class AuditGroupTest : public ::testing::Test {
  protected:
   static constexpr EpochId kEpoch{20};
@@ -238,13 +238,18 @@ TEST(AuditGroups, AHashForEachGroupAndATagForEachPage) {
   EXPECT_EQ(body_bytes(codec::kAuditGroupsSince - 1), 16u + 500 * 16);
 }
 
-TEST(AuditGroups, AnOlderStreamHasAHashForEachPage) {
-  ModelPrimary primary;
-  SessionRig rig;
+// One in which pages are not in groups, up to its first epoch.
+void StartOlderStream(ModelPrimary& primary, SessionRig& rig) {
   rig.policy.protocol = codec::kAuditGroupsSince - 1;
   rig.Feed(primary.StartStream(kTerm, codec::Dialect(rig.policy.protocol)));
   rig.Feed(primary.FullSync(kTerm));
   rig.Feed(primary.RandomEpoch(kTerm, EpochId(1), 10));
+}
+
+TEST(AuditGroups, AnOlderStreamHasAHashForEachPage) {
+  ModelPrimary primary;
+  SessionRig rig;
+  StartOlderStream(primary, rig);
   (*rig.memory->WritableSpan(GpaOf(Gfn(66)), kPageSize))[7] ^= std::byte{1};
   primary.audit = {primary.Run(Gfn(0), 70)};
   rig.Feed(primary.Epoch(kTerm, EpochId(2), {}));
@@ -351,10 +356,7 @@ TEST(AuditHostileTest, WhateverHasNoPlaceIsRefusedAndCounted) {
 TEST(AuditHostileTest, GroupsInAnOlderStreamAreRefused) {
   ModelPrimary primary;
   SessionRig rig;
-  rig.policy.protocol = codec::kAuditGroupsSince - 1;
-  rig.Feed(primary.StartStream(kTerm, codec::Dialect(rig.policy.protocol)));
-  rig.Feed(primary.FullSync(kTerm));
-  rig.Feed(primary.RandomEpoch(kTerm, EpochId(1), 10));
+  StartOlderStream(primary, rig);
   std::string body;
   codec::AppendAuditRuns({Hashes(5, 2)}, &body);
   std::string message;
