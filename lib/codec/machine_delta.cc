@@ -41,21 +41,22 @@ absl::Status CheckSize(const v1::EpochCommit& commit) {
 
 }  // namespace
 
-void MachineDeltaWriter::Put(std::string state, const Dialect& dialect, v1::EpochCommit* commit) {
+void MachineDeltaWriter::Put(const std::string& state, const Dialect& dialect,
+                             v1::EpochCommit* commit) {
   commit->set_machine_digest(HashBytes(state));
   const size_t bytes = state.size();
-  std::string filled = state;
-  FillUp(filled);
+  now_.assign(state);
+  FillUp(now_);
   std::string delta;
   if (dialect.version() >= kMachineDeltaSince && !before_.empty()) {
-    before_.resize(filled.size());  // zeros beyond its end, as for the reader
+    before_.resize(now_.size());  // zeros beyond its end, as for the reader
     for (size_t page = 0; page < WholePages(bytes); ++page) {
-      AppendPage(dialect, Gfn(page), PageOf(filled, page), PageOf(before_, page).data(), &delta);
+      AppendPage(dialect, Gfn(page), PageOf(now_, page), PageOf(before_, page).data(), &delta);
     }
   }
-  before_ = std::move(filled);
+  before_.swap(now_);
   if (delta.empty() || delta.size() >= bytes) {
-    commit->set_machine(std::move(state));
+    commit->set_machine(state);
     return;
   }
   commit->set_machine_delta(std::move(delta));

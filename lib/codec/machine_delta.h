@@ -30,10 +30,12 @@ class MachineDeltaWriter {
 
   // Sets machine or machine_delta and machine_bytes, whichever is shorter and in the dialect, and
   // machine_digest.
-  void Put(std::string state, const Dialect& dialect, v1::EpochCommit* commit);
+  void Put(const std::string& state, const Dialect& dialect, v1::EpochCommit* commit);
 
  private:
-  std::string before_;  // filled up to whole pages; empty: none
+  // Filled up to whole pages. Kept from epoch to epoch, since their memory is.
+  std::string before_;  // empty: none
+  std::string now_;
 };
 
 class MachineDeltaReader {

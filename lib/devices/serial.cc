@@ -248,7 +248,7 @@ absl::Status Serial::Save(state::MachineState& out) const {
                            .divisor = divisor_,
                            .received_bytes = static_cast<uint16_t>(received_.size())});
   payload.append(received_.begin(), received_.end());
-  out.Put(name(), 0, kStateVersion, std::move(payload));
+  out.Put(name(), 0, kStateVersion, payload);
   return absl::OkStatus();
 }
 

@@ -1,6 +1,10 @@
 // How anything saves and restores itself: sections {kind, instance, version, payload}. A value; one
 // thread at a time. Whoever restores takes its sections out; one that nobody took is an error, so a
 // state from another version cannot be half understood.
+//
+// Sections lie one behind the other as they travel, romulus.v1.MachineState in protobuf's wire
+// format: a state is put together while the guest stands still, so that a section is a copy of its
+// payload, not memory of its own, and nothing is left to do for whoever sends it.
 #ifndef ROMULUS_STATE_MACHINE_STATE_H_
 #define ROMULUS_STATE_MACHINE_STATE_H_
 
@@ -31,16 +35,19 @@ struct Section {
 
 class MachineState {
  public:
+  // Memory for so many sections of so many bytes when serialized, all together: putting no more
+  // takes none.
+  void Reserve(size_t sections, size_t serialized_bytes);
+
   // Appends a section. (kind, instance) must be new.
-  void Put(absl::string_view kind, uint32_t instance, uint32_t version, std::string payload);
+  void Put(absl::string_view kind, uint32_t instance, uint32_t version, absl::string_view payload);
 
   // A trivially copyable struct as payload, as it lies in memory (little-endian hosts only).
   template <typename T>
   requires std::is_trivially_copyable_v<T>
   void PutStruct(absl::string_view kind, uint32_t instance, uint32_t version, const T& value) {
-    std::string payload(sizeof(T), '\0');
-    std::memcpy(payload.data(), &value, sizeof(T));
-    Put(kind, instance, version, std::move(payload));
+    Put(kind, instance, version,
+        absl::string_view(reinterpret_cast<const char*>(&value), sizeof(T)));
   }
 
   // Removes and returns the section. Errors: NotFound; FailedPrecondition on another version.
@@ -63,21 +70,46 @@ class MachineState {
   // OK if every section was taken; else names the ones left.
   absl::Status ExpectEmpty() const;
 
-  const std::vector<Section>& sections() const { return sections_; }
-  size_t payload_bytes() const;
-  void Append(MachineState&& other);
+  size_t section_count() const { return places_.size(); }
+  // Copies, in their order.
+  std::vector<Section> sections() const;
 
   // romulus.v1.MachineState on the wire.
-  std::string Serialize() const;
+  const std::string& Serialize() const& { return wire_; }
+  std::string Serialize() &&;
   // Errors: InvalidArgument on anything but a well-formed state within the limits above.
   static absl::StatusOr<MachineState> Parse(absl::string_view bytes);
 
-  friend bool operator==(const MachineState&, const MachineState&) = default;
+  friend bool operator==(const MachineState& a, const MachineState& b) {
+    return a.wire_ == b.wire_;
+  }
 
  private:
+  // Where a section is in wire_: all of it from `begin` on, the tag before it too; its kind; its
+  // payload, which is the end of it.
+  struct Place {
+    uint64_t key = 0;  // a hash of kind and instance: few others have the same
+    size_t begin = 0;
+    size_t bytes = 0;
+    size_t kind_at = 0;
+    size_t kind_bytes = 0;
+    size_t payload_bytes = 0;
+    uint32_t instance = 0;
+    uint32_t version = 0;
+
+    size_t end() const { return begin + bytes; }
+  };
+
   static absl::Status WrongSize(const Section& section, size_t want_bytes);
 
-  std::vector<Section> sections_;
+  absl::string_view KindOf(const Place& place) const;
+  absl::string_view PayloadOf(const Place& place) const;
+  // `key`: of both.
+  std::vector<Place>::const_iterator Find(uint64_t key, absl::string_view kind,
+                                          uint32_t instance) const;
+
+  std::string wire_;
+  std::vector<Place> places_;  // ascending
 };
 
 }  // namespace romulus::state

@@ -16,7 +16,7 @@ std::optional<ExitWitness::Unchanged> ExitWitness::Judge(const kvm::VcpuExits& b
     *may_be_open = true;
     return Unchanged{};
   }
-  const Unchanged unchanged{.xcr0 = true, .debug_registers = !*may_be_open};
+  const Unchanged unchanged{.intercepted = true, .debug_registers = !*may_be_open};
   if (all > 0) *may_be_open = false;  // that exit closed them
   return unchanged;
 }

@@ -1,6 +1,7 @@
-// Says whether a vCPU can have changed what it changes only by leaving the guest: XCR0 (XSETBV) and
-// its debug registers (MOV DR). KVM intercepts both. So if it counted as many exits since the last
-// look as it counted page faults and interrupts of the host, and its emulator did nothing, neither
+// Says whether a vCPU can have changed what it changes only by leaving the guest: XCR0 (XSETBV),
+// some MSRs (WRMSR; IsIntercepted in msr_list.h) and its debug registers (MOV DR). KVM intercepts
+// all of these. So if it counted as many exits since the last
+// look as it counted page faults and interrupts of the host, and its emulator did nothing, none
 // happened; any other exit is taken for one of them.
 //
 // A MOV DR may open the debug registers to the guest (KVM_DEBUGREG_WONT_EXIT, arch/x86/kvm), which
@@ -8,7 +9,7 @@
 // a signal keeps the guest from being entered in between. So after a time with an exit that is not
 // explained they are trusted only once another exit has been and gone.
 //
-// Not seen: an INIT or SMI, which change both without an exit of this vCPU, but leave CR0.PE clear.
+// Not seen: an INIT or SMI, which change them without an exit of this vCPU, but leave CR0.PE clear.
 //
 // One thread at a time; the vCPU is out of KVM_RUN.
 #ifndef ROMULUS_VMM_EXIT_WITNESS_H_
@@ -25,7 +26,7 @@ class ExitWitness {
  public:
   // What is as it was at the last call. Nothing in the first, or where KVM does not count.
   struct Unchanged {
-    bool xcr0 = false;
+    bool intercepted = false;  // XCR0 and the MSRs
     bool debug_registers = false;
   };
   Unchanged Look(const kvm::Vcpu& vcpu);

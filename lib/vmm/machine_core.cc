@@ -22,6 +22,9 @@ constexpr uint64_t kTscTolerancePpm = 250;
 // As far apart as KVM still takes two TSC writes for an attempt to make vCPUs agree, in seconds.
 constexpr uint64_t kTscSyncSeconds = 1;
 
+// By which a state may be longer than the one before it without taking memory twice, in bytes.
+constexpr size_t kStateGrowth = 512;
+
 template <typename... Fs>
 struct Overloaded : Fs... {
   using Fs::operator()...;
@@ -308,6 +311,7 @@ absl::StatusOr<state::MachineState> MachineCore::TakeState() {
     return absl::FailedPreconditionError("this pause's state was taken already");
   }
   state::MachineState out;
+  out.Reserve(last_sections_, last_state_bytes_ + kStateGrowth);
   out.PutStruct("vm.vcpus", 0, kVersion, static_cast<uint32_t>(vcpus_.size()));
   out.PutStruct("vm.tsc_khz", 0, kVersion, tsc_khz_);
   // The vCPUs' own threads read theirs meanwhile.
@@ -321,6 +325,8 @@ absl::StatusOr<state::MachineState> MachineCore::TakeState() {
     ROMULUS_RETURN_IF_ERROR(threads_[i]->capture_status());
     states_[i]->Put(out, static_cast<uint32_t>(i));
   }
+  last_sections_ = out.section_count();
+  last_state_bytes_ = out.Serialize().size();
   return out;
 }
 

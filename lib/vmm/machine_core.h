@@ -131,6 +131,8 @@ class MachineCore final : private VcpuHost, private devices::PlatformEvents {
   // The pausing thread's:
   PauseOptions pause_options_;
   bool state_taken_ = false;
+  size_t last_sections_ = 0;  // of the last state taken: the next one is likely to be as large
+  size_t last_state_bytes_ = 0;
 
   std::atomic<int> noted_stop_{0};  // GuestStop + 1
   std::atomic<bool> guest_stopped_{false};

@@ -19,6 +19,11 @@ std::vector<uint32_t> UnlistedMsrs() {
   return msrs;
 }
 
+bool IsUnlisted(uint32_t msr) {
+  const std::vector<uint32_t> unlisted = UnlistedMsrs();
+  return std::find(unlisted.begin(), unlisted.end(), msr) != unlisted.end();
+}
+
 // https://learn.microsoft.com/virtualization/hyper-v-on-windows/tlfs : synthetic MSRs.
 bool IsHyperV(uint32_t msr) { return msr >= 0x40000000 && msr <= 0x400001ff; }
 
@@ -47,8 +52,7 @@ bool IsOfEveryHost(uint32_t msr) {
       uint32_t{0x4b564d01},
   };
   if (std::find(kMsrs.begin(), kMsrs.end(), msr) != kMsrs.end()) return true;
-  const std::vector<uint32_t> unlisted = UnlistedMsrs();
-  return std::find(unlisted.begin(), unlisted.end(), msr) != unlisted.end();
+  return IsUnlisted(msr);
 }
 
 int Rank(uint32_t msr) { return msr == kMsrTsc ? 0 : msr == kMsrTscDeadline ? 2 : 1; }
@@ -81,6 +85,12 @@ absl::StatusOr<std::vector<uint32_t>> FindStateMsrs(const kvm::System& system, k
     if (found.size() < kMaxMsrs) found.push_back(msr);
   }
   return found;
+}
+
+// Documentation/virt/kvm/x86/msr.rst: 0x12 is the old number of a vCPU's system time; 0x4b564d00 is
+// the wall clock, from 0x4b564d08 on come some that are the VM's.
+bool IsIntercepted(uint32_t msr) {
+  return IsUnlisted(msr) || msr == 0x12 || (msr >= 0x4b564d01 && msr <= 0x4b564d07);
 }
 
 }  // namespace romulus::vmm

@@ -28,6 +28,11 @@ inline constexpr size_t kMaxMsrs = 1024;
 absl::StatusOr<std::vector<uint32_t>> FindStateMsrs(const kvm::System& system, kvm::Vcpu& vcpu,
                                                     arch::CpuModel model);
 
+// Whether it is of one vCPU and only a WRMSR of that changes it, which KVM intercepts on every
+// processor: memory types, the machine check banks' control, KVM's own MSRs but the wall clock's,
+// which is the VM's.
+bool IsIntercepted(uint32_t msr);
+
 }  // namespace romulus::vmm
 
 #endif  // ROMULUS_VMM_MSR_LIST_H_

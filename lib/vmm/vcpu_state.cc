@@ -48,9 +48,12 @@ VcpuState::VcpuState(std::span<const uint32_t> msrs, size_t xsave_bytes, uint64_
       xcr0_(xcr0),
       has_sregs2_(has_sregs2),
       msrs_(msrs.size()),
+      free_msrs_(msrs.size()),
       xsave_((xsave_bytes + 7) / 8) {
   msrs_.header().nmsrs = static_cast<uint32_t>(msrs.size());
   for (size_t i = 0; i < msrs.size(); ++i) msrs_.entries()[i].index = msrs[i];
+  free_at_.reserve(msrs.size());
+  FindFreeMsrs();
 }
 
 // The order of a capture (Documentation/virt/kvm/api.rst and arch/x86/kvm/x86.c have the reasons):
@@ -69,8 +72,9 @@ VcpuState::VcpuState(std::span<const uint32_t> msrs, size_t xsave_bytes, uint64_
 //     all of the above was read too early and is read again.
 //  7. lapic: holds the interrupts sent in the meantime.
 //
-// xcrs and debugregs are as they were at the last capture if the vCPU has not left the guest for
-// anything that could have changed them (ExitWitness). Each of these ioctls loads the vCPU anew.
+// xcrs, debugregs and most MSRs are as they were at the last capture if the vCPU has not left the
+// guest for anything that could have changed them (ExitWitness). Each of these ioctls loads the
+// vCPU anew, and each MSR is looked up for itself.
 // The mp_state is not spared: asking for it has KVM accept an INIT that a device has sent.
 absl::Status VcpuState::Capture(const kvm::Vcpu& vcpu, bool fresh_sync_regs, bool alone,
                                 VcpuCaptureHooks& hooks) {
@@ -115,17 +119,37 @@ absl::Status VcpuState::ReadPrivate(const kvm::Vcpu& vcpu,
   // A CPU that has more than the guest may enable is in its initial state there, which some kernels
   // say all the same; a CPU that has less would refuse it.
   xsave_[kXstateBv] &= xcr0_;
-  if (!unchanged.xcr0) ROMULUS_RETURN_IF_ERROR(ReadInto(vcpu.GetXcrs(), xcrs_));
+  if (!unchanged.intercepted) ROMULUS_RETURN_IF_ERROR(ReadInto(vcpu.GetXcrs(), xcrs_));
   if (!unchanged.debug_registers) {
     ROMULUS_RETURN_IF_ERROR(ReadInto(vcpu.GetDebugRegs(), debugregs_));
   }
-  ROMULUS_ASSIGN_OR_RETURN(const size_t read, vcpu.GetMsrs(msrs_));
-  if (read != msrs_.header().nmsrs) {
+  return ReadMsrs(vcpu, unchanged.intercepted);
+}
+
+absl::Status VcpuState::ReadMsrs(const kvm::Vcpu& vcpu, bool intercepted_are_unchanged) {
+  kvm::MsrsStruct& wanted = intercepted_are_unchanged ? free_msrs_ : msrs_;
+  ROMULUS_ASSIGN_OR_RETURN(const size_t read, vcpu.GetMsrs(wanted));
+  if (read != wanted.header().nmsrs) {
     return absl::InternalError(absl::StrCat("vCPU ", vcpu.id(), ": MSR 0x",
-                                            absl::Hex(msrs_.entries()[read].index),
+                                            absl::Hex(wanted.entries()[read].index),
                                             " no longer reads"));
   }
+  if (!intercepted_are_unchanged) return absl::OkStatus();
+  for (size_t i = 0; i < free_at_.size(); ++i) {
+    msrs_.entries()[free_at_[i]].data = free_msrs_.entries()[i].data;
+  }
   return absl::OkStatus();
+}
+
+void VcpuState::FindFreeMsrs() {
+  free_at_.clear();
+  for (size_t i = 0; i < msrs_.header().nmsrs; ++i) {
+    const uint32_t index = msrs_.entries()[i].index;
+    if (IsIntercepted(index)) continue;
+    free_msrs_.entries()[free_at_.size()].index = index;
+    free_at_.push_back(i);
+  }
+  free_msrs_.header().nmsrs = static_cast<uint32_t>(free_at_.size());
 }
 
 // With PAE paging the CPU keeps four page directory pointers of its own, which may differ from what
@@ -138,9 +162,8 @@ absl::Status VcpuState::ReadPdptrs(const kvm::Vcpu& vcpu) {
 
 void VcpuState::Put(state::MachineState& out, uint32_t vcpu_id) const {
   auto put_bytes = [&](absl::string_view kind, std::span<const std::byte> bytes) {
-    std::string payload(bytes.size(), '\0');
-    std::memcpy(payload.data(), bytes.data(), bytes.size());
-    out.Put(kind, vcpu_id, kVersion, std::move(payload));
+    out.Put(kind, vcpu_id, kVersion,
+            absl::string_view(reinterpret_cast<const char*>(bytes.data()), bytes.size()));
   };
   out.PutStruct("vcpu.regs", vcpu_id, kVersion, regs_);
   out.PutStruct("vcpu.sregs", vcpu_id, kVersion, sregs_);
@@ -148,7 +171,7 @@ void VcpuState::Put(state::MachineState& out, uint32_t vcpu_id) const {
   put_bytes("vcpu.xsave", std::as_bytes(std::span<const uint64_t>(xsave_)));
   out.PutStruct("vcpu.xcrs", vcpu_id, kVersion, xcrs_);
   out.PutStruct("vcpu.debugregs", vcpu_id, kVersion, debugregs_);
-  put_bytes("vcpu.msrs", std::as_bytes(msrs_.entries()));
+  put_bytes("vcpu.msrs", std::as_bytes(msrs_.entries().first(msrs_.header().nmsrs)));
   out.PutStruct("vcpu.events", vcpu_id, kVersion, events_);
   out.PutStruct("vcpu.mp_state", vcpu_id, kVersion, mp_state_);
   out.PutStruct("vcpu.lapic", vcpu_id, kVersion, lapic_);
@@ -222,6 +245,7 @@ absl::Status VcpuState::TakeMsrs(state::MachineState& in, uint32_t vcpu_id) {
     return absl::InvalidArgumentError(absl::StrCat("vCPU ", vcpu_id, ": no TSC among the MSRs"));
   }
   msrs_.header().nmsrs = static_cast<uint32_t>(count);
+  FindFreeMsrs();
   return absl::OkStatus();
 }
 

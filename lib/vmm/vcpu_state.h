@@ -54,6 +54,8 @@ class VcpuState {
   absl::Status ReadRegisters(const kvm::Vcpu& vcpu);
   // `unchanged` is as in the last capture.
   absl::Status ReadPrivate(const kvm::Vcpu& vcpu, const ExitWitness::Unchanged& unchanged);
+  absl::Status ReadMsrs(const kvm::Vcpu& vcpu, bool intercepted_are_unchanged);
+  void FindFreeMsrs();
   absl::Status ReadPdptrs(const kvm::Vcpu& vcpu);
   absl::Status RestoreMsrs(kvm::Vcpu& vcpu);
   absl::Status TakeMsrs(state::MachineState& in, uint32_t vcpu_id);
@@ -75,6 +77,9 @@ class VcpuState {
   kvm_mp_state mp_state_{};
   kvm_lapic_state lapic_{};
   kvm::MsrsStruct msrs_;
+  // Those of msrs_ that may change without a witness, in the same order, and where they are in it.
+  kvm::MsrsStruct free_msrs_;
+  std::vector<size_t> free_at_;
   std::vector<uint64_t> xsave_;
 };
 

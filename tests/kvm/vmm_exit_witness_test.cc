@@ -3,6 +3,7 @@
 #include <string>
 #include <thread>
 
+#include "base/bytes.h"
 #include "kvm/vmm_rig.h"
 #include "vmm/exit_witness.h"
 
@@ -15,6 +16,7 @@ using vmm::Machine;
 
 // What the guest `registers` says it has done (tests/guests/registers).
 constexpr Gpa kCount(0x180000);
+constexpr uint32_t kMtrrPhysBase0 = 0x200;
 
 class ExitWitnessTest : public VmmTest {
  protected:
@@ -35,6 +37,18 @@ class ExitWitnessTest : public VmmTest {
     return value;
   }
 
+  static uint64_t MsrOf(const MachineState& state, uint32_t index) {
+    for (const state::Section& section : state.sections()) {
+      if (section.kind != "vcpu.msrs") continue;
+      base::ByteReader reader(base::AsBytes(section.payload));
+      while (reader.remaining() > 0) {
+        if (const auto msr = reader.Read<kvm_msr_entry>(); msr.index == index) return msr.data;
+      }
+    }
+    ADD_FAILURE() << "no MSR 0x" << std::hex << index;
+    return 0;
+  }
+
   // False if the guest has stopped.
   bool AwaitNextCount(const memory::GuestMemory& memory) {
     const uint32_t before = *memory.ReadObject<uint32_t>(kCount);
@@ -48,7 +62,7 @@ class ExitWitnessTest : public VmmTest {
   Witness console_;
 };
 
-TEST_F(ExitWitnessTest, DebugRegistersAndXcr0AreThoseOfTheMoment) {
+TEST_F(ExitWitnessTest, DebugRegistersXcr0AndMsrsAreThoseOfTheMoment) {
   ASSERT_OK_AND_ASSIGN(auto machine, Machine::Boot(*system_, SpecOf("registers")));
   ASSERT_OK(machine->Start());
   ASSERT_TRUE(console_.AwaitLines(1));
@@ -66,6 +80,10 @@ TEST_F(ExitWitnessTest, DebugRegistersAndXcr0AreThoseOfTheMoment) {
     // It is set before DR0 is.
     const bool is_told = xcr0 == of(count) || xcr0 == of(dr0) || xcr0 == of(dr0 + 1);
     EXPECT_TRUE(is_told || count < 4) << xcr0 << " at " << count;
+    // And so is this.
+    const uint64_t base = MsrOf(state, kMtrrPhysBase0) >> kPageShift;
+    const auto multiple = [](uint64_t n) { return n & ~uint64_t{3}; };
+    EXPECT_TRUE(base == multiple(count) || base == multiple(count + 1)) << base << " at " << count;
   }
   machine->Stop();
 }
@@ -76,7 +94,8 @@ kvm::VcpuExits Exits(uint64_t all, uint64_t page_faults, uint64_t interrupts, ui
 
 class JudgeTest : public ::testing::Test {
  protected:
-  // What is unchanged after these exits since the last look: "x" XCR0, "d" debug registers.
+  // What is unchanged after these exits since the last look: "x" XCR0 and MSRs, "d" debug
+  // registers.
   std::string After(uint64_t all, uint64_t page_faults, uint64_t interrupts,
                     uint64_t emulated = 0) {
     const kvm::VcpuExits now = Exits(last_.all + all, last_.page_faults + page_faults,
@@ -84,7 +103,7 @@ class JudgeTest : public ::testing::Test {
     const auto unchanged = ExitWitness::Judge(last_, now, &may_be_open_);
     last_ = now;
     if (!unchanged) return "distrust";
-    return std::string(unchanged->xcr0 ? "x" : "") + (unchanged->debug_registers ? "d" : "");
+    return std::string(unchanged->intercepted ? "x" : "") + (unchanged->debug_registers ? "d" : "");
   }
 
   kvm::VcpuExits last_ = Exits(100, 50, 20, 7);

@@ -60,7 +60,7 @@ absl::Status VirtioMmio::Save(state::MachineState& out) const {
     slot.queue.Save(writer);
   }
   device_->Save(writer);
-  out.Put(name_, 0, kStateVersion, std::move(payload));
+  out.Put(name_, 0, kStateVersion, payload);
   return absl::OkStatus();
 }
 

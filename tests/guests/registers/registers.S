@@ -1,5 +1,6 @@
 // Changes at CPL0 what no page and no interrupt tells about: n goes into DR0, and if it is a multiple of 4 the bit
-// above into XCR0, then n itself to the page at 0x180000, again and again, with some time in between.
+// above into XCR0 and n as an address's page into the first MTRR's base, then n itself to the page at 0x180000, again
+// and again, with some time in between.
 #include "cpl0.inc"
 
     movl %cr4, %eax
@@ -16,6 +17,11 @@
     andl $1, %eax
     leal 1(%eax, %eax), %eax
     xsetbv
+    movl $0x200, %ecx       // IA32_MTRR_PHYSBASE0, uncacheable; its mask is not valid
+    xorl %edx, %edx
+    movl %ebx, %eax
+    shll $12, %eax
+    wrmsr
 5:  movl %ebx, %dr0
     movl %ebx, 0x180000
     movl $100, %ecx
