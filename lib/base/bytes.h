@@ -23,6 +23,11 @@ inline std::span<const std::byte> AsBytes(absl::string_view text) {
   return std::as_bytes(std::span<const char>(text.data(), text.size()));
 }
 
+inline absl::string_view AsText(std::span<const std::byte> bytes) {
+  // SAFETY: anything may be looked at as chars.
+  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+}
+
 class ByteReader {
  public:
   explicit ByteReader(std::span<const std::byte> bytes) : bytes_(bytes) {}

@@ -13,22 +13,31 @@ namespace {
 // pipeline that frees nothing for so long has lost its peer; losing it is noticed sooner than this.
 constexpr absl::Duration kStagingPatience = absl::Seconds(30);
 
-// Adds the time from its construction to its end to one phase.
-class PhaseTimer {
+}  // namespace
+
+// Gives the time since the last phase ended to the one that ends now: what ends one begins the
+// next, so that a checkpoint reads the clock once for each.
+class Checkpoint::PhaseTimer {
  public:
-  PhaseTimer(const base::Clock* clock, PhaseTimes& times, Phase phase)
-      : clock_(clock), slot_(times[phase]), began_ns_(clock->NowNs()) {}
-  ~PhaseTimer() { slot_ += clock_->NowNs() - began_ns_; }
+  PhaseTimer(const base::Clock* clock, PhaseTimes& times, uint64_t began_ns)
+      : clock_(clock), times_(times), ended_ns_(began_ns) {}
   PhaseTimer(const PhaseTimer&) = delete;
   PhaseTimer& operator=(const PhaseTimer&) = delete;
 
+  void Ended(Phase phase) {
+    const uint64_t before_ns = std::exchange(ended_ns_, clock_->NowNs());
+    times_[phase] += ended_ns_ - before_ns;
+  }
+  // The time since then is of no phase.
+  void Skip() { ended_ns_ = clock_->NowNs(); }
+  // When the last phase ended.
+  uint64_t ended_ns() const { return ended_ns_; }
+
  private:
   const base::Clock* clock_;
-  uint64_t& slot_;
-  uint64_t began_ns_;
+  PhaseTimes& times_;
+  uint64_t ended_ns_;
 };
-
-}  // namespace
 
 // Undoes a checkpoint unless told that it succeeded. Declared after the pause guard, so it runs
 // while the guest still stands.
@@ -75,70 +84,52 @@ absl::StatusOr<StagedEpoch> Checkpoint::Run(
   staged.epoch = epoch;
   staged.reason = reason;
   PhaseTimes& times = staged.phases;
-  const uint64_t now_ns = parts_.clock->NowNs();
-  const uint64_t began_ns = std::min(stop.since_ns, now_ns);
-  times[Phase::kStop] = now_ns - began_ns;
+  const uint64_t began_ns = std::min(stop.since_ns, parts_.clock->NowNs());
 
   // 1, 2. Stop every vCPU, finish half-done I/O, quiet the devices. State is read from here on.
-  std::unique_ptr<vmm::PausedGuest> paused;
-  {
-    PhaseTimer timer(parts_.clock, times, Phase::kStop);
-    ROMULUS_ASSIGN_OR_RETURN(paused,
-                             parts_.guest->Pause({.capture_state = true, .if_free = stop.is_here}));
-  }
+  PhaseTimer timer(parts_.clock, times, began_ns);
+  ROMULUS_ASSIGN_OR_RETURN(std::unique_ptr<vmm::PausedGuest> paused,
+                           parts_.guest->Pause({.capture_state = true, .if_free = stop.is_here}));
+  timer.Ended(Phase::kStop);
   Rollback rollback(parts_, staged, sink);
   ROMULUS_RETURN_IF_ERROR(may_submit());
+  timer.Skip();
 
   // 3, 4. Harvest all rings, then reset them, before any page is read.
-  ROMULUS_RETURN_IF_ERROR(HarvestAndReset(times));
-  const memory::PageSet* dirty = nullptr;
-  {
-    // 5. With the pages that the VMM wrote. Once: what the audit has sent again, which needs no
-    // quiet, may be marked at any time, and is the next epoch's then.
-    PhaseTimer timer(parts_.clock, times, Phase::kUnion);
-    dirty = &parts_.tracker->Union();
-    staged.page_count = dirty->size();
-    if (parts_.auditor != nullptr) parts_.auditor->OnHarvest(*dirty);
+  ROMULUS_RETURN_IF_ERROR(HarvestAndReset(timer));
+
+  // 5. With the pages that the VMM wrote. Once: what the audit has sent again, which needs no
+  // quiet, may be marked at any time, and is the next epoch's then.
+  const memory::PageSet& dirty = parts_.tracker->Union();
+  staged.page_count = dirty.size();
+  if (parts_.auditor != nullptr) parts_.auditor->OnHarvest(dirty);
+  timer.Ended(Phase::kUnion);
+
+  // 6. Copy pages, and take the state that the vCPU threads have been reading meanwhile.
+  ROMULUS_RETURN_IF_ERROR(CopyPages(dirty, staged, sink, rollback));
+  timer.Ended(Phase::kCopy);
+  if (base::Fires(parts_.failpoints, "checkpoint.capture")) return absl::InternalError("failpoint");
+  ROMULUS_ASSIGN_OR_RETURN(staged.machine, paused->TakeState());
+  timer.Ended(Phase::kCapture);
+  ROMULUS_RETURN_IF_ERROR(FillRings(*paused, timer));
+
+  // 7. Cut the disk log and the output at this epoch.
+  ROMULUS_RETURN_IF_ERROR(Cut(epoch, staged));
+  rollback.Cut();
+  if (base::Fires(parts_.failpoints, "checkpoint.cut")) return absl::InternalError("failpoint");
+  timer.Ended(Phase::kCut);
+  if (observer_) {
+    observer_(staged);
+    timer.Skip();
   }
-  {
-    // 6. Copy pages ...
-    PhaseTimer timer(parts_.clock, times, Phase::kCopy);
-    ROMULUS_RETURN_IF_ERROR(CopyPages(*dirty, staged, sink, rollback));
-  }
-  {
-    // ... and take the state that the vCPU threads have been reading meanwhile.
-    PhaseTimer timer(parts_.clock, times, Phase::kCapture);
-    if (base::Fires(parts_.failpoints, "checkpoint.capture")) {
-      return absl::InternalError("failpoint");
-    }
-    ROMULUS_ASSIGN_OR_RETURN(staged.machine, paused->TakeState());
-  }
-  ROMULUS_RETURN_IF_ERROR(FillRings(*paused, times));
-  {
-    // 7. Cut the disk log and the output at this epoch.
-    PhaseTimer timer(parts_.clock, times, Phase::kCut);
-    if (parts_.disk_log != nullptr) {
-      ROMULUS_RETURN_IF_ERROR(parts_.disk_log->status());
-      staged.disk_writes = parts_.disk_log->Cut(epoch);
-    }
-    if (parts_.disk_auditor != nullptr) parts_.disk_auditor->OnCut();
-    staged.console = parts_.gate->Cut(epoch);
-    staged.console_released = parts_.gate->released_offset();
-    staged.holds_output = !staged.console.bytes.empty();
-    for (HeldOutput* const output : parts_.outputs) staged.holds_output |= output->CutAt(epoch);
-    rollback.Cut();
-    if (base::Fires(parts_.failpoints, "checkpoint.cut")) return absl::InternalError("failpoint");
-  }
-  if (observer_) observer_(staged);
-  {
-    // 8. Resume. Encoding, sending and waiting for the ack happen behind the running guest.
-    PhaseTimer timer(parts_.clock, times, Phase::kResume);
-    rollback.Done();
-    parts_.tracker->Forget();
-    if (on_resume) on_resume(staged);
-    paused->Resume();
-  }
-  times.pause_ns = parts_.clock->NowNs() - began_ns;
+
+  // 8. Resume. Encoding, sending and waiting for the ack happen behind the running guest.
+  rollback.Done();
+  parts_.tracker->Forget();
+  if (on_resume) on_resume(staged);
+  paused->Resume();
+  timer.Ended(Phase::kResume);
+  times.pause_ns = timer.ended_ns() - began_ns;
   if (parts_.auditor != nullptr) staged.audit = parts_.auditor->TakeRuns();
   if (parts_.disk_auditor != nullptr) staged.disk_audit = parts_.disk_auditor->TakeRuns();
   return staged;
@@ -148,27 +139,41 @@ absl::StatusOr<memory::PageSet> Checkpoint::Drain() {
   ROMULUS_ASSIGN_OR_RETURN(std::unique_ptr<vmm::PausedGuest> paused,
                            parts_.guest->Pause({.capture_state = false}));
   PhaseTimes times;
-  ROMULUS_RETURN_IF_ERROR(HarvestAndReset(times));
+  PhaseTimer timer(parts_.clock, times, parts_.clock->NowNs());
+  ROMULUS_RETURN_IF_ERROR(HarvestAndReset(timer));
   memory::PageSet pages = parts_.tracker->Union();
   parts_.tracker->Forget();
   return pages;
 }
 
-absl::Status Checkpoint::HarvestAndReset(PhaseTimes& times) {
-  {
-    PhaseTimer timer(parts_.clock, times, Phase::kHarvest);
-    ROMULUS_RETURN_IF_ERROR(parts_.tracker->Harvest());
-  }
-  PhaseTimer timer(parts_.clock, times, Phase::kReset);
-  return parts_.tracker->Reset();
+absl::Status Checkpoint::HarvestAndReset(PhaseTimer& timer) {
+  ROMULUS_RETURN_IF_ERROR(parts_.tracker->Harvest());
+  timer.Ended(Phase::kHarvest);
+  ROMULUS_RETURN_IF_ERROR(parts_.tracker->Reset());
+  timer.Ended(Phase::kReset);
+  return absl::OkStatus();
 }
 
 // Now and then, and not at all where KVM or the guest cannot: rings work without, too.
-absl::Status Checkpoint::FillRings(vmm::PausedGuest& paused, PhaseTimes& times) {
+absl::Status Checkpoint::FillRings(vmm::PausedGuest& paused, PhaseTimer& timer) {
   if (!may_fill_rings_ || !parts_.tracker->LacksBallast()) return absl::OkStatus();
-  PhaseTimer timer(parts_.clock, times, Phase::kReset);
   may_fill_rings_ = paused.FillRings().ok();
-  return parts_.tracker->Settle();
+  ROMULUS_RETURN_IF_ERROR(parts_.tracker->Settle());
+  timer.Ended(Phase::kReset);
+  return absl::OkStatus();
+}
+
+absl::Status Checkpoint::Cut(EpochId epoch, StagedEpoch& staged) {
+  if (parts_.disk_log != nullptr) {
+    ROMULUS_RETURN_IF_ERROR(parts_.disk_log->status());
+    staged.disk_writes = parts_.disk_log->Cut(epoch);
+  }
+  if (parts_.disk_auditor != nullptr) parts_.disk_auditor->OnCut();
+  staged.console = parts_.gate->Cut(epoch);
+  staged.console_released = parts_.gate->released_offset();
+  staged.holds_output = !staged.console.bytes.empty();
+  for (HeldOutput* const output : parts_.outputs) staged.holds_output |= output->CutAt(epoch);
+  return absl::OkStatus();
 }
 
 absl::Status Checkpoint::CopyPages(const memory::PageSet& dirty, StagedEpoch& staged,

@@ -73,10 +73,12 @@ class Checkpoint {
   void SetObserver(PausedObserver observer) { observer_ = std::move(observer); }
 
  private:
+  class PhaseTimer;
   class Rollback;
 
-  absl::Status HarvestAndReset(PhaseTimes& times);
-  absl::Status FillRings(vmm::PausedGuest& paused, PhaseTimes& times);
+  absl::Status HarvestAndReset(PhaseTimer& timer);
+  absl::Status FillRings(vmm::PausedGuest& paused, PhaseTimer& timer);
+  absl::Status Cut(EpochId epoch, StagedEpoch& staged);
   absl::Status CopyPages(const memory::PageSet& dirty, StagedEpoch& staged, EpochSink* sink,
                          Rollback& rollback);
   absl::StatusOr<StagingChunk> NextChunk(StagedEpoch& staged, EpochSink* sink, Rollback& rollback);

@@ -1,18 +1,19 @@
 #include "state/machine_state.h"
 
 #include <algorithm>
-#include <array>
 #include <utility>
 
+#include "absl/hash/hash.h"
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
-#include "base/xxh3.h"
 #include "google/protobuf/io/coded_stream.h"
 #include "romulus/v1/machine_state.pb.h"
 
 namespace romulus::state {
 namespace {
 
+using google::protobuf::io::CodedInputStream;
 using google::protobuf::io::CodedOutputStream;
 
 // Protobuf's wire types (https://protobuf.dev/programming-guides/encoding/).
@@ -29,38 +30,34 @@ constexpr uint32_t kInstanceTag = Tag(v1::Section::kInstanceFieldNumber, kVarint
 constexpr uint32_t kVersionTag = Tag(v1::Section::kVersionFieldNumber, kVarint);
 constexpr uint32_t kPayloadTag = Tag(v1::Section::kPayloadFieldNumber, kLengthDelimited);
 
-// Tags and numbers between the strings of a section. What has its default value does not travel.
-class Numbers {
- public:
-  Numbers& AddTag(uint32_t tag) {
-    end_ = CodedOutputStream::WriteTagToArray(tag, end_);
-    return *this;
-  }
-  Numbers& Add(size_t number) {
-    end_ = CodedOutputStream::WriteVarint64ToArray(number, end_);
-    return *this;
-  }
-  Numbers& AddField(uint32_t tag, uint32_t value) {
-    return value == 0 ? *this : AddTag(tag).Add(value);
-  }
-  // Of a string that follows.
-  Numbers& AddField(uint32_t tag, absl::string_view text) {
-    return text.empty() ? *this : AddTag(tag).Add(text.size());
-  }
-  absl::string_view view() const {
-    return {reinterpret_cast<const char*>(bytes_.data()),
-            static_cast<size_t>(end_ - bytes_.data())};
-  }
+// The most that a section has beside its kind and its payload: five tags of a byte, five numbers.
+constexpr size_t kMostBeside = 5 * (1 + 5);
 
- private:
-  static constexpr size_t kMostOfOne = 15;  // a tag, at most 5 bytes, and a number of 64 bits
-  std::array<uint8_t, 3 * kMostOfOne> bytes_;
-  uint8_t* end_ = bytes_.data();
-};
-
-uint64_t KeyOf(absl::string_view kind, uint32_t instance) {
-  return XXH3_64bits_withSeed(kind.data(), kind.size(), instance);
+// Of a field, as they travel: what has its default value does not.
+size_t SizeOf(uint32_t number) {
+  return number == 0 ? 0 : 1 + CodedOutputStream::VarintSize32(number);
 }
+size_t SizeOf(absl::string_view text) {
+  return text.empty() ? 0
+                      : 1 + CodedOutputStream::VarintSize32(static_cast<uint32_t>(text.size())) +
+                            text.size();
+}
+
+uint8_t* WriteNumber(uint32_t tag, uint32_t number, uint8_t* to) {
+  if (number == 0) return to;
+  to = CodedOutputStream::WriteTagToArray(tag, to);
+  return CodedOutputStream::WriteVarint32ToArray(number, to);
+}
+// All of a string but itself.
+uint8_t* WriteHead(uint32_t tag, absl::string_view text, uint8_t* to) {
+  return WriteNumber(tag, static_cast<uint32_t>(text.size()), to);
+}
+
+bool IsAscii(absl::string_view text) {
+  return std::all_of(text.begin(), text.end(), absl::ascii_isascii);
+}
+
+uint64_t KeyOf(absl::string_view kind, uint32_t instance) { return absl::HashOf(kind, instance); }
 
 std::string Name(absl::string_view kind, uint32_t instance) {
   return absl::StrCat(kind, "[", instance, "]");
@@ -73,7 +70,7 @@ absl::string_view MachineState::KindOf(const Place& place) const {
 }
 
 absl::string_view MachineState::PayloadOf(const Place& place) const {
-  return absl::string_view(wire_).substr(place.end() - place.payload_bytes, place.payload_bytes);
+  return absl::string_view(wire_).substr(place.end - place.payload_bytes, place.payload_bytes);
 }
 
 std::vector<MachineState::Place>::const_iterator MachineState::Find(uint64_t key,
@@ -91,34 +88,42 @@ void MachineState::Reserve(size_t sections, size_t serialized_bytes) {
 
 void MachineState::Put(absl::string_view kind, uint32_t instance, uint32_t version,
                        absl::string_view payload) {
-  const uint64_t key = KeyOf(kind, instance);
-  ROMULUS_CHECK(Find(key, kind, instance) == places_.end());
-  Numbers before_kind;
-  before_kind.AddField(kKindTag, kind);
-  Numbers before_payload;
-  before_payload.AddField(kInstanceTag, instance)
-      .AddField(kVersionTag, version)
-      .AddField(kPayloadTag, payload);
-  const size_t size =
-      before_kind.view().size() + kind.size() + before_payload.view().size() + payload.size();
-  Numbers before_section;
-  before_section.AddTag(kSectionTag).Add(size);
+  ROMULUS_CHECK(TryPut(kind, instance, version, payload));
+}
 
-  Place place{.key = key,
-              .begin = wire_.size(),
-              .bytes = before_section.view().size() + size,
-              .kind_bytes = kind.size(),
-              .payload_bytes = payload.size(),
-              .instance = instance,
-              .version = version};
-  const auto append = [this](absl::string_view text) { wire_.append(text.data(), text.size()); };
-  append(before_section.view());
-  append(before_kind.view());
-  place.kind_at = wire_.size();
-  append(kind);
-  append(before_payload.view());
-  append(payload);
+bool MachineState::TryPut(absl::string_view kind, uint32_t instance, uint32_t version,
+                          absl::string_view payload) {
+  const uint64_t key = KeyOf(kind, instance);
+  if (Find(key, kind, instance) != places_.end()) return false;
+  const size_t size = SizeOf(kind) + SizeOf(instance) + SizeOf(version) + SizeOf(payload);
+  const size_t begin = wire_.size();
+  ROMULUS_CHECK(begin + kMostBeside + size <= UINT32_MAX);
+
+  wire_.resize(begin + kMostBeside + kind.size());
+  // SAFETY: bytes may be written as any type of their size.
+  auto* const data = reinterpret_cast<uint8_t*>(wire_.data());
+  const auto at = [data](const uint8_t* to) { return static_cast<uint32_t>(to - data); };
+  uint8_t* to = CodedOutputStream::WriteTagToArray(kSectionTag, data + begin);
+  to = CodedOutputStream::WriteVarint32ToArray(static_cast<uint32_t>(size), to);
+  to = WriteHead(kKindTag, kind, to);
+  const uint32_t kind_at = at(to);
+  to = CodedOutputStream::WriteRawToArray(kind.data(), static_cast<int>(kind.size()), to);
+  to = WriteNumber(kInstanceTag, instance, to);
+  to = WriteNumber(kVersionTag, version, to);
+  to = WriteHead(kPayloadTag, payload, to);
+  wire_.resize(at(to));
+  wire_.append(payload.data(), payload.size());
+
+  const Place place{.key = key,
+                    .begin = static_cast<uint32_t>(begin),
+                    .end = static_cast<uint32_t>(wire_.size()),
+                    .kind_at = kind_at,
+                    .kind_bytes = static_cast<uint32_t>(kind.size()),
+                    .payload_bytes = static_cast<uint32_t>(payload.size()),
+                    .instance = instance,
+                    .version = version};
   places_.push_back(place);
+  return true;
 }
 
 absl::StatusOr<Section> MachineState::Take(absl::string_view kind, uint32_t instance,
@@ -133,11 +138,12 @@ absl::StatusOr<Section> MachineState::Take(absl::string_view kind, uint32_t inst
                                                       found->version, ", want ", version));
   }
   Section section{std::string(kind), instance, version, std::string(PayloadOf(*found))};
-  const size_t begin = found->begin;
-  const size_t bytes = found->bytes;
+  const uint32_t begin = found->begin;
+  const uint32_t bytes = found->end - begin;
   wire_.erase(begin, bytes);
   for (auto rest = places_.erase(found); rest != places_.end(); ++rest) {
     rest->begin -= bytes;
+    rest->end -= bytes;
     rest->kind_at -= bytes;
   }
   return section;
@@ -171,11 +177,45 @@ std::string MachineState::Serialize() && {
   return std::exchange(wire_, {});
 }
 
+// A peer sends one with each epoch, and protobuf's objects take memory for each section. So it is
+// read as what it most likely is; that it was that is known when what was put is the same again.
+bool MachineState::PutOwn(absl::string_view bytes) {
+  // SAFETY: bytes may be read as any type of their size.
+  CodedInputStream in(reinterpret_cast<const uint8_t*>(bytes.data()),
+                      static_cast<int>(bytes.size()));
+  const auto read = [&in, bytes](uint32_t tag, absl::string_view& text) {
+    uint32_t size = 0;
+    if (!in.ExpectTag(tag)) return true;
+    if (!in.ReadVarint32(&size)) return false;
+    text = bytes.substr(std::min(bytes.size(), static_cast<size_t>(in.CurrentPosition())), size);
+    return size <= kMaxSerializedBytes && in.Skip(static_cast<int>(size));
+  };
+  const auto read_number = [&in](uint32_t tag, uint32_t& number) {
+    return !in.ExpectTag(tag) || in.ReadVarint32(&number);
+  };
+  Reserve(places_.capacity(), bytes.size() + kMostBeside);
+  while (static_cast<size_t>(in.CurrentPosition()) < bytes.size()) {
+    absl::string_view kind;
+    absl::string_view payload;
+    uint32_t instance = 0;
+    uint32_t version = 0;
+    uint32_t size = 0;
+    const bool is_read = in.ExpectTag(kSectionTag) && in.ReadVarint32(&size) &&
+                         read(kKindTag, kind) && read_number(kInstanceTag, instance) &&
+                         read_number(kVersionTag, version) && read(kPayloadTag, payload);
+    // A string of protobuf's is UTF-8, which ASCII is.
+    if (!is_read || places_.size() == kMaxSections || !IsAscii(kind)) return false;
+    if (!TryPut(kind, instance, version, payload)) return false;
+  }
+  return wire_ == bytes;
+}
+
 absl::StatusOr<MachineState> MachineState::Parse(absl::string_view bytes) {
   if (bytes.size() > kMaxSerializedBytes) {
     return absl::InvalidArgumentError(
         absl::StrCat("machine state of ", bytes.size(), " bytes is over the limit"));
   }
+  if (MachineState own; own.PutOwn(bytes)) return own;
   v1::MachineState proto;
   if (!proto.ParseFromArray(bytes.data(), static_cast<int>(bytes.size()))) {
     return absl::InvalidArgumentError("machine state does not parse");
@@ -184,13 +224,11 @@ absl::StatusOr<MachineState> MachineState::Parse(absl::string_view bytes) {
     return absl::InvalidArgumentError("machine state has too many sections");
   }
   MachineState state;
-  state.Reserve(static_cast<size_t>(proto.sections_size()), bytes.size());
   for (const v1::Section& s : proto.sections()) {
-    if (state.Has(s.kind(), s.instance())) {
+    if (!state.TryPut(s.kind(), s.instance(), s.version(), s.payload())) {
       return absl::InvalidArgumentError(
           absl::StrCat("machine state names ", Name(s.kind(), s.instance()), " twice"));
     }
-    state.Put(s.kind(), s.instance(), s.version(), s.payload());
   }
   return state;
 }

@@ -11,6 +11,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <span>
 #include <string>
 #include <type_traits>
 #include <vector>
@@ -18,6 +19,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "base/bytes.h"
 
 namespace romulus::state {
 
@@ -39,15 +41,14 @@ class MachineState {
   // takes none.
   void Reserve(size_t sections, size_t serialized_bytes);
 
-  // Appends a section. (kind, instance) must be new.
+  // Appends a section. (kind, instance) must be new, and all together shorter than 4 GiB.
   void Put(absl::string_view kind, uint32_t instance, uint32_t version, absl::string_view payload);
 
   // A trivially copyable struct as payload, as it lies in memory (little-endian hosts only).
   template <typename T>
   requires std::is_trivially_copyable_v<T>
   void PutStruct(absl::string_view kind, uint32_t instance, uint32_t version, const T& value) {
-    Put(kind, instance, version,
-        absl::string_view(reinterpret_cast<const char*>(&value), sizeof(T)));
+    Put(kind, instance, version, base::AsText(std::as_bytes(std::span(&value, 1))));
   }
 
   // Removes and returns the section. Errors: NotFound; FailedPrecondition on another version.
@@ -89,17 +90,20 @@ class MachineState {
   // payload, which is the end of it.
   struct Place {
     uint64_t key = 0;  // a hash of kind and instance: few others have the same
-    size_t begin = 0;
-    size_t bytes = 0;
-    size_t kind_at = 0;
-    size_t kind_bytes = 0;
-    size_t payload_bytes = 0;
+    uint32_t begin = 0;
+    uint32_t end = 0;
+    uint32_t kind_at = 0;
+    uint32_t kind_bytes = 0;
+    uint32_t payload_bytes = 0;
     uint32_t instance = 0;
     uint32_t version = 0;
-
-    size_t end() const { return begin + bytes; }
   };
 
+  // False, and nothing put, if it is there already.
+  bool TryPut(absl::string_view kind, uint32_t instance, uint32_t version,
+              absl::string_view payload);
+  // Puts what Serialize() may have given. False if it has not: whatever was put is of no use.
+  bool PutOwn(absl::string_view bytes);
   static absl::Status WrongSize(const Section& section, size_t want_bytes);
 
   absl::string_view KindOf(const Place& place) const;

@@ -87,10 +87,22 @@ absl::StatusOr<std::vector<uint32_t>> FindStateMsrs(const kvm::System& system, k
   return found;
 }
 
-// Documentation/virt/kvm/x86/msr.rst: 0x12 is the old number of a vCPU's system time; 0x4b564d00 is
-// the wall clock, from 0x4b564d08 on come some that are the VM's.
+// Intercepted by VMX and SVM alike (arch/x86/kvm: vmx/vmx.c and svm/svm.c say which are not). Of
+// KVM's own (Documentation/virt/kvm/x86/msr.rst) 0x12 is the old number of a vCPU's system time,
+// 0x4b564d00 the wall clock, and from 0x4b564d08 on come some that are the VM's.
 bool IsIntercepted(uint32_t msr) {
-  return IsUnlisted(msr) || msr == 0x12 || (msr >= 0x4b564d01 && msr <= 0x4b564d07);
+  static constexpr std::array kMsrs{
+      uint32_t{0x12},       uint32_t{0x8b},  // UCODE_REV
+      uint32_t{0xce},                        // PLATFORM_INFO
+      uint32_t{0x10a},                       // ARCH_CAPABILITIES
+      uint32_t{0x140},                       // MISC_FEATURES_ENABLES
+      uint32_t{0x17a},  // MCG_STATUS, MCG_CTL: of KVM_X86_SET_MCE too, which nobody calls
+      uint32_t{0x17b},      uint32_t{0x1a0},  // MISC_ENABLE
+      uint32_t{0x345},                        // PERF_CAPABILITIES
+      uint32_t{0xc0010015},                   // AMD's HWCR
+  };
+  if (std::find(kMsrs.begin(), kMsrs.end(), msr) != kMsrs.end()) return true;
+  return IsUnlisted(msr) || (msr >= 0x4b564d01 && msr <= 0x4b564d07);
 }
 
 }  // namespace romulus::vmm

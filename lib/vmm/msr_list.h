@@ -29,8 +29,8 @@ absl::StatusOr<std::vector<uint32_t>> FindStateMsrs(const kvm::System& system, k
                                                     arch::CpuModel model);
 
 // Whether it is of one vCPU and only a WRMSR of that changes it, which KVM intercepts on every
-// processor: memory types, the machine check banks' control, KVM's own MSRs but the wall clock's,
-// which is the VM's.
+// processor: memory types, machine checks, what the CPU is and can, KVM's own MSRs but the wall
+// clock's, which is the VM's.
 bool IsIntercepted(uint32_t msr);
 
 }  // namespace romulus::vmm

@@ -162,8 +162,7 @@ absl::Status VcpuState::ReadPdptrs(const kvm::Vcpu& vcpu) {
 
 void VcpuState::Put(state::MachineState& out, uint32_t vcpu_id) const {
   auto put_bytes = [&](absl::string_view kind, std::span<const std::byte> bytes) {
-    out.Put(kind, vcpu_id, kVersion,
-            absl::string_view(reinterpret_cast<const char*>(bytes.data()), bytes.size()));
+    out.Put(kind, vcpu_id, kVersion, base::AsText(bytes));
   };
   out.PutStruct("vcpu.regs", vcpu_id, kVersion, regs_);
   out.PutStruct("vcpu.sregs", vcpu_id, kVersion, sregs_);

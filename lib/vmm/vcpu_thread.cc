@@ -188,8 +188,9 @@ void VcpuThread::RunGuest(uint32_t command_word) {
               [this] { return host_.GuestStopped() || !host_.MustThrottle(); });
       continue;
     }
-    if (AnswerAlarm()) continue;
-    SetAlarm();
+    const uint64_t now_ns = alarm_ ? clock_.NowNs() : 0;
+    if (AnswerAlarm(now_ns)) continue;
+    SetAlarm(now_ns);
     absl::StatusOr<kvm::Exit> exit = vcpu_.Run();
     if (!exit.ok()) {
       io_pending_ = false;
@@ -207,16 +208,24 @@ void VcpuThread::RunGuest(uint32_t command_word) {
   }
 }
 
-// Cheap when nothing changes: the host is asked again only after an alarm, or a pause.
-void VcpuThread::SetAlarm() {
-  if (!alarm_ || alarm_ns_ != 0) return;
-  alarm_ns_ = host_.NextAlarmNs();
-  if (alarm_ns_ == 0 || !alarm_->Set(alarm_ns_)) alarm_ns_ = kNoAlarm;
+// Cheap when nothing changes: the host is asked again only after an alarm, or a pause. A timer that
+// is set for an earlier time is left alone, and set anew when it has come: most epochs end before
+// their alarm, and setting a timer takes longer than all else here.
+void VcpuThread::SetAlarm(uint64_t now_ns) {
+  if (!alarm_) return;
+  if (alarm_ns_ == 0) {
+    alarm_ns_ = host_.NextAlarmNs();
+    if (alarm_ns_ == 0) alarm_ns_ = kNoAlarm;
+  }
+  if (alarm_ns_ == kNoAlarm) return;
+  if (now_ns < timer_ns_ && timer_ns_ <= alarm_ns_) return;
+  timer_ns_ = alarm_ns_;
+  if (!alarm_->Set(alarm_ns_)) alarm_ns_ = kNoAlarm;
 }
 
 // The last exit has been handled: a checkpoint now completes its I/O as any does.
-bool VcpuThread::AnswerAlarm() {
-  if (alarm_ns_ == 0 || alarm_ns_ == kNoAlarm || clock_.NowNs() < alarm_ns_) return false;
+bool VcpuThread::AnswerAlarm(uint64_t now_ns) {
+  if (alarm_ns_ == 0 || alarm_ns_ == kNoAlarm || now_ns < alarm_ns_) return false;
   alarm_ns_ = 0;
   stays_out_.store(true, std::memory_order_seq_cst);  // it looks at all it has to obey from here on
   host_.OnAlarm();
@@ -268,7 +277,10 @@ void VcpuThread::Park(VcpuCommand command) {
   if (status.ok()) {
     status = state_.Capture(vcpu_, sync_regs_fresh_, alone_, *this);
   }
-  capture_status_ = base::Annotate(status, absl::StrCat("capturing vCPU ", vcpu_.id()));
+  if (!status.ok()) {  // or a text would be made for nothing in each pause
+    status = base::Annotate(status, absl::StrCat("capturing vCPU ", vcpu_.id()));
+  }
+  capture_status_ = std::move(status);
   host_.OnCaptured();
 }
 

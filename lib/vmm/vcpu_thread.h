@@ -112,9 +112,9 @@ class VcpuThread final : private VcpuCaptureHooks {
     return command_.load(std::memory_order_seq_cst) != command_word;
   }
   // Sets the alarm that the host wants, if it wants another.
-  void SetAlarm();
+  void SetAlarm(uint64_t now_ns);
   // If its time has come, answers it, and says so.
-  bool AnswerAlarm();
+  bool AnswerAlarm(uint64_t now_ns);
   // Waits outside the guest until the command changes, or `until()` holds after a Wake().
   template <typename Until>
   void StayOut(uint32_t command_word, std::chrono::nanoseconds spin, Until until);
@@ -145,6 +145,7 @@ class VcpuThread final : private VcpuCaptureHooks {
   bool sync_regs_fresh_ = false;
   std::optional<AlarmTimer> alarm_;
   uint64_t alarm_ns_ = 0;  // 0: to be asked for
+  uint64_t timer_ns_ = 0;  // what alarm_ was set to last
   base::MonotonicClock clock_;
   absl::Status capture_status_;
 

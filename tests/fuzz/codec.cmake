@@ -9,7 +9,7 @@ romulus_fuzz(codec_frame_fuzzer SEEDS codec_fuzz_seeds
 romulus_fuzz(codec_page_fuzzer SEEDS codec_fuzz_seeds
   SOURCES ${CMAKE_CURRENT_LIST_DIR}/codec_page_fuzzer.cc DEPS romulus_codec)
 romulus_fuzz(codec_machine_state_fuzzer SEEDS codec_fuzz_seeds
-  SOURCES ${CMAKE_CURRENT_LIST_DIR}/codec_machine_state_fuzzer.cc DEPS romulus_state)
+  SOURCES ${CMAKE_CURRENT_LIST_DIR}/codec_machine_state_fuzzer.cc DEPS romulus_state romulus_proto)
 romulus_fuzz(codec_machine_delta_fuzzer SEEDS codec_fuzz_seeds
   SOURCES ${CMAKE_CURRENT_LIST_DIR}/codec_machine_delta_fuzzer.cc DEPS romulus_codec romulus_proto)
 romulus_fuzz(codec_audit_fuzzer SEEDS codec_fuzz_seeds

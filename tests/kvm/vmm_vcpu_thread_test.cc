@@ -3,6 +3,7 @@
 #include <functional>
 #include <initializer_list>
 #include <memory>
+#include <thread>
 #include <utility>
 #include <variant>
 #include <vector>
@@ -88,7 +89,8 @@ class VcpuThreadTest : public VmmTest, private vmm::VcpuHost {
   bool GuestStopped() const override { return guest_stopped_; }
   bool MustThrottle() const override { return false; }
   uint64_t NextAlarmNs() override {
-    return alarms_ < alarms_wanted_ ? base::MonotonicClock().NowNs() + 100'000 : 0;
+    asked_for_ns_ = alarm_after_ns_.load();
+    return alarms_ < alarms_wanted_ ? base::MonotonicClock().NowNs() + alarm_after_ns_ : 0;
   }
   void OnAlarm() override {
     if (park_in_alarm_) {
@@ -98,7 +100,7 @@ class VcpuThreadTest : public VmmTest, private vmm::VcpuHost {
       EXPECT_TRUE(thread_->capture_status().ok());
       EXPECT_TRUE(thread_->Post(VcpuCommand::kRun));
     }
-    if (++alarms_ == alarms_wanted_) alarms_done_.Notify();
+    if (++alarms_ == alarms_wanted_ && !alarms_done_.HasBeenNotified()) alarms_done_.Notify();
   }
   void OnStopped() override { stopped_.CountDown(); }
   void AwaitAllStopped() override {}
@@ -111,6 +113,8 @@ class VcpuThreadTest : public VmmTest, private vmm::VcpuHost {
   std::function<bool(const kvm::Exit&)> park_at_;
   std::atomic<bool> guest_stopped_{false};
   std::atomic<int> alarms_wanted_{0};
+  std::atomic<uint64_t> alarm_after_ns_{100'000};
+  std::atomic<uint64_t> asked_for_ns_{0};
   std::atomic<bool> park_in_alarm_{false};
   std::atomic<int> alarms_{0};
   absl::Notification alarms_done_;
@@ -151,6 +155,33 @@ TEST_F(VcpuThreadTest, AnAlarmGetsItOutOfALoopThatNeverExits) {
   Expect();
   EXPECT_TRUE(thread_->Post(VcpuCommand::kParkAndCapture));
   EXPECT_EQ(Captured().rip, kCode);
+}
+
+// The guest is stopped before its alarm comes, and has another one when it goes on.
+TEST_F(VcpuThreadTest, TheAlarmIsTheOneThatWasAskedForLast) {
+  constexpr uint64_t kMs = 1'000'000;
+  constexpr uint64_t kHour = 3'600'000 * kMs;
+  // Of which the first is in the timer when the second is asked for.
+  constexpr std::pair<uint64_t, uint64_t> kAfterNs[] = {{20 * kMs, 40 * kMs}, {kHour, kMs}};
+  Create({0xeb, 0xfe});
+  for (const auto& [first_ns, second_ns] : kAfterNs) {
+    alarms_wanted_ = alarms_ + 1;
+    alarm_after_ns_ = first_ns;
+    EXPECT_TRUE(thread_->Post(VcpuCommand::kRun));
+    while (asked_for_ns_ != first_ns) std::this_thread::yield();
+    Expect();
+    EXPECT_TRUE(thread_->Post(VcpuCommand::kParkAndCapture));
+    Captured();
+    if (alarms_ == alarms_wanted_) continue;  // a host so slow that the first one came
+    const uint64_t began_ns = base::MonotonicClock().NowNs();
+    alarm_after_ns_ = second_ns;
+    EXPECT_TRUE(thread_->Post(VcpuCommand::kRun));
+    while (alarms_ != alarms_wanted_) std::this_thread::yield();
+    EXPECT_GE(base::MonotonicClock().NowNs() - began_ns, second_ns);
+    Expect();
+    EXPECT_TRUE(thread_->Post(VcpuCommand::kParkAndCapture));
+    Captured();
+  }
 }
 
 // An alarm may come with any exit: what is read of a device then reaches the guest all the same.

@@ -173,5 +173,34 @@ TEST(MachineStateTest, SkipsFieldsThatItDoesNotKnow) {
   EXPECT_EQ(*state, Of({{"a", 0, 0, "x"}}));
 }
 
+// Well-formed, but not as anybody here would write it: read as protobuf reads it.
+TEST(MachineStateTest, ReadsWhateverProtobufReads) {
+  const std::string as_a_rule("\x0a\x08\x0a\x01k\x10\x07\x22\x01p", 10);
+  for (const std::string& section : {
+           std::string("\x0a\x01k\x10\x07\x22\x01p", 8),
+           std::string("\x22\x01p\x0a\x01k\x10\x07", 8),                    // in another order
+           std::string("\x0a\x01k\x10\x07\x18\x00\x22\x01p", 10),           // a version that is 0
+           std::string("\x0a\x01k\x10\x87\x00\x22\x01p", 9),                // a long way to say 7
+           std::string("\x0a\x01j\x0a\x01k\x10\x09\x10\x07\x22\x01p", 13),  // the last one counts
+           std::string("\x0a\x01k\x10\x87\x80\x80\x80\x10\x22\x01p", 12),   // more than 32 bits
+       }) {
+    const std::string bytes = "\x0a" + std::string(1, static_cast<char>(section.size())) + section;
+    const absl::StatusOr<MachineState> state = MachineState::Parse(bytes);
+    ASSERT_TRUE(state.ok()) << state.status();
+    EXPECT_EQ(state->Serialize(), as_a_rule);
+  }
+  // A section ends before its payload, which is a field of the state then that nobody knows.
+  const absl::StatusOr<MachineState> cut =
+      MachineState::Parse(std::string("\x0a\x05\x0a\x01k\x10\x07\x22\x01p", 10));
+  ASSERT_TRUE(cut.ok()) << cut.status();
+  EXPECT_EQ(*cut, Of({{"k", 7, 0, ""}}));
+  const std::vector<Section> umlaut = {{"k\xc3\xb6", 7, 1, "p"}};
+  const absl::StatusOr<MachineState> state = MachineState::Parse(ByProtobuf(umlaut));
+  ASSERT_TRUE(state.ok()) << state.status();
+  EXPECT_EQ(state->sections(), umlaut);
+  EXPECT_FALSE(MachineState::Parse(std::string("\x0a\x03\x0a\x01\xc3", 5)).ok()) << "not UTF-8";
+  EXPECT_FALSE(MachineState::Parse(as_a_rule.substr(0, 9)).ok());
+}
+
 }  // namespace
 }  // namespace romulus::state
