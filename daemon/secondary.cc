@@ -354,7 +354,7 @@ void Secondary::Accepted(const std::shared_ptr<Inbound>& inbound, const romulus:
   {
     std::lock_guard lock(mutex_);
     current_ = inbound;
-    if (!std::exchange(beating_, true)) BeatLater();
+    if (!std::exchange(beating_, true)) BeatAfter(heartbeat_interval_ns());
   }
   PrepareAhead(CpuidOf(hello));
 }
@@ -466,14 +466,15 @@ void Secondary::Heartbeat() {
   }
   if (stream == nullptr) return;
   if (stream->session().working_on_disk()) parts_.signs->Heard();
-  stream->session().SendHeartbeat().IgnoreError();  // a stream that ended says so itself
-  BeatLater();
+  BeatAfter(stream->session().KeepBeating(heartbeat_interval_ns()));
 }
 
-void Secondary::BeatLater() {
-  const uint64_t interval_ns =
-      uint64_t{parts_.guest.config->failover().heartbeat_interval_ms()} * 1'000'000;
-  heartbeats_.PostAfter(interval_ns, [this] { Heartbeat(); });
+void Secondary::BeatAfter(uint64_t wait_ns) {
+  heartbeats_.PostAfter(wait_ns, [this] { Heartbeat(); });
+}
+
+uint64_t Secondary::heartbeat_interval_ns() const {
+  return uint64_t{parts_.guest.config->failover().heartbeat_interval_ms()} * 1'000'000;
 }
 
 }  // namespace romulus::daemon

@@ -127,7 +127,8 @@ class Secondary final : private wire::LinkAcceptor {
   absl::StatusOr<PromotedGuest> PromoteOnWorker(Term term, uint64_t decided_ns);
   // While a stream stands: nobody wakes up for nothing.
   void Heartbeat();
-  void BeatLater();
+  void BeatAfter(uint64_t wait_ns);
+  uint64_t heartbeat_interval_ns() const;
   std::shared_ptr<replica::ReplicaStore> store() const;
   std::shared_ptr<Inbound> current() const;
   void Forget(const std::shared_ptr<Inbound>& inbound);

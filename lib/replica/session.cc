@@ -229,8 +229,12 @@ absl::Status Session::HandleHeartbeat(const codec::Frame& frame) {
   v1::Heartbeat heartbeat;
   ROMULUS_RETURN_IF_ERROR(Parse(frame, &heartbeat));
   echo_monotonic_ns_.store(heartbeat.sent_monotonic_ns());
-  if (handed_over_) return absl::OkStatus();  // it said so then, and the replica may be sealed
-  return store_->ConsoleReleased(stream_, frame.term, heartbeat.console_released());
+  if (!handed_over_) {  // it said so then, and the replica may be sealed
+    ROMULUS_RETURN_IF_ERROR(
+        store_->ConsoleReleased(stream_, frame.term, heartbeat.console_released()));
+  }
+  SendHeartbeat().IgnoreError();  // a stream that ended says so itself
+  return absl::OkStatus();
 }
 
 absl::Status Session::HandleSync(const codec::Frame& frame) {
@@ -513,7 +517,17 @@ absl::Status Session::SendHeartbeat() {
                           (since_ns == 0 || since_ns > now_ns ? 0 : now_ns - since_ns));
     heartbeat.set_received_bytes(received_bytes_.load());
   }
+  last_beat_ns_.store(heartbeat.sent_monotonic_ns());
   return Send(codec::FrameKind::kHeartbeat, Term(term_.load()), EpochId(), heartbeat);
+}
+
+uint64_t Session::KeepBeating(uint64_t interval_ns) {
+  const uint64_t patience_ns = interval_ns + interval_ns / 2;
+  const uint64_t last_ns = last_beat_ns_.load();  // before the clock, which is not behind it then
+  const uint64_t silent_ns = clock_->NowNs() - last_ns;
+  if (silent_ns < patience_ns) return patience_ns - silent_ns;
+  SendHeartbeat().IgnoreError();  // a stream that ended says so itself
+  return patience_ns;
 }
 
 void Session::SayGoodbye(v1::Goodbye::Reason reason, Term term, absl::string_view detail,

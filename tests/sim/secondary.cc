@@ -232,11 +232,12 @@ void Secondary::CloseStream(std::optional<v1::Goodbye::Reason> reason, Term term
 }
 
 void Secondary::Heartbeat() {
+  uint64_t wait_ns = kHeartbeatNs;
   if (const std::shared_ptr<Inbound> stream = current_) {
     if (slow_disk_until_ns_ > parts_.scheduler->now_ns()) parts_.heard();
-    stream->session().SendHeartbeat().IgnoreError();
+    wait_ns = stream->session().KeepBeating(kHeartbeatNs);
   }
-  heartbeats_.PostAfter(kHeartbeatNs, [this] { Heartbeat(); });
+  heartbeats_.PostAfter(wait_ns, [this] { Heartbeat(); });
 }
 
 }  // namespace romulus::sim

@@ -195,21 +195,50 @@ TEST(SessionTest, HeartbeatsOfOlderTermsAreRefused) {
   EXPECT_EQ(rig.SentGoodbye().reason(), v1::Goodbye::REASON_PROTOCOL);
 }
 
-TEST(SessionTest, HeartbeatsEcho) {
+uint64_t HeartbeatsOf(const SessionRig& rig) {
+  const std::vector<Reply> replies = rig.Replies();
+  return static_cast<uint64_t>(
+      std::count_if(replies.begin(), replies.end(),
+                    [](const Reply& reply) { return reply.kind == FrameKind::kHeartbeat; }));
+}
+
+TEST(SessionTest, AHeartbeatIsAnsweredAtOnceWithItsTime) {
   ModelPrimary primary;
   SessionRig rig;
   Protect(&primary, &rig);
-  v1::Heartbeat heartbeat;
-  heartbeat.set_sent_monotonic_ns(4711);
-  rig.Feed({primary.Control(FrameKind::kHeartbeat, kTerm, EpochId(), heartbeat)});
-  ASSERT_TRUE(rig.session->SendHeartbeat().ok());
-  const Reply reply = rig.Replies().back();
-  ASSERT_EQ(reply.kind, FrameKind::kHeartbeat);
-  v1::Heartbeat sent;
-  ASSERT_TRUE(sent.ParseFromString(reply.body));
-  EXPECT_EQ(sent.echo_monotonic_ns(), 4711u);
-  EXPECT_EQ(sent.sequence(), 1u);
-  EXPECT_GT(sent.sent_monotonic_ns(), 0u);
+  for (uint64_t i = 1; i <= 3; ++i) {
+    v1::Heartbeat heartbeat;
+    heartbeat.set_sent_monotonic_ns(4710 + i);
+    rig.Feed({primary.Control(FrameKind::kHeartbeat, kTerm, EpochId(), heartbeat)});
+    const Reply reply = rig.Replies().back();
+    ASSERT_EQ(reply.kind, FrameKind::kHeartbeat);
+    v1::Heartbeat sent;
+    ASSERT_TRUE(sent.ParseFromString(reply.body));
+    EXPECT_EQ(sent.echo_monotonic_ns(), 4710 + i);
+    EXPECT_EQ(sent.sequence(), i);
+    EXPECT_GT(sent.sent_monotonic_ns(), 0u);
+  }
+  EXPECT_EQ(HeartbeatsOf(rig), 3u);
+}
+
+TEST(SessionTest, ItBeatsByItselfOnlyWhereThePrimaryIsSilent) {
+  constexpr uint64_t kLong = uint64_t{1} << 60;
+  ModelPrimary primary;
+  SessionRig rig;
+  Protect(&primary, &rig);
+  EXPECT_EQ(HeartbeatsOf(rig), 0u);
+  EXPECT_EQ(rig.session->KeepBeating(2), 3u);
+  EXPECT_EQ(HeartbeatsOf(rig), 1u) << "none before";
+  const uint64_t wait_ns = rig.session->KeepBeating(kLong);
+  EXPECT_EQ(HeartbeatsOf(rig), 1u) << "one just now";
+  EXPECT_LT(wait_ns, kLong / 2 * 3);
+  EXPECT_GT(wait_ns, kLong);
+  rig.session->KeepBeating(2);
+  EXPECT_EQ(HeartbeatsOf(rig), 2u) << "long ago, by that interval";
+  rig.Feed({primary.Control(FrameKind::kHeartbeat, kTerm, EpochId(), v1::Heartbeat())});
+  EXPECT_EQ(HeartbeatsOf(rig), 3u);
+  rig.session->KeepBeating(kLong);
+  EXPECT_EQ(HeartbeatsOf(rig), 3u) << "an answer counts";
 }
 
 TEST(SessionTest, PromotionIsToldOnceAndFramesAfterItChangeNothing) {
