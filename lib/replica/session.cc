@@ -504,7 +504,9 @@ absl::Status Session::SendBody(codec::FrameKind kind, Term term, EpochId epoch,
 }
 
 absl::Status Session::SendHeartbeat() {
-  if (!running_.load()) return absl::UnavailableError("no stream is running");
+  if (!running_.load() || goodbye_said_.load()) {
+    return absl::UnavailableError("no stream is running");
+  }
   v1::Heartbeat heartbeat;
   heartbeat.set_sequence(heartbeats_.fetch_add(1) + 1);
   heartbeat.set_sent_monotonic_ns(clock_->NowNs());

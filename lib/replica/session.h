@@ -1,7 +1,7 @@
 // The secondary's end of one replication stream: Hello, full sync, epochs, heartbeats; acks what
 // the store has committed; answers a bad stream with Goodbye and closes the link.
 //
-// Threads: the link calls OnMessage()/OnClosed() on its reader thread; SendHeartbeat() and
+// Threads: the link calls OnMessage()/OnClosed() on its reader thread; KeepBeating() and
 // SayGoodbye() may come from any other. Promotion takes the store itself
 // (ReplicaStore::TakeForPromotion) and then says SayGoodbye(REASON_PROMOTED): the store's lock, not
 // the link, decides what still counts, so a link that hangs cannot delay a promotion. Frames after
@@ -60,7 +60,7 @@ class Session final : public wire::LinkListener {
   // take an answer. Any thread.
   base::WorkMark::Look work() const;
 
-  // Errors: Unavailable if the link is gone or the stream has not begun.
+  // Errors: Unavailable if the link is gone, the stream has not begun, or a goodbye was said.
   absl::Status SendHeartbeat();
   // The same, but only if none has left for one and a half intervals: each of the primary's is
   // answered at once, by the reader thread, which is awake then. So the primary hears this node

@@ -83,7 +83,7 @@ std::vector<MachineState::Place>::const_iterator MachineState::Find(uint64_t key
 
 void MachineState::Reserve(size_t sections, size_t serialized_bytes) {
   places_.reserve(sections);
-  wire_.reserve(serialized_bytes);
+  wire_.reserve(serialized_bytes + kMostBeside);  // more than it takes, while it is written
 }
 
 void MachineState::Put(absl::string_view kind, uint32_t instance, uint32_t version,
@@ -107,7 +107,9 @@ bool MachineState::TryPut(absl::string_view kind, uint32_t instance, uint32_t ve
   to = CodedOutputStream::WriteVarint32ToArray(static_cast<uint32_t>(size), to);
   to = WriteHead(kKindTag, kind, to);
   const uint32_t kind_at = at(to);
-  to = CodedOutputStream::WriteRawToArray(kind.data(), static_cast<int>(kind.size()), to);
+  if (!kind.empty()) {  // which may be at no address at all
+    to = CodedOutputStream::WriteRawToArray(kind.data(), static_cast<int>(kind.size()), to);
+  }
   to = WriteNumber(kInstanceTag, instance, to);
   to = WriteNumber(kVersionTag, version, to);
   to = WriteHead(kPayloadTag, payload, to);
@@ -193,7 +195,7 @@ bool MachineState::PutOwn(absl::string_view bytes) {
   const auto read_number = [&in](uint32_t tag, uint32_t& number) {
     return !in.ExpectTag(tag) || in.ReadVarint32(&number);
   };
-  Reserve(places_.capacity(), bytes.size() + kMostBeside);
+  wire_.reserve(bytes.size() + kMostBeside);
   while (static_cast<size_t>(in.CurrentPosition()) < bytes.size()) {
     absl::string_view kind;
     absl::string_view payload;

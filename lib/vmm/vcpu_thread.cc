@@ -220,7 +220,9 @@ void VcpuThread::SetAlarm(uint64_t now_ns) {
   if (alarm_ns_ == kNoAlarm) return;
   if (now_ns < timer_ns_ && timer_ns_ <= alarm_ns_) return;
   timer_ns_ = alarm_ns_;
-  if (!alarm_->Set(alarm_ns_)) alarm_ns_ = kNoAlarm;
+  if (alarm_->Set(alarm_ns_)) return;
+  timer_ns_ = 0;
+  alarm_ns_ = kNoAlarm;
 }
 
 // The last exit has been handled: a checkpoint now completes its I/O as any does.

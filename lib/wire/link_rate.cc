@@ -18,7 +18,8 @@ constexpr uint64_t kLongStretchNs = 1000 * kMillisecond;
 constexpr double kUnderWaySeconds = 0.025;
 // Beyond this share of its time at work it is the secondary that is waited for.
 constexpr double kMostlyBusy = 0.5;
-// More is not the way's, but the wait of an echo for the next heartbeat, or a queue.
+// More is not the way's, but a queue, or the wait of an echo for the next heartbeat, as a secondary
+// that does not answer at once has it (releases before this one).
 constexpr uint64_t kMostRttNs = 100 * kMillisecond;
 // Before the rate is believed; it is then the second highest of as many as are kept: one stretch
 // may have had what buffers held back before.

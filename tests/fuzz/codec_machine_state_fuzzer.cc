@@ -2,6 +2,9 @@
 // itself after another trip.
 #include <cstdint>
 #include <cstdlib>
+#include <set>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "romulus/v1/machine_state.pb.h"
@@ -20,15 +23,26 @@ bool IsSame(const romulus::v1::MachineState& proto,
   return true;
 }
 
+bool NamesOneTwice(const romulus::v1::MachineState& proto) {
+  std::set<std::pair<std::string, uint32_t>> names;
+  for (const romulus::v1::Section& section : proto.sections()) {
+    if (!names.emplace(section.kind(), section.instance()).second) return true;
+  }
+  return false;
+}
+
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using romulus::state::MachineState;
   absl::StatusOr<MachineState> state =
       MachineState::Parse(absl::string_view(reinterpret_cast<const char*>(data), size));
-  if (!state.ok()) return 0;
   romulus::v1::MachineState proto;
-  if (!proto.ParseFromArray(data, static_cast<int>(size))) std::abort();
+  const bool is_one = proto.ParseFromArray(data, static_cast<int>(size)) &&
+                      static_cast<size_t>(proto.sections_size()) <= romulus::state::kMaxSections &&
+                      !NamesOneTwice(proto);
+  if (state.ok() != is_one) std::abort();
+  if (!is_one) return 0;
   if (!IsSame(proto, state->sections())) std::abort();
   absl::StatusOr<MachineState> again = MachineState::Parse(state->Serialize());
   if (!again.ok() || !(*again == *state)) std::abort();

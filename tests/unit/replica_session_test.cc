@@ -376,8 +376,11 @@ TEST(SessionTest, AHandOverIsOfTheNewestEpochAndEndsTheConsolesTail) {
   rig.Feed({primary.Control(FrameKind::kHeartbeat, kTerm, EpochId(), v1::Heartbeat())});
   EXPECT_EQ(rig.SentGoodbye().reason(), v1::Goodbye::REASON_UNSPECIFIED);
   EXPECT_FALSE(rig.link->closed());
+  EXPECT_EQ(HeartbeatsOf(rig), 1u) << "answered";
   rig.session->SayGoodbye(v1::Goodbye::REASON_PROMOTED, Term(4), "it runs");
   EXPECT_EQ(rig.SentGoodbye().reason(), v1::Goodbye::REASON_PROMOTED);
+  EXPECT_FALSE(rig.session->SendHeartbeat().ok()) << "behind the goodbye";
+  EXPECT_EQ(HeartbeatsOf(rig), 1u);
 }
 
 TEST(SessionTest, AfterAHandOverOnlyHeartbeatsAndAGoodbyeMayFollow) {

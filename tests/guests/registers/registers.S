@@ -1,6 +1,6 @@
 // Changes at CPL0 what no page and no interrupt tells about: n goes into DR0, and if it is a multiple of 4 the bit
-// above into XCR0 and n as an address's page into the first MTRR's base, then n itself to the page at 0x180000, again
-// and again, with some time in between.
+// above into XCR0 and n's lower 20 bits as a page's number into the first MTRR's base, then n itself to the page at
+// 0x180000, again and again, with some time in between.
 #include "cpl0.inc"
 
     movl %cr4, %eax
