@@ -435,6 +435,10 @@ class CostsTest(unittest.TestCase):
         self.assertIn("| 9009 |", "\n".join(results.rate_section({"rows": [row], "costs": self.COSTS}, of_the_run)))
         # 1e6 / (2 * 20 + 1000 + 10 + 2 * 0.5)
         self.assertIn("| 951 |", "\n".join(results.rate_section({"rows": [row]}, of_the_run)))
+        # What the guest did beside its writes is not in the bound: where it did nothing, the page says so.
+        for only in (False, True):
+            text = "\n".join(results.rate_section({"rows": [row], "only_writes": only}, of_the_run))
+            self.assertEqual("nothing but write" in text, only)
 
 
 class TablesTest(unittest.TestCase):

@@ -12,6 +12,9 @@
 // --intervals-us 25000,1000: rows for each of these times from epoch to epoch instead, with no
 // budget, so that `--pages` is the guest's working set.
 //
+// --only-writes: the guest reads back nothing of what it wrote, as it does otherwise with each
+// write, a page at a time: what is left of an epoch is the hardware's and ours.
+//
 // --audit-pass-ms N: with the audit, at N ms for a pass of the rig's memory. What counts is the
 // pages a second: 64 MiB in 4,700 ms cost what 4 GiB in 300 s do.
 
@@ -53,6 +56,7 @@ struct Settings {
   bool steer = true;
   std::vector<uint64_t> hot_pages = {0};
   bool divide_cpus = true;
+  bool only_writes = false;
   double seconds = 5;
   uint64_t max_interval_us = 100;
   std::vector<uint64_t> intervals_us;  // empty: by budget
@@ -214,7 +218,8 @@ absl::StatusOr<Row> Measure(const Settings& settings, const std::vector<int>& vc
       .kernel = settings.kernel,
       .command_line = absl::StrCat("vcpus=", settings.vcpus, " workload=sequential pages=",
                                    data_pages, " bytes=8 verify=0 report_ms=1000 lsr=0",
-                                   budget_pages <= counters ? " workload=counter" : "", tsc_word),
+                                   budget_pages <= counters ? " workload=counter" : "",
+                                   settings.only_writes ? " check=0" : "", tsc_word),
       .vcpus = settings.vcpus,
       .memory_mib = settings.memory_mib,
       .dirty_log = tracking == "ring" ? vmm::DirtyLogMode::kRing : vmm::DirtyLogMode::kBitmap,
@@ -355,6 +360,7 @@ absl::Status Run(const Settings& settings) {
   ROMULUS_ASSIGN_OR_RETURN(const std::vector<int> vcpu_cpus, DivideCpus(settings));
   Report report;
   report.set_cpus_divided(!vcpu_cpus.empty());
+  report.set_only_writes(settings.only_writes);
   report.set_host(DescribeHost());
   report.set_seconds_per_row(settings.seconds);
   report.set_max_interval_us(settings.max_interval_us);
@@ -401,6 +407,7 @@ int main(int argc, char** argv) {
                  "rows for each of these: so many may stay writable")
       ->delimiter(',');
   app.add_flag("!--no-divide-cpus", settings.divide_cpus, "no CPUs for vCPUs alone");
+  app.add_flag("--only-writes", settings.only_writes, "the guest does nothing else");
   app.add_option("--seconds", settings.seconds, "per row");
   app.add_option("--max-interval-us", settings.max_interval_us, "longest epoch");
   app.add_option("--intervals-us", settings.intervals_us,

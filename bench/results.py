@@ -94,7 +94,9 @@ def rate_section(data, others, bounded=True):
     heads = ["log", "first writes", "dirty", f"epochs/s{LEAST_RATES_GOAL if costs else ''}", *(["bound", "of it (goal 80 %)", "of one without a kick"] if costs else []),
              "pause p50", "p99", *(["p50 / floor (goal 2x)", "/ floor without a kick"] if costs else []), "p99 / p50 (goal 3x)", "ack p50", "progress",
              "bytes"]
-    return [*costs_lines(data), *table(heads, [rate_row(row, costs) for row in data["rows"]])]
+    only = ["The guest does nothing but write: what else it did would count as if it were protection's, as the bound has "
+            "none of it.", ""] if data.get("only_writes") else []
+    return [*costs_lines(data), *only, *table(heads, [rate_row(row, costs) for row in data["rows"]])]
 
 
 def two_vcpus_section(data, _):

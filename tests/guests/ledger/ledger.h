@@ -21,6 +21,7 @@ struct Options {
   uint64_t report_every;  // writes of vCPU 0 per step
   uint64_t report_ms;     // or milliseconds per step
   uint64_t verify;        // whole slice is verified every so many steps; 0: never
+  uint64_t check;         // 1: a page is verified with each write
   uint64_t seed;
   uint64_t fill;          // write every page once before the first step
   uint64_t clock;         // steps tell the time

@@ -6,6 +6,7 @@ struct Options g_options = {
     .pages = 64,
     .bytes = 64,
     .verify = 64,
+    .check = 1,
     .seed = 1,
 };
 
@@ -19,6 +20,7 @@ static const struct NumberOption kNumbers[] = {
     {"report_every", &g_options.report_every, 0, UINT64_MAX},
     {"report_ms", &g_options.report_ms, 0, 86400000},
     {"verify", &g_options.verify, 0, UINT64_MAX},
+    {"check", &g_options.check, 0, 1},
     {"seed", &g_options.seed, 0, UINT64_MAX},
     {"fill", &g_options.fill, 0, 1},
     {"clock", &g_options.clock, 0, 1},
