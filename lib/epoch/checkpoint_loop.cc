@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <thread>
 #include <utility>
 
 #include "absl/cleanup/cleanup.h"
@@ -19,6 +20,8 @@ constexpr uint64_t kShortWaitNs = 20 * kSpinNs;
 constexpr uint64_t kAlarmLateNs = 2'000'000;
 // A thread that wakes up so much later than it wanted does not get on.
 constexpr uint64_t kThreadLateNs = 200'000'000;
+// Of a lock that others hold for microseconds, with a way given to them in between.
+constexpr int kProgressTries = 1000;
 // While somebody else is at it a vCPU asks again no sooner.
 constexpr uint64_t kSoonestAlarmNs = 20'000;
 // Nor without a slot: it would find at most that the guest has to wait for one, for which the
@@ -303,7 +306,17 @@ EpochId CheckpointLoop::last_acked() const {
 }
 
 uint64_t CheckpointLoop::Progress() {
-  absl::MutexLock lock(&mutex_);
+  // A thread that hangs with the lock must not have whoever watches it hang as well.
+  for (int tries = 1; !mutex_.TryLock(); ++tries) {
+    if (tries == kProgressTries) return told_progress_.load();
+    std::this_thread::yield();
+  }
+  told_progress_ = ProgressLocked();
+  mutex_.Unlock();
+  return told_progress_.load();
+}
+
+uint64_t CheckpointLoop::ProgressLocked() {
   const bool waits_for_peer = in_parts_ || last_cut_ != last_acked_;
   const bool rests = !busy_ && (mode_ != Mode::kCutting || !DueLocked());
   const uint64_t now_ns = parts_.clock->NowNs();

@@ -12,6 +12,7 @@
 #ifndef ROMULUS_EPOCH_CHECKPOINT_LOOP_H_
 #define ROMULUS_EPOCH_CHECKPOINT_LOOP_H_
 
+#include <atomic>
 #include <cstdint>
 #include <optional>
 #include <span>
@@ -107,8 +108,9 @@ class CheckpointLoop {
   EpochId last_cut() const;
   EpochId last_acked() const;
   // For whoever watches this loop: differs from the last answer, unless since then its thread has
-  // been at one and the same checkpoint, has not begun one that is due, or has not woken up when it
-  // should have. Waiting for the secondary is none of these.
+  // been at one and the same checkpoint, has not begun one that is due, has not woken up when it
+  // should have, or whoever has the lock has not given it back. Waiting for the secondary is none
+  // of these. Does not wait for that lock for long.
   uint64_t Progress();
 
   // Before Start().
@@ -133,6 +135,7 @@ class CheckpointLoop {
   void Work(CutReason reason) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   GovernorView ViewLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool AuditIsBehind() const;
+  uint64_t ProgressLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool SlotFreeLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void DrainOnce() ABSL_LOCKS_EXCLUDED(mutex_);
   // False if the guest was not free (on a vCPU's thread).
@@ -166,6 +169,7 @@ class CheckpointLoop {
   bool audit_owed_ ABSL_GUARDED_BY(mutex_) = false;  // a vCPU's thread has made a checkpoint
   bool in_parts_ ABSL_GUARDED_BY(mutex_) = false;    // parts of the epoch at hand are on their way
   uint64_t progress_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::atomic<uint64_t> told_progress_{0};    // by the last Progress()
   EpochId cut_seen_ ABSL_GUARDED_BY(mutex_);  // by the last Progress()
   // Until then the loop's own thread sleeps, whoever makes checkpoints meanwhile.
   static constexpr uint64_t kNotDue = ~uint64_t{0};

@@ -334,6 +334,41 @@ class HandClockLoopTest : public ::testing::Test {
   std::unique_ptr<CheckpointLoop> loop_;
 };
 
+// Whose reader may be made to hang: the loop reads it with its lock held.
+class HangingClock final : public base::Clock {
+ public:
+  uint64_t NowNs() const override {
+    if (hangs) {
+      hanging.Notify();
+      go_on.WaitForNotification();
+    }
+    return 1'000'000;
+  }
+  std::atomic<bool> hangs{false};
+  mutable absl::Notification hanging;
+  absl::Notification go_on;
+};
+
+TEST(HungLoopTest, WhoWatchesItDoesNotHangWithIt) {
+  EpochRig rig;
+  HangingClock clock;
+  Listener listener;
+  CheckpointParts parts = rig.Parts();
+  parts.clock = &clock;
+  CheckpointLoop loop(parts, {.governor = {}, .cut_on_vcpu = true}, &listener);
+  const uint64_t before = loop.Progress();
+  EXPECT_NE(loop.Progress(), before);
+  clock.hangs = true;
+  std::thread vcpu([&loop] { loop.OnAlarm(); });
+  clock.hanging.WaitForNotification();
+  const uint64_t hung = loop.Progress();
+  EXPECT_EQ(loop.Progress(), hung);
+  clock.hangs = false;
+  clock.go_on.Notify();
+  vcpu.join();
+  EXPECT_NE(loop.Progress(), hung);
+}
+
 class IdleLoopTest : public HandClockLoopTest {
  protected:
   static constexpr uint64_t kLongest = 10'000'000;
