@@ -439,6 +439,8 @@ class CostsTest(unittest.TestCase):
         for only in (False, True):
             text = "\n".join(results.rate_section({"rows": [row], "only_writes": only}, of_the_run))
             self.assertEqual("nothing but write" in text, only)
+        row["unprotected_writes_per_s"] = 250000.0
+        self.assertIn("4.000 us of work", "\n".join(results.rate_section({"rows": [row], "costs": self.COSTS}, of_the_run)))
 
 
 class TablesTest(unittest.TestCase):

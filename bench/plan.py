@@ -46,7 +46,7 @@ COSTS = Bench("kvm_costs", 120, 60, ["BUILD/bench/kvm_costs", *LEDGER], ["--roun
 
 BENCHES = (
     COSTS,
-    Bench("epoch_rate", 400, 60, [*RATE, "--only-writes"], ["--seconds", "0.3", "--pages", "3,100"],
+    Bench("epoch_rate", 400, 60, RATE, ["--seconds", "0.3", "--pages", "3,100"],
           ["--seconds", "5", "--pages", "1,3,5,10,50,100,200,1000,4096"], ROWS, bounded=True),
     Bench("sustained", 600, 60, [*RATE, "--only-writes", "--tracking", "ring"], ["--seconds", "0.5", "--pages", "10"],
           ["--seconds", "60", "--pages", "1,3,5,10,50,200"], ROWS, bounded=True),

@@ -94,8 +94,14 @@ def rate_section(data, others, bounded=True):
     heads = ["log", "first writes", "dirty", f"epochs/s{LEAST_RATES_GOAL if costs else ''}", *(["bound", "of it (goal 80 %)", "of one without a kick"] if costs else []),
              "pause p50", "p99", *(["p50 / floor (goal 2x)", "/ floor without a kick"] if costs else []), "p99 / p50 (goal 3x)", "ack p50", "progress",
              "bytes"]
-    only = ["The guest does nothing but write: what else it did would count as if it were protection's, as the bound has "
-            "none of it.", ""] if data.get("only_writes") else []
+    own_us = [1e6 / row["unprotected_writes_per_s"] for row in data["rows"] if row.get("unprotected_writes_per_s")]
+    only = []
+    if data.get("only_writes"):
+        only = ["The guest does nothing but write: what else it did would count as if it were protection's, as the bound "
+                "has none of it.", ""]
+    elif own_us and bounded:
+        only = [f"The guest verifies a page with each write: {amount(sorted(own_us)[len(own_us) // 2], 'us')} of work of its "
+                "own, unprotected, of which the bound has none.", ""]
     return [*costs_lines(data), *only, *table(heads, [rate_row(row, costs) for row in data["rows"]])]
 
 
