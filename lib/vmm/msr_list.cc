@@ -92,14 +92,16 @@ absl::StatusOr<std::vector<uint32_t>> FindStateMsrs(const kvm::System& system, k
 // 0x4b564d00 the wall clock, and from 0x4b564d08 on come some that are the VM's.
 bool IsIntercepted(uint32_t msr) {
   static constexpr std::array kMsrs{
-      uint32_t{0x12},       uint32_t{0x8b},  // UCODE_REV
-      uint32_t{0xce},                        // PLATFORM_INFO
-      uint32_t{0x10a},                       // ARCH_CAPABILITIES
-      uint32_t{0x140},                       // MISC_FEATURES_ENABLES
-      uint32_t{0x17a},  // MCG_STATUS, MCG_CTL: of KVM_X86_SET_MCE too, which nobody calls
-      uint32_t{0x17b},      uint32_t{0x1a0},  // MISC_ENABLE
-      uint32_t{0x345},                        // PERF_CAPABILITIES
-      uint32_t{0xc0010015},                   // AMD's HWCR
+      uint32_t{0x12},        // KVM's system time
+      uint32_t{0x8b},        // UCODE_REV
+      uint32_t{0xce},        // PLATFORM_INFO
+      uint32_t{0x10a},       // ARCH_CAPABILITIES
+      uint32_t{0x140},       // MISC_FEATURES_ENABLES
+      uint32_t{0x17a},       // MCG_STATUS: KVM_X86_SET_MCE changes it too, which nobody calls
+      uint32_t{0x17b},       // MCG_CTL
+      uint32_t{0x1a0},       // MISC_ENABLE
+      uint32_t{0x345},       // PERF_CAPABILITIES
+      uint32_t{0xc0010015},  // AMD's HWCR
   };
   if (std::find(kMsrs.begin(), kMsrs.end(), msr) != kMsrs.end()) return true;
   return IsUnlisted(msr) || (msr >= 0x4b564d01 && msr <= 0x4b564d07);

@@ -177,8 +177,9 @@ TEST_F(StateTest, P2_MsrsThatTheGuestCameWithoutDoNotComeIntoItsState) {
   constexpr size_t kRemoved = 3;
   std::string kept;
   const MachineState fewer = Changed([&](Section& s) {
-    if (s.kind == "vcpu.msrs")
+    if (s.kind == "vcpu.msrs") {
       kept = s.payload.erase(5 * sizeof(kvm_msr_entry), kRemoved * sizeof(kvm_msr_entry));
+    }
     return true;
   });
   Witness witness;

@@ -79,6 +79,25 @@ TEST_F(PrimarySessionTest, HeartbeatsGoRound) {
   primary_.listener.AwaitRoundTrips(3);
 }
 
+TEST_F(PrimarySessionTest, WhatTheOtherSideSendsByItselfIsASignOfLife) {
+  primary_.options.sender.heartbeat_interval_ns = 3'600'000'000'000;
+  ASSERT_TRUE(Connect().ok());
+  StartPump();
+  ASSERT_TRUE(primary_.session->Handshake(kPatience).ok());
+  primary_.listener.AwaitRoundTrips(1);  // of the only heartbeat that is answered
+  for (int beat = 0; beat < 2; ++beat) {
+    // Asked before the heartbeat is sent: it may be there before SendHeartbeat() returns.
+    const int signs = [this] {
+      absl::MutexLock lock(&primary_.listener.mutex);
+      return primary_.listener.signs;
+    }();
+    ASSERT_TRUE(secondary_.session->SendHeartbeat().ok());
+    absl::MutexLock lock(&primary_.listener.mutex);
+    auto more = [this, signs] { return primary_.listener.signs > signs; };
+    ASSERT_TRUE(primary_.listener.mutex.AwaitWithTimeout(absl::Condition(&more), kPatience));
+  }
+}
+
 TEST_F(PrimarySessionTest, GoodbyesReachTheOtherSide) {
   ASSERT_TRUE(Connect().ok());
   StartPump();
