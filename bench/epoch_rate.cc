@@ -264,7 +264,8 @@ absl::StatusOr<Row> Measure(const Settings& settings, const std::vector<int>& vc
        .max_unacked_epochs = 64,
        .spin_ns = epoch::SpinNs(settings.vcpus, vcpu_cpus),
        .cut_on_vcpu = settings.steer,
-       .look_on_vcpu = settings.steer && epoch::LookOnVcpu(settings.vcpus, vcpu_cpus)},
+       .look_on_vcpu = settings.steer && epoch::LookOnVcpu(settings.vcpus, vcpu_cpus),
+       .copy_helpers = epoch::CopyHelpers(vcpu_cpus)},
       &failures);
   rig->loop = &loop;
   Samples samples;

@@ -1,7 +1,6 @@
 #include "epoch/checkpoint.h"
 
 #include <algorithm>
-#include <cstring>
 #include <utility>
 
 #include "base/status.h"
@@ -73,7 +72,8 @@ class Checkpoint::Rollback {
   bool done_ = false;
 };
 
-Checkpoint::Checkpoint(const CheckpointParts& parts) : parts_(parts) {}
+Checkpoint::Checkpoint(const CheckpointParts& parts, int copy_helpers)
+    : parts_(parts), copier_(parts.memory, copy_helpers) {}
 
 absl::StatusOr<StagedEpoch> Checkpoint::Run(
     Term term, EpochId epoch, CutReason reason, EpochSink* sink,
@@ -182,16 +182,23 @@ absl::Status Checkpoint::CopyPages(const memory::PageSet& dirty, StagedEpoch& st
   while (!pages.empty()) {
     if (base::Fires(parts_.failpoints, "checkpoint.copy")) return absl::InternalError("failpoint");
     ROMULUS_ASSIGN_OR_RETURN(StagingChunk chunk, NextChunk(staged, sink, rollback));
-    const std::span<const Gfn> part = pages.first(std::min(pages.size(), StagingChunk::kPages));
-    PageBatch batch{{part.begin(), part.end()}, std::move(chunk)};
-    for (size_t i = 0; i < part.size(); ++i) {
-      std::memcpy(batch.chunk.data() + i * kPageSize, parts_.memory->Page(part[i]).data(),
-                  kPageSize);
+    // With all that the pool has: what is copied together is copied by several.
+    const size_t first = staged.batches.size();
+    staged.batches.push_back(TakeBatch(pages, std::move(chunk)));
+    while (!pages.empty()) {
+      std::optional<StagingChunk> another = parts_.staging->TryAcquire();
+      if (!another) break;
+      staged.batches.push_back(TakeBatch(pages, *std::move(another)));
     }
-    staged.batches.push_back(std::move(batch));
-    pages = pages.subspan(part.size());
+    copier_.Copy(std::span(staged.batches).subspan(first));
   }
   return absl::OkStatus();
+}
+
+PageBatch Checkpoint::TakeBatch(std::span<const Gfn>& pages, StagingChunk chunk) {
+  const std::span<const Gfn> part = pages.first(std::min(pages.size(), StagingChunk::kPages));
+  pages = pages.subspan(part.size());
+  return PageBatch{{part.begin(), part.end()}, std::move(chunk)};
 }
 
 // An epoch larger than the pool leaves in parts while the guest waits: memory stays bounded (P6).

@@ -9,6 +9,7 @@
 
 #include <functional>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -21,6 +22,7 @@
 #include "epoch/disk_log.h"
 #include "epoch/held_output.h"
 #include "epoch/output_gate.h"
+#include "epoch/page_copier.h"
 #include "epoch/phases.h"
 #include "epoch/staged_epoch.h"
 #include "epoch/staging_pool.h"
@@ -56,7 +58,8 @@ struct SelfStop {
 
 class Checkpoint {
  public:
-  explicit Checkpoint(const CheckpointParts& parts);
+  // `copy_helpers`: threads of its own that help where there are many pages (epoch/page_copier.h).
+  explicit Checkpoint(const CheckpointParts& parts, int copy_helpers = 0);
 
   // Ends the running epoch and returns it staged. `sink` takes parts of an epoch that is larger
   // than the staging pool, and their Abort. `may_submit` is called with the guest paused and waits
@@ -81,9 +84,12 @@ class Checkpoint {
   absl::Status Cut(EpochId epoch, StagedEpoch& staged);
   absl::Status CopyPages(const memory::PageSet& dirty, StagedEpoch& staged, EpochSink* sink,
                          Rollback& rollback);
+  // The next pages, as many as a chunk takes, are to be copied to it.
+  static PageBatch TakeBatch(std::span<const Gfn>& pages, StagingChunk chunk);
   absl::StatusOr<StagingChunk> NextChunk(StagedEpoch& staged, EpochSink* sink, Rollback& rollback);
 
   CheckpointParts parts_;
+  PageCopier copier_;
   PausedObserver observer_;
   bool may_fill_rings_ = true;
 };

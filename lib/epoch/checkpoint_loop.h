@@ -53,6 +53,8 @@ struct CheckpointLoopOptions {
   // vCPUs with an alarm look at the budget, too, and all stop at the same time: where no processor
   // is left for the loop's thread, which would wait for one of theirs. With cut_on_vcpu.
   bool look_on_vcpu = false;
+  // Threads that help to copy epochs of many pages (epoch/page_copier.h).
+  int copy_helpers = 0;
 };
 
 // What to spin beside so many vCPUs, and who looks; vCPUs on CPUs of their own (empty: on any of

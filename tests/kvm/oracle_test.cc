@@ -199,7 +199,8 @@ TEST_P(SteeredLoopTest, P4_TheReplicaEqualsThePrimaryAfterEveryEpoch) {
                                            .min_interval_ns = 0},
                               .max_unacked_epochs = 1u << 20,
                               .cut_on_vcpu = true,
-                              .look_on_vcpu = epoch::LookOnVcpu(vcpus, {})},
+                              .look_on_vcpu = epoch::LookOnVcpu(vcpus, {}),
+                              .copy_helpers = 2},
                              &listener);
   (*rig)->loop = &loop;
   // Whatever fails below: no vCPU calls a loop that is gone.

@@ -172,6 +172,43 @@ TEST(CheckpointTest, P6_AnEpochLargerThanStagingLeavesInParts) {
   EXPECT_LE(rig.staging->used_bytes(), rig.staging->cap_bytes());
 }
 
+// Sees for itself that a part is whole when it is handed over.
+class LookingSink final : public EpochSink {
+ public:
+  void StagePages(Term, EpochId, PageBatch batch) override {
+    for (size_t i = 0; i < batch.gfns.size(); ++i) Look(batch, i);
+  }
+  void Submit(StagedEpoch) override {}
+  void Abort(Term, EpochId) override {}
+  void Look(const PageBatch& batch, size_t i) {
+    ++pages;
+    wrong += batch.Page(i)[0] == FillOf(batch.gfns[i].value()) ? 0 : 1;
+  }
+  static std::byte FillOf(uint64_t gfn) { return static_cast<std::byte>(gfn % 251 + 1); }
+  uint64_t pages = 0;
+  uint64_t wrong = 0;
+};
+
+TEST(CheckpointTest, P2_PartsAreWholeWhoeverCopiesThem) {
+  constexpr uint64_t kPages = 2000;
+  for (const int helpers : {0, 2}) {
+    EpochRig rig(/*staging_bytes=*/PageCopier::kLeastShared * kPageSize);
+    LookingSink sink;
+    Checkpoint checkpoint(rig.Parts(), helpers);
+    for (uint64_t gfn = 0; gfn < kPages; ++gfn) {
+      rig.guest->Touch(Gfn(gfn), LookingSink::FillOf(gfn));
+    }
+    auto staged = checkpoint.Run(Term(1), EpochId(1), CutReason::kRequest, &sink, Always);
+    ASSERT_TRUE(staged.ok()) << staged.status();
+    EXPECT_GT(sink.pages, 0u);
+    for (const PageBatch& batch : staged->batches) {
+      for (size_t i = 0; i < batch.gfns.size(); ++i) sink.Look(batch, i);
+    }
+    EXPECT_EQ(sink.pages, kPages);
+    EXPECT_EQ(sink.wrong, 0u);
+  }
+}
+
 TEST(CheckpointTest, P5_AFailureAfterPartsLeftAbortsThem) {
   EpochRig rig(/*staging_bytes=*/2 * StagingChunk::kBytes);
   RecordingSink sink;

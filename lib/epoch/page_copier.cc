@@ -1,0 +1,110 @@
+#include "epoch/page_copier.h"
+
+#include <pthread.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "base/cpu_affinity.h"
+
+namespace romulus::epoch {
+namespace {
+
+constexpr int kMostHelpers = 3;
+// A helper's piece takes no longer, unless it has lost its CPU.
+constexpr int kYields = 64;
+
+size_t CountPages(std::span<const PageBatch> batches) {
+  if (batches.empty()) return 0;
+  return (batches.size() - 1) * StagingChunk::kPages + batches.back().gfns.size();
+}
+
+}  // namespace
+
+int CopyHelpers(std::span<const int> vcpu_cpus) {
+  return std::clamp(base::CountCpus(vcpu_cpus) - 1, 0, kMostHelpers);
+}
+
+PageCopier::PageCopier(const memory::GuestMemory* memory, int helpers) : memory_(memory) {
+  for (int i = 0; i < helpers; ++i) helpers_.emplace_back([this] { HelperMain(); });
+}
+
+PageCopier::~PageCopier() {
+  {
+    absl::MutexLock lock(&mutex_);
+    stopping_ = true;
+    changed_.SignalAll();
+  }
+  for (std::thread& helper : helpers_) helper.join();
+}
+
+void PageCopier::Copy(std::span<PageBatch> batches) {
+  const size_t pages = CountPages(batches);
+  const size_t pieces = (pages + kPiecePages - 1) / kPiecePages;
+  if (helpers_.empty() || pages < kLeastShared) {
+    for (size_t piece = 0; piece < pieces; ++piece) CopyPiece(batches, piece);
+    return;
+  }
+  {
+    absl::MutexLock lock(&mutex_);
+    batches_ = batches;
+    next_piece_ = 0;
+    pieces_ = pieces;
+    changed_.SignalAll();
+    CopyPieces();
+  }
+  AwaitHelpers();
+}
+
+void PageCopier::HelperMain() {
+  ::pthread_setname_np(::pthread_self(), "page_copier");
+  absl::MutexLock lock(&mutex_);
+  while (!stopping_) {
+    if (next_piece_ == pieces_) {
+      changed_.Wait(&mutex_);
+      continue;
+    }
+    helping_.fetch_add(1, std::memory_order_relaxed);
+    const size_t pages = CopyPieces();
+    helped_pages_.fetch_add(pages, std::memory_order_relaxed);
+    // What was copied is to be seen by whoever sees this.
+    if (helping_.fetch_sub(1, std::memory_order_release) == 1) helping_.notify_all();
+  }
+}
+
+size_t PageCopier::CopyPieces() {
+  size_t pages = 0;
+  while (next_piece_ < pieces_) {
+    const size_t piece = next_piece_++;
+    const std::span<PageBatch> batches = batches_;
+    pages += std::min(kPiecePages, CountPages(batches) - piece * kPiecePages);
+    mutex_.Unlock();
+    CopyPiece(batches, piece);
+    mutex_.Lock();
+  }
+  return pages;
+}
+
+void PageCopier::CopyPiece(std::span<PageBatch> batches, size_t piece) const {
+  constexpr size_t kPiecesPerChunk = StagingChunk::kPages / kPiecePages;
+  PageBatch& batch = batches[piece / kPiecesPerChunk];
+  const size_t first = piece % kPiecesPerChunk * kPiecePages;
+  const size_t end = std::min(first + kPiecePages, batch.gfns.size());
+  for (size_t i = first; i < end; ++i) {
+    std::memcpy(batch.chunk.data() + i * kPageSize, memory_->Page(batch.gfns[i]).data(), kPageSize);
+  }
+}
+
+void PageCopier::AwaitHelpers() const {
+  for (int i = 0;; ++i) {
+    const int helping = helping_.load(std::memory_order_acquire);
+    if (helping == 0) return;
+    if (i < kYields) {
+      std::this_thread::yield();
+    } else {
+      helping_.wait(helping, std::memory_order_acquire);
+    }
+  }
+}
+
+}  // namespace romulus::epoch
