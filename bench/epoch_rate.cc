@@ -265,7 +265,7 @@ absl::StatusOr<Row> Measure(const Settings& settings, const std::vector<int>& vc
        .spin_ns = epoch::SpinNs(settings.vcpus, vcpu_cpus),
        .cut_on_vcpu = settings.steer,
        .look_on_vcpu = settings.steer && epoch::LookOnVcpu(settings.vcpus, vcpu_cpus),
-       .copy_helpers = epoch::CopyHelpers(vcpu_cpus)},
+       .copying = {.helpers = epoch::CopyHelpers(vcpu_cpus)}},
       &failures);
   rig->loop = &loop;
   Samples samples;

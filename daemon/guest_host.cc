@@ -173,7 +173,7 @@ absl::Status GuestHost::Assemble(uint64_t console_offset) {
   loop.spin_ns = epoch::SpinNs(vcpus, vcpu_cpus);
   loop.cut_on_vcpu = true;
   loop.look_on_vcpu = epoch::LookOnVcpu(vcpus, vcpu_cpus);
-  loop.copy_helpers = epoch::CopyHelpers(vcpu_cpus);
+  loop.copying.helpers = epoch::CopyHelpers(vcpu_cpus);
   loop_ = std::make_unique<epoch::CheckpointLoop>(parts, loop, this);
   gate_->SetOutputWaiting([this] { loop_->OnOutputWaiting(); });
   gate_->SetRoom([this] { OnConsoleRoom(); });

@@ -72,8 +72,8 @@ class Checkpoint::Rollback {
   bool done_ = false;
 };
 
-Checkpoint::Checkpoint(const CheckpointParts& parts, int copy_helpers)
-    : parts_(parts), copier_(parts.memory, copy_helpers) {}
+Checkpoint::Checkpoint(const CheckpointParts& parts, const PageCopierOptions& copying)
+    : parts_(parts), copier_(parts.memory, copying) {}
 
 absl::StatusOr<StagedEpoch> Checkpoint::Run(
     Term term, EpochId epoch, CutReason reason, EpochSink* sink,
@@ -180,15 +180,15 @@ absl::Status Checkpoint::CopyPages(const memory::PageSet& dirty, StagedEpoch& st
                                    EpochSink* sink, Rollback& rollback) {
   std::span<const Gfn> pages = dirty.pages();
   while (!pages.empty()) {
-    if (base::Fires(parts_.failpoints, "checkpoint.copy")) return absl::InternalError("failpoint");
     ROMULUS_ASSIGN_OR_RETURN(StagingChunk chunk, NextChunk(staged, sink, rollback));
     // With all that the pool has: what is copied together is copied by several.
     const size_t first = staged.batches.size();
-    staged.batches.push_back(TakeBatch(pages, std::move(chunk)));
-    while (!pages.empty()) {
-      std::optional<StagingChunk> another = parts_.staging->TryAcquire();
-      if (!another) break;
-      staged.batches.push_back(TakeBatch(pages, *std::move(another)));
+    for (std::optional<StagingChunk> next = std::move(chunk); next;) {
+      if (base::Fires(parts_.failpoints, "checkpoint.copy")) {
+        return absl::InternalError("failpoint");
+      }
+      staged.batches.push_back(TakeBatch(pages, *std::move(next)));
+      next = pages.empty() ? std::nullopt : parts_.staging->TryAcquire();
     }
     copier_.Copy(std::span(staged.batches).subspan(first));
   }

@@ -58,8 +58,7 @@ struct SelfStop {
 
 class Checkpoint {
  public:
-  // `copy_helpers`: threads of its own that help where there are many pages (epoch/page_copier.h).
-  explicit Checkpoint(const CheckpointParts& parts, int copy_helpers = 0);
+  explicit Checkpoint(const CheckpointParts& parts, const PageCopierOptions& copying = {});
 
   // Ends the running epoch and returns it staged. `sink` takes parts of an epoch that is larger
   // than the staging pool, and their Abort. `may_submit` is called with the guest paused and waits

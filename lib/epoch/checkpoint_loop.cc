@@ -64,7 +64,7 @@ CheckpointLoop::CheckpointLoop(const CheckpointParts& parts, const CheckpointLoo
       spin_ns_(options.spin_ns),
       cut_on_vcpu_(options.cut_on_vcpu),
       look_on_vcpu_(options.look_on_vcpu),
-      checkpoint_(parts, options.copy_helpers),
+      checkpoint_(parts, options.copying),
       governor_(options.governor) {}
 
 CheckpointLoop::~CheckpointLoop() { Stop(); }

@@ -5,10 +5,10 @@
 //   kSyncing  a full sync copies memory; TakeDirty() tells what was written meanwhile
 //   kCutting  epochs are cut and submitted
 //
-// Threads: the loop owns one. OnDirtyRingFull and OnAlarm come from vCPUs' and may do its work
-// (CheckpointLoopOptions::cut_on_vcpu): one of them at a time is at a checkpoint. OnAcked from the
-// link, the rest from the control loop (TakeDirty from the sync's thread). All are safe at any
-// time.
+// Threads: the loop owns one, and those that help to copy (epoch/page_copier.h). OnDirtyRingFull
+// and OnAlarm come from vCPUs' and may do its work (CheckpointLoopOptions::cut_on_vcpu): one of
+// them at a time is at a checkpoint. OnAcked from the link, the rest from the control loop
+// (TakeDirty from the sync's thread). All are safe at any time.
 #ifndef ROMULUS_EPOCH_CHECKPOINT_LOOP_H_
 #define ROMULUS_EPOCH_CHECKPOINT_LOOP_H_
 
@@ -53,8 +53,7 @@ struct CheckpointLoopOptions {
   // vCPUs with an alarm look at the budget, too, and all stop at the same time: where no processor
   // is left for the loop's thread, which would wait for one of theirs. With cut_on_vcpu.
   bool look_on_vcpu = false;
-  // Threads that help to copy epochs of many pages (epoch/page_copier.h).
-  int copy_helpers = 0;
+  PageCopierOptions copying = {};
 };
 
 // What to spin beside so many vCPUs, and who looks; vCPUs on CPUs of their own (empty: on any of

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <system_error>
 
 #include "base/cpu_affinity.h"
 
@@ -11,7 +12,7 @@ namespace romulus::epoch {
 namespace {
 
 constexpr int kMostHelpers = 3;
-// A helper's piece takes no longer, unless it has lost its CPU.
+// A helper's piece takes no longer if it has its CPU.
 constexpr int kYields = 64;
 
 size_t CountPages(std::span<const PageBatch> batches) {
@@ -22,11 +23,17 @@ size_t CountPages(std::span<const PageBatch> batches) {
 }  // namespace
 
 int CopyHelpers(std::span<const int> vcpu_cpus) {
-  return std::clamp(base::CountCpus(vcpu_cpus) - 1, 0, kMostHelpers);
+  const int beside_the_caller = base::CountCpus(vcpu_cpus) - 1;
+  return std::min({beside_the_caller, base::CountCpus({}), kMostHelpers});
 }
 
-PageCopier::PageCopier(const memory::GuestMemory* memory, int helpers) : memory_(memory) {
-  for (int i = 0; i < helpers; ++i) helpers_.emplace_back([this] { HelperMain(); });
+PageCopier::PageCopier(const memory::GuestMemory* memory, const PageCopierOptions& options)
+    : memory_(memory), least_shared_pages_(options.least_shared_pages) {
+  try {
+    for (int i = 0; i < options.helpers; ++i) helpers_.emplace_back([this] { HelperMain(); });
+  } catch (const std::system_error&) {
+    // No more threads here (pthread_create(3), EAGAIN). Nobody needs these.
+  }
 }
 
 PageCopier::~PageCopier() {
@@ -41,7 +48,7 @@ PageCopier::~PageCopier() {
 void PageCopier::Copy(std::span<PageBatch> batches) {
   const size_t pages = CountPages(batches);
   const size_t pieces = (pages + kPiecePages - 1) / kPiecePages;
-  if (helpers_.empty() || pages < kLeastShared) {
+  if (helpers_.empty() || pages < least_shared_pages_) {
     for (size_t piece = 0; piece < pieces; ++piece) CopyPiece(batches, piece);
     return;
   }
@@ -50,7 +57,7 @@ void PageCopier::Copy(std::span<PageBatch> batches) {
     batches_ = batches;
     next_piece_ = 0;
     pieces_ = pieces;
-    changed_.SignalAll();
+    changed_.Signal();
     CopyPieces();
   }
   AwaitHelpers();
@@ -64,6 +71,8 @@ void PageCopier::HelperMain() {
       changed_.Wait(&mutex_);
       continue;
     }
+    // One by one: to wake them all would take the caller longer than a piece.
+    if (pieces_ - next_piece_ > 1) changed_.Signal();
     helping_.fetch_add(1, std::memory_order_relaxed);
     const size_t pages = CopyPieces();
     helped_pages_.fetch_add(pages, std::memory_order_relaxed);

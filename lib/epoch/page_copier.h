@@ -1,6 +1,7 @@
 // Copies pages of a guest that stands still to staging. Of many pages several threads copy: while
-// the guest stands its vCPUs' CPUs are free. The caller copies too, and never waits for a helper
-// that has not begun; fewer pages are copied before any would have woken up.
+// the guest stands its vCPUs' CPUs are free. The caller copies too, and waits for no helper that
+// has not begun; for one that has, until it is done with its piece, however busy its CPU is. Fewer
+// pages are copied before any helper would have woken up.
 #ifndef ROMULUS_EPOCH_PAGE_COPIER_H_
 #define ROMULUS_EPOCH_PAGE_COPIER_H_
 
@@ -19,18 +20,21 @@
 
 namespace romulus::epoch {
 
-// How many threads may help: with the one that makes the checkpoint as many as there are CPUs,
-// those of the caller and the vCPUs' own (`vcpu_cpus`, base/spare_cpu.h), but not many, as copying
-// is soon bound by memory.
+struct PageCopierOptions {
+  int helpers = 0;
+  size_t least_shared_pages = 768;  // where there are fewer nobody helps
+};
+
+// How many threads can help: one for each CPU that the caller may run on, as they do, but for that
+// of the thread which makes the checkpoint, unless it is a vCPU's on a CPU of its own
+// (`vcpu_cpus`, base/spare_cpu.h). Not many: copying is soon bound by memory.
 int CopyHelpers(std::span<const int> vcpu_cpus);
 
 class PageCopier {
  public:
-  // Where there are fewer pages nobody helps.
-  static constexpr size_t kLeastShared = 768;
-
-  // The threads run where the caller may. `memory` outlives this.
-  PageCopier(const memory::GuestMemory* memory, int helpers);
+  // The threads run where the caller may; where one cannot be started there are fewer. `memory`
+  // outlives this.
+  PageCopier(const memory::GuestMemory* memory, const PageCopierOptions& options);
   ~PageCopier();
   PageCopier(const PageCopier&) = delete;
   PageCopier& operator=(const PageCopier&) = delete;
@@ -43,7 +47,7 @@ class PageCopier {
   uint64_t helped_pages() const { return helped_pages_.load(std::memory_order_relaxed); }
 
  private:
-  // What one thread takes at a time, some 20 us: so long at most is a helper waited for.
+  // What one thread takes at a time: some 20 us.
   static constexpr size_t kPiecePages = 32;
   static_assert(StagingChunk::kPages % kPiecePages == 0);
 
@@ -54,8 +58,9 @@ class PageCopier {
   void AwaitHelpers() const;
 
   const memory::GuestMemory* const memory_;
+  const size_t least_shared_pages_;
   absl::Mutex mutex_;
-  base::CondVar changed_;  // there are pieces, or stopping_
+  base::CondVar changed_;  // there are more pieces, or stopping_
   std::span<PageBatch> batches_ ABSL_GUARDED_BY(mutex_);
   size_t next_piece_ ABSL_GUARDED_BY(mutex_) = 0;
   size_t pieces_ ABSL_GUARDED_BY(mutex_) = 0;

@@ -200,7 +200,7 @@ TEST_P(SteeredLoopTest, P4_TheReplicaEqualsThePrimaryAfterEveryEpoch) {
                               .max_unacked_epochs = 1u << 20,
                               .cut_on_vcpu = true,
                               .look_on_vcpu = epoch::LookOnVcpu(vcpus, {}),
-                              .copy_helpers = 2},
+                              .copying = {.helpers = 2, .least_shared_pages = 1}},
                              &listener);
   (*rig)->loop = &loop;
   // Whatever fails below: no vCPU calls a loop that is gone.

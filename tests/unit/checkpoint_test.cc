@@ -192,9 +192,9 @@ class LookingSink final : public EpochSink {
 TEST(CheckpointTest, P2_PartsAreWholeWhoeverCopiesThem) {
   constexpr uint64_t kPages = 2000;
   for (const int helpers : {0, 2}) {
-    EpochRig rig(/*staging_bytes=*/PageCopier::kLeastShared * kPageSize);
+    EpochRig rig(/*staging_bytes=*/12 * StagingChunk::kBytes);
     LookingSink sink;
-    Checkpoint checkpoint(rig.Parts(), helpers);
+    Checkpoint checkpoint(rig.Parts(), {.helpers = helpers, .least_shared_pages = 1});
     for (uint64_t gfn = 0; gfn < kPages; ++gfn) {
       rig.guest->Touch(Gfn(gfn), LookingSink::FillOf(gfn));
     }

@@ -1,20 +1,30 @@
 #include "epoch/page_copier.h"
 
 #include <gtest/gtest.h>
+#include <sched.h>
 
 #include <algorithm>
 #include <cstring>
 #include <memory>
+#include <span>
+#include <thread>
 #include <utility>
 #include <vector>
+
+#include "base/cpu_affinity.h"
 
 namespace romulus::epoch {
 namespace {
 
 constexpr uint64_t kMemoryPages = 4096;
+constexpr uint64_t kLeastShared = 700;
 constexpr uint64_t kPoolBytes = kMemoryPages * kPageSize;
 
 uint64_t ContentOf(uint64_t gfn, uint64_t round) { return gfn << 32 | (round + 1); }
+
+PageCopierOptions Options(int helpers) {
+  return {.helpers = helpers, .least_shared_pages = kLeastShared};
+}
 
 class PageCopierTest : public ::testing::TestWithParam<int> {
  protected:
@@ -67,13 +77,12 @@ class PageCopierTest : public ::testing::TestWithParam<int> {
 };
 
 TEST_P(PageCopierTest, CopiesWhatTheBatchesName) {
-  PageCopier copier(memory_.get(), GetParam());
+  PageCopier copier(memory_.get(), Options(GetParam()));
   copier.Copy({});
   uint64_t round = 0;
   for (const uint64_t pages :
-       {uint64_t{1}, uint64_t{31}, uint64_t{64}, uint64_t{65},
-        uint64_t{PageCopier::kLeastShared - 1}, uint64_t{PageCopier::kLeastShared},
-        uint64_t{PageCopier::kLeastShared + 1}, uint64_t{33}, kMemoryPages - 31, kMemoryPages}) {
+       {uint64_t{1}, uint64_t{31}, uint64_t{64}, uint64_t{65}, kLeastShared - 1, kLeastShared,
+        kLeastShared + 1, uint64_t{33}, kMemoryPages - 31, kMemoryPages}) {
     WriteMemory(round);
     std::vector<PageBatch> batches = Batches(pages);
     copier.Copy(batches);
@@ -85,7 +94,7 @@ TEST_P(PageCopierTest, CopiesWhatTheBatchesName) {
 // Right behind it the guest goes on writing. The last pieces are those that a helper may have:
 // these pages change first.
 TEST_P(PageCopierTest, NobodyIsAtAPageWhenItReturns) {
-  PageCopier copier(memory_.get(), GetParam());
+  PageCopier copier(memory_.get(), Options(GetParam()));
   std::vector<PageBatch> batches = Batches(kMemoryPages);
   for (uint64_t round = 0; round < 100; ++round) {
     WriteMemory(round);
@@ -103,7 +112,7 @@ INSTANTIATE_TEST_SUITE_P(Helpers, PageCopierTest, ::testing::Values(0, 1, 3));
 
 // Which pages a helper gets is the scheduler's to say: but in the end it gets some.
 TEST_F(PageCopierTest, HelpersCopyLargeEpochs) {
-  PageCopier copier(memory_.get(), 2);
+  PageCopier copier(memory_.get(), Options(2));
   std::vector<PageBatch> batches = Batches(kMemoryPages);
   constexpr int kMostRounds = 10'000;
   int rounds = 0;
@@ -116,10 +125,29 @@ TEST_F(PageCopierTest, HelpersCopyLargeEpochs) {
 }
 
 TEST_F(PageCopierTest, NobodyHelpsWithAFew) {
-  PageCopier copier(memory_.get(), 2);
-  std::vector<PageBatch> batches = Batches(PageCopier::kLeastShared - 1);
+  PageCopier copier(memory_.get(), Options(2));
+  std::vector<PageBatch> batches = Batches(kLeastShared - 1);
   for (int i = 0; i < 100; ++i) copier.Copy(batches);
   EXPECT_EQ(copier.helped_pages(), 0u);
+}
+
+TEST(CopyHelpersTest, AreAsManyAsHaveACpuBesideTheCheckpoint) {
+  cpu_set_t own;
+  ASSERT_EQ(::sched_getaffinity(0, sizeof(own), &own), 0);
+  std::vector<int> cpus;
+  for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
+    if (CPU_ISSET(static_cast<size_t>(cpu), &own)) cpus.push_back(cpu);
+  }
+  const auto two = std::span(cpus).first(std::min<size_t>(cpus.size(), 2));
+  std::thread([&] {
+    ASSERT_TRUE(base::KeepThreadOn(0, two).ok());
+    EXPECT_EQ(CopyHelpers({}), static_cast<int>(two.size()) - 1);
+    ASSERT_TRUE(base::KeepThreadOn(0, two.first(1)).ok());
+    EXPECT_EQ(CopyHelpers({}), 0);
+    if (cpus.size() < 2) return;
+    // vCPUs make the checkpoints elsewhere, wherever; helpers are here.
+    EXPECT_EQ(CopyHelpers(std::span(cpus).subspan(1)), 1);
+  }).join();
 }
 
 }  // namespace
