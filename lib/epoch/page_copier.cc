@@ -71,7 +71,7 @@ void PageCopier::HelperMain() {
       changed_.Wait(&mutex_);
       continue;
     }
-    // One by one: to wake them all would take the caller longer than a piece.
+    // One wakes the next: the caller, who wakes the first, has pages to copy.
     if (pieces_ - next_piece_ > 1) changed_.Signal();
     helping_.fetch_add(1, std::memory_order_relaxed);
     const size_t pages = CopyPieces();
