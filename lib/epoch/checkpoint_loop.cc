@@ -378,7 +378,12 @@ std::optional<CutReason> CheckpointLoop::WaitForWork() {
       AwaitNotBusy();
       continue;
     }
-    if (std::optional<CutReason> reason = DueLocked()) return reason;
+    const bool cutting = mode_ == Mode::kCutting && !NothingLeftToCutLocked();
+    GovernorView view;
+    if (cutting) view = ViewLocked();
+    if (std::optional<CutReason> reason = cutting ? governor_.Decide(view) : DueLocked()) {
+      return reason;
+    }
     if (std::exchange(audit_owed_, false)) {
       busy_ = true;
       mutex_.Unlock();
@@ -388,11 +393,10 @@ std::optional<CutReason> CheckpointLoop::WaitForWork() {
       changed_.SignalAll();
       continue;
     }
-    if (mode_ != Mode::kCutting || NothingLeftToCutLocked()) {
+    if (!cutting) {
       changed_.Wait(&mutex_);
       continue;
     }
-    GovernorView view = ViewLocked();
     view.likely_pages = parts_.tracker->LikelyCount(governor_.options().max_dirty_pages);
     uint64_t wait_ns = governor_.NextLookNs(view) - view.now_ns;
     // What a sleep oversleeps matters to short epochs only, and to nobody if nothing is written.

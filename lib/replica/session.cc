@@ -410,6 +410,7 @@ absl::Status Session::AckAndApply() {
   // the new one says again.
   if (!store_->sealed() && Send(codec::FrameKind::kAck, ack.key.term, ack.key.epoch, body).ok()) {
     counters_->acks_sent.fetch_add(1);
+    last_answer_ns_.store(clock_->NowNs());
   }
   {
     const DiskWork work(&working_on_disk_);
@@ -519,13 +520,13 @@ absl::Status Session::SendHeartbeat() {
                           (since_ns == 0 || since_ns > now_ns ? 0 : now_ns - since_ns));
     heartbeat.set_received_bytes(received_bytes_.load());
   }
-  last_beat_ns_.store(heartbeat.sent_monotonic_ns());
+  last_answer_ns_.store(heartbeat.sent_monotonic_ns());
   return Send(codec::FrameKind::kHeartbeat, Term(term_.load()), EpochId(), heartbeat);
 }
 
 uint64_t Session::KeepBeating(uint64_t interval_ns) {
   const uint64_t patience_ns = interval_ns + interval_ns / 2;
-  const uint64_t last_ns = last_beat_ns_.load();  // before the clock, which is not behind it then
+  const uint64_t last_ns = last_answer_ns_.load();  // before the clock, which is not behind it then
   const uint64_t silent_ns = clock_->NowNs() - last_ns;
   if (silent_ns < patience_ns) return patience_ns - silent_ns;
   SendHeartbeat().IgnoreError();  // a stream that ended says so itself

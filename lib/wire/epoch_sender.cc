@@ -24,6 +24,11 @@ namespace {
 constexpr absl::Duration kHeartbeatPatience = absl::Milliseconds(5);
 // Epochs taken from the queue in one go; their messages are joined up to batch_bytes.
 constexpr size_t kMaxItemsPerTurn = 32;
+// So many intervals after the last one a heartbeat leaves however many epochs say that we live: it
+// is what the way's length is known by.
+constexpr uint64_t kIntervalsWithoutHeartbeat = 4;
+// Epochs that come further apart than so many paces have no others to wait for.
+constexpr uint64_t kPacesApart = 4;
 // An epoch of so many pages is work enough to wake up for.
 constexpr uint64_t kManyPages = 64;
 
@@ -50,6 +55,12 @@ bool IsUrgent(const Item& item) {
          whole->epoch.reason == epoch::CutReason::kRequest;
 }
 
+// Of a guest that rests: nothing was written.
+bool IsAtRest(const Item& item) {
+  const Whole* whole = std::get_if<Whole>(&item);
+  return whole != nullptr && whole->epoch.page_count == 0;
+}
+
 struct Unacked {
   EpochId epoch;
   uint64_t page_count = 0;
@@ -64,6 +75,7 @@ class EpochSender::Impl {
   Impl(const EpochSenderOptions& options, FrameSender* frames, const base::Clock* clock,
        AckListener* listener)
       : options_(options), frames_(frames), clock_(clock), listener_(listener) {
+    last_message_ns_ = clock_->NowNs();
     thread_ = std::thread([this] { Run(); });
   }
   ~Impl() {
@@ -204,9 +216,10 @@ class EpochSender::Impl {
   void Run() {
     std::vector<Item> items;
     std::vector<Gfn> forget;
+    uint64_t last_heartbeat_ns = 0;
     uint64_t next_heartbeat_ns = 0;
     while (true) {
-      bool heartbeat = false;
+      bool heartbeats = false;
       {
         absl::MutexLock lock(&mutex_);
         AwaitPaceLocked();
@@ -220,7 +233,7 @@ class EpochSender::Impl {
           work_.WaitWithTimeout(&mutex_, absl::Nanoseconds(next_heartbeat_ns - now_ns));
         }
         if (closed_) break;
-        heartbeat = heartbeats_ && clock_->NowNs() >= next_heartbeat_ns;
+        heartbeats = heartbeats_;
         while (!queue_.empty() && items.size() < kMaxItemsPerTurn) {
           items.push_back(std::move(queue_.front()));
           queue_.pop_front();
@@ -229,13 +242,25 @@ class EpochSender::Impl {
         urgent_ = !queue_.empty();
         if (!items.empty()) forget = std::exchange(forget_, {});
       }
+      const uint64_t now_ns = clock_->NowNs();
+      const uint64_t interval_ns = options_.heartbeat_interval_ns;
       absl::Status sent;
-      if (!items.empty()) sent = SendItems(items, forget);
-      pace_next_ = !items.empty() && options_.pace_ns != 0;
-      items.clear();
-      if (sent.ok() && heartbeat) {
+      if (!items.empty()) {
+        pace_next_ =
+            (now_ns - std::exchange(last_message_ns_, now_ns)) / kPacesApart < options_.pace_ns;
+        // It says that we live as a heartbeat does, and is answered as one. A busy stream's
+        // heartbeats bring reports of the link back.
+        if (std::all_of(items.begin(), items.end(), IsAtRest)) {
+          next_heartbeat_ns = std::min(
+              now_ns + interval_ns, last_heartbeat_ns + kIntervalsWithoutHeartbeat * interval_ns);
+        }
+        sent = SendItems(items, forget);
+        items.clear();
+      }
+      if (sent.ok() && heartbeats && now_ns >= next_heartbeat_ns) {
         sent = SendHeartbeat();
-        next_heartbeat_ns = clock_->NowNs() + options_.heartbeat_interval_ns;
+        last_heartbeat_ns = now_ns;
+        next_heartbeat_ns = now_ns + interval_ns;
       }
       if (!sent.ok()) {
         Close(sent);
@@ -353,6 +378,7 @@ class EpochSender::Impl {
   // The sender's thread only.
   uint64_t open_encode_ns_ = 0;
   bool pace_next_ = false;
+  uint64_t last_message_ns_ = 0;
   uint64_t heartbeat_sequence_ = 0;
 
   // Before mutex_. Held while acks are told, and while the end is.

@@ -241,6 +241,15 @@ TEST(SessionTest, ItBeatsByItselfOnlyWhereThePrimaryIsSilent) {
   EXPECT_EQ(HeartbeatsOf(rig), 3u) << "an answer counts";
 }
 
+TEST(SessionTest, AnAckIsASignOfLifeAsAHeartbeatIs) {
+  ModelPrimary primary;
+  SessionRig rig;
+  Protect(&primary, &rig);  // with an ack
+  // Half of all the time that there has been.
+  rig.session->KeepBeating(base::MonotonicClock().NowNs() / 2);
+  EXPECT_EQ(HeartbeatsOf(rig), 0u);
+}
+
 TEST(SessionTest, PromotionIsToldOnceAndFramesAfterItChangeNothing) {
   ModelPrimary primary;
   SessionRig rig;

@@ -1,5 +1,7 @@
 #include <gtest/gtest.h>
 
+#include <atomic>
+#include <string>
 #include <thread>
 
 #include "romulus/v1/replication.pb.h"
@@ -13,6 +15,16 @@ namespace {
 using codec::FrameKind;
 
 constexpr Term kTerm(32);
+
+// Stands still unless it is set forward. Any thread.
+class HandClock final : public base::Clock {
+ public:
+  uint64_t NowNs() const override { return now_ns_.load(); }
+  void Advance(uint64_t by_ns) { now_ns_ += by_ns; }
+
+ private:
+  std::atomic<uint64_t> now_ns_{36'000'000'000'000};
+};
 
 class EpochSenderTest : public testing::Test {
  protected:
@@ -28,7 +40,7 @@ class EpochSenderTest : public testing::Test {
     sender_ = std::make_unique<EpochSender>(options, frames_.get(), &clock_, &acks_);
   }
 
-  base::MonotonicClock clock_;
+  HandClock clock_;
   FakeLink link_;
   RecordingAcks acks_;
   std::unique_ptr<epoch::StagingPool> pool_ = *epoch::StagingPool::Create(4 << 20);
@@ -179,6 +191,19 @@ TEST_F(PacedSenderTest, SmallEpochsWaitForOneThatHoldsOutput) {
   EXPECT_EQ(link_.messages(), 2u);
 }
 
+TEST_F(PacedSenderTest, EpochsThatComeFarApartWaitForNoOthers) {
+  Make({.term = kTerm, .max_unacked_epochs = 64, .pace_ns = kPaceNs});
+  clock_.Advance(4 * kPaceNs);
+  SubmitSmall(1);
+  acks_.AwaitSent(1);
+  SubmitSmall(2);  // the second one soon: the third waits
+  acks_.AwaitSent(2);
+  SubmitSmall(3);
+  SubmitSmall(4, /*holds_output=*/true);
+  acks_.AwaitSent(4);
+  EXPECT_EQ(link_.messages(), 3u);
+}
+
 TEST_F(PacedSenderTest, WhatSomebodyAskedForOrIsLargeDoesNotWait) {
   Make({.term = kTerm, .max_unacked_epochs = 64, .pace_ns = kPaceNs});
   SubmitSmall(1);
@@ -252,6 +277,10 @@ TEST_F(EpochSenderTest, HeartbeatsEchoAndCarryTheConsoleOffset) {
   sender_->OnPeerHeartbeat(4711);
   sender_->SetConsoleReleased(99);
   sender_->StartHeartbeats();
+  for (size_t n = 1; n <= 3; ++n) {
+    link_.AwaitFrames(FrameKind::kHeartbeat, n);
+    clock_.Advance(1'000'000);
+  }
   uint64_t sequence = 0;
   for (const SeenFrame& frame : link_.AwaitFrames(FrameKind::kHeartbeat, 3)) {
     v1::Heartbeat heartbeat;
@@ -261,6 +290,40 @@ TEST_F(EpochSenderTest, HeartbeatsEchoAndCarryTheConsoleOffset) {
     EXPECT_EQ(heartbeat.console_released(), 99u);
     EXPECT_GT(heartbeat.sent_monotonic_ns(), 0u);
   }
+}
+
+// H a heartbeat, C an epoch's commit.
+std::string HeartbeatsAndCommits(const std::vector<SeenFrame>& frames) {
+  std::string seen;
+  for (const SeenFrame& frame : frames) {
+    if (frame.kind == FrameKind::kHeartbeat) seen += 'H';
+    if (frame.kind == FrameKind::kEpochCommit) seen += 'C';
+  }
+  return seen;
+}
+
+TEST_F(EpochSenderTest, AnEpochAtRestStandsForAHeartbeatButNotForEver) {
+  constexpr uint64_t kTenth = 3'600'000'000'000;
+  Make({.term = kTerm, .heartbeat_interval_ns = 10 * kTenth, .pace_ns = 0});
+  uint64_t epochs = 0;
+  const auto submit = [&](uint64_t after_tenths, uint64_t pages) {
+    clock_.Advance(after_tenths * kTenth);
+    epoch::StagedEpoch epoch = Epoch(kTerm, ++epochs, pages);
+    if (pages > 0) epoch.batches.push_back(Batch(*pool_, {Gfn(1)}, 1));
+    sender_->Submit(std::move(epoch));
+    acks_.AwaitSent(epochs);
+  };
+  sender_->StartHeartbeats();
+  link_.AwaitFrames(FrameKind::kHeartbeat, 1);
+  submit(9, 0);
+  submit(2, 0);  // one would be due
+  for (int i = 0; i < 3; ++i) submit(9, 0);
+  EXPECT_EQ(HeartbeatsAndCommits(link_.Frames()), "HCCCCC");
+  submit(3, 0);  // the fourth interval is over
+  EXPECT_EQ(HeartbeatsAndCommits(link_.AwaitFrames(FrameKind::kHeartbeat, 2)), "HCCCCCCH");
+  submit(9, 1);
+  submit(2, 1);
+  EXPECT_EQ(HeartbeatsAndCommits(link_.AwaitFrames(FrameKind::kHeartbeat, 3)), "HCCCCCCHCCH");
 }
 
 TEST_F(EpochSenderTest, CloseWakesEverybodyAndTellsOnce) {
