@@ -3,17 +3,19 @@
 #include <pthread.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstring>
 #include <system_error>
 
 #include "base/cpu_affinity.h"
+#include "base/wait.h"
 
 namespace romulus::epoch {
 namespace {
 
 constexpr int kMostHelpers = 3;
 // A helper's piece takes no longer if it has its CPU.
-constexpr int kYields = 64;
+constexpr std::chrono::microseconds kPieceTime(50);
 
 size_t CountPages(std::span<const PageBatch> batches) {
   if (batches.empty()) return 0;
@@ -105,15 +107,7 @@ void PageCopier::CopyPiece(std::span<PageBatch> batches, size_t piece) const {
 }
 
 void PageCopier::AwaitHelpers() const {
-  for (int i = 0;; ++i) {
-    const int helping = helping_.load(std::memory_order_acquire);
-    if (helping == 0) return;
-    if (i < kYields) {
-      std::this_thread::yield();
-    } else {
-      helping_.wait(helping, std::memory_order_acquire);
-    }
-  }
+  base::WaitFor(helping_, kPieceTime, [](uint32_t helping) { return helping == 0; });
 }
 
 }  // namespace romulus::epoch

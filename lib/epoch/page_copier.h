@@ -65,7 +65,7 @@ class PageCopier {
   size_t next_piece_ ABSL_GUARDED_BY(mutex_) = 0;
   size_t pieces_ ABSL_GUARDED_BY(mutex_) = 0;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
-  std::atomic<int> helping_{0};  // helpers with a piece; rises with mutex_ held only
+  std::atomic<uint32_t> helping_{0};  // helpers with a piece; rises with mutex_ held only
   std::atomic<uint64_t> helped_pages_{0};
   std::vector<std::thread> helpers_;
 };

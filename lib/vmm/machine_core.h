@@ -14,6 +14,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
+#include "base/wait.h"
 #include "devices/bus.h"
 #include "devices/platform.h"
 #include "kvm/system.h"
@@ -27,7 +28,6 @@
 #include "vmm/vcpu_thread.h"
 #include "vmm/virtio_devices.h"
 #include "vmm/vm_state.h"
-#include "vmm/wait.h"
 
 namespace romulus::vmm {
 
@@ -140,9 +140,9 @@ class MachineCore final : private VcpuHost, private devices::PlatformEvents {
 
   std::chrono::nanoseconds stop_spin_;
   std::chrono::nanoseconds resume_spin_;
-  CountdownLatch stopping_;
-  CountdownLatch quieting_;
-  CountdownLatch capturing_;
+  base::CountdownLatch stopping_;
+  base::CountdownLatch quieting_;
+  base::CountdownLatch capturing_;
   VmState vm_state_;
   // Destroyed in reverse: threads end before what they use.
   std::vector<std::unique_ptr<kvm::Vcpu>> vcpus_;

@@ -48,7 +48,7 @@ VcpuThread::VcpuThread(kvm::Vcpu& vcpu, VcpuState& state, VcpuHost& host, bool a
       has_alarm_(has_alarm),
       resume_spin_(resume_spin) {
   thread_ = std::thread([this] { Main(); });
-  WaitFor(tid_, std::chrono::nanoseconds(0), [](uint32_t tid) { return tid != 0; });
+  base::WaitFor(tid_, std::chrono::nanoseconds(0), [](uint32_t tid) { return tid != 0; });
 }
 
 VcpuThread::~VcpuThread() {
@@ -140,7 +140,7 @@ void VcpuThread::Main() {
     if (word == obeyed_) {
       const uint32_t seen = wakeups_.load(std::memory_order_seq_cst);
       if ((word = command_.load(std::memory_order_seq_cst)) == obeyed_) {
-        WaitFor(wakeups_, resume_spin_, [seen](uint32_t now) { return now != seen; });
+        base::WaitFor(wakeups_, resume_spin_, [seen](uint32_t now) { return now != seen; });
         continue;
       }
     }
@@ -248,7 +248,7 @@ void VcpuThread::StayOut(uint32_t command_word, std::chrono::nanoseconds spin, U
     const uint32_t seen = wakeups_.load(std::memory_order_seq_cst);
     AnswerPulse();
     if (Superseded(command_word) || until()) break;
-    WaitFor(wakeups_, spin, [seen](uint32_t now) { return now != seen; });
+    base::WaitFor(wakeups_, spin, [seen](uint32_t now) { return now != seen; });
   }
   // Before whoever called looks again: what is asked from here on comes with a signal.
   stays_out_.store(false, std::memory_order_seq_cst);

@@ -24,11 +24,11 @@
 
 #include "absl/status/status.h"
 #include "base/clock.h"
+#include "base/wait.h"
 #include "kvm/exit.h"
 #include "kvm/vcpu.h"
 #include "vmm/alarm_timer.h"
 #include "vmm/vcpu_state.h"
-#include "vmm/wait.h"
 
 namespace romulus::vmm {
 

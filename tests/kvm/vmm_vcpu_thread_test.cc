@@ -118,8 +118,8 @@ class VcpuThreadTest : public VmmTest, private vmm::VcpuHost {
   std::atomic<bool> park_in_alarm_{false};
   std::atomic<int> alarms_{0};
   absl::Notification alarms_done_;
-  vmm::CountdownLatch stopped_;
-  vmm::CountdownLatch captured_;
+  base::CountdownLatch stopped_;
+  base::CountdownLatch captured_;
   std::unique_ptr<VcpuThread> thread_;
 };
 

@@ -1,8 +1,8 @@
 // Waiting for an atomic word: a short spin that gives way to other threads, then a futex. Inside
 // the pause a futex wake-up costs as much as stopping a vCPU, so the few microseconds are worth
 // spinning for; where vCPUs have all CPUs not for long. Any thread.
-#ifndef ROMULUS_VMM_WAIT_H_
-#define ROMULUS_VMM_WAIT_H_
+#ifndef ROMULUS_BASE_WAIT_H_
+#define ROMULUS_BASE_WAIT_H_
 
 #include <sched.h>
 
@@ -10,7 +10,7 @@
 #include <chrono>
 #include <cstdint>
 
-namespace romulus::vmm {
+namespace romulus::base {
 
 // Returns the first value seen for which `done(value)` holds.
 template <typename Done>
@@ -50,6 +50,6 @@ class CountdownLatch {
   std::atomic<uint32_t> count_{0};
 };
 
-}  // namespace romulus::vmm
+}  // namespace romulus::base
 
-#endif  // ROMULUS_VMM_WAIT_H_
+#endif  // ROMULUS_BASE_WAIT_H_
