@@ -524,8 +524,10 @@ absl::Status Session::SendHeartbeat() {
   return Send(codec::FrameKind::kHeartbeat, Term(term_.load()), EpochId(), heartbeat);
 }
 
+// More than two intervals: where the primary beats in time whoever calls wakes up for every second
+// beat only. Less than three: the least that a node waits for the other.
 uint64_t Session::KeepBeating(uint64_t interval_ns) {
-  const uint64_t patience_ns = interval_ns + interval_ns / 2;
+  const uint64_t patience_ns = interval_ns * 9 / 4;
   const uint64_t last_ns = last_answer_ns_.load();  // before the clock, which is not behind it then
   const uint64_t silent_ns = clock_->NowNs() - last_ns;
   if (silent_ns < patience_ns) return patience_ns - silent_ns;
