@@ -311,6 +311,7 @@ absl::Status Session::HandleEpoch(const codec::Frame& frame) {
   if (!ack_) ack_ = PendingAck{};  // acks are cumulative
   ack_->key = commit.key;
   ack_->echo_monotonic_ns = commit.sent_monotonic_ns;
+  ack_->at_rest = ack_->at_rest && commit.page_count == 0;
   NoteAudit(std::move(commit.audit));
   return absl::OkStatus();
 }
@@ -410,7 +411,9 @@ absl::Status Session::AckAndApply() {
   // the new one says again.
   if (!store_->sealed() && Send(codec::FrameKind::kAck, ack.key.term, ack.key.epoch, body).ok()) {
     counters_->acks_sent.fetch_add(1);
-    last_answer_ns_.store(clock_->NowNs());
+    // Instead of a heartbeat, as its epoch came instead of one. Not so of a busy stream, whose
+    // heartbeats bring reports of the link.
+    if (ack.at_rest) last_answer_ns_.store(clock_->NowNs());
   }
   {
     const DiskWork work(&working_on_disk_);
@@ -524,10 +527,8 @@ absl::Status Session::SendHeartbeat() {
   return Send(codec::FrameKind::kHeartbeat, Term(term_.load()), EpochId(), heartbeat);
 }
 
-// More than two intervals: where the primary beats in time whoever calls wakes up for every second
-// beat only. Less than three: the least that a node waits for the other.
 uint64_t Session::KeepBeating(uint64_t interval_ns) {
-  const uint64_t patience_ns = interval_ns * 9 / 4;
+  const uint64_t patience_ns = interval_ns + interval_ns / 2;
   const uint64_t last_ns = last_answer_ns_.load();  // before the clock, which is not behind it then
   const uint64_t silent_ns = clock_->NowNs() - last_ns;
   if (silent_ns < patience_ns) return patience_ns - silent_ns;

@@ -62,10 +62,10 @@ class Session final : public wire::LinkListener {
 
   // Errors: Unavailable if the link is gone, the stream has not begun, or a goodbye was said.
   absl::Status SendHeartbeat();
-  // The same, but only if neither one nor an ack has left for two and a quarter intervals: each of
-  // the primary's is answered at once, by the reader thread, which is awake then. So the primary
-  // hears this node when it is silent itself. Returns in how many nanoseconds this is to be called
-  // again.
+  // The same, but only if neither one nor an ack of an epoch at rest has left for one and a half
+  // intervals: each of the primary's is answered at once, by the reader thread, which is awake
+  // then. So the primary hears this node when it is silent itself. Returns in how many nanoseconds
+  // this is to be called again.
   uint64_t KeepBeating(uint64_t interval_ns);
   // Says why, waiting at most `timeout` for the link's flow control, and closes the link. Does
   // nothing if a goodbye went out already.
@@ -80,6 +80,7 @@ class Session final : public wire::LinkListener {
   struct PendingAck {
     EpochKey key;
     uint64_t echo_monotonic_ns = 0;
+    bool at_rest = true;  // no page came with what it acks
     AuditFindings audit;
   };
 

@@ -55,7 +55,7 @@ bool IsUrgent(const Item& item) {
          whole->epoch.reason == epoch::CutReason::kRequest;
 }
 
-// Of a guest that rests: nothing was written.
+// Of a guest that rests: it has written no page.
 bool IsAtRest(const Item& item) {
   const Whole* whole = std::get_if<Whole>(&item);
   return whole != nullptr && whole->epoch.page_count == 0;
@@ -248,8 +248,8 @@ class EpochSender::Impl {
       if (!items.empty()) {
         pace_next_ =
             (now_ns - std::exchange(last_message_ns_, now_ns)) / kPacesApart < options_.pace_ns;
-        // It says that we live as a heartbeat does, and is answered as one. A busy stream's
-        // heartbeats bring reports of the link back.
+        // It says that we live as a heartbeat does, and its ack says the same of the other node. A
+        // busy stream's heartbeats bring reports of the link back.
         if (std::all_of(items.begin(), items.end(), IsAtRest)) {
           next_heartbeat_ns = std::min(
               now_ns + interval_ns, last_heartbeat_ns + kIntervalsWithoutHeartbeat * interval_ns);

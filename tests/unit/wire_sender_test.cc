@@ -1,5 +1,6 @@
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <string>
 #include <thread>
@@ -122,6 +123,7 @@ TEST_F(EpochSenderTest, AcksAreToldOncePerEpochInOrder) {
   for (uint64_t n = 1; n <= 3; ++n) sender_->Submit(Epoch(kTerm, n, 0));
   acks_.AwaitSent(3);
   EXPECT_EQ(sender_->unacked_epochs(), 3u);
+  clock_.Advance(7);
   ASSERT_TRUE(sender_->OnAck(kTerm, EpochId(2), 77).ok());
   ASSERT_TRUE(sender_->OnAck(kTerm, EpochId(2), 77).ok());  // said again: nothing new
   ASSERT_TRUE(sender_->OnAck(kTerm, EpochId(3), 88).ok());
@@ -129,7 +131,8 @@ TEST_F(EpochSenderTest, AcksAreToldOncePerEpochInOrder) {
   ASSERT_EQ(acks.size(), 3u);
   for (uint64_t n = 1; n <= 3; ++n) EXPECT_EQ(acks[n - 1].epoch, EpochId(n));
   EXPECT_EQ(acks[0].replica_staged_bytes, 77u);
-  EXPECT_GE(acks[0].submit_to_ack_ns, acks[0].send_to_ack_ns);
+  EXPECT_EQ(acks[0].submit_to_ack_ns, 7u);
+  EXPECT_EQ(acks[0].send_to_ack_ns, 7u);
   EXPECT_EQ(sender_->unacked_epochs(), 0u);
   EXPECT_EQ(sender_->acked(), EpochId(3));
   EXPECT_TRUE(sender_->AwaitAllAcked(absl::ZeroDuration()).ok());
@@ -292,14 +295,10 @@ TEST_F(EpochSenderTest, HeartbeatsEchoAndCarryTheConsoleOffset) {
   }
 }
 
-// H a heartbeat, C an epoch's commit.
-std::string HeartbeatsAndCommits(const std::vector<SeenFrame>& frames) {
-  std::string seen;
-  for (const SeenFrame& frame : frames) {
-    if (frame.kind == FrameKind::kHeartbeat) seen += 'H';
-    if (frame.kind == FrameKind::kEpochCommit) seen += 'C';
-  }
-  return seen;
+size_t CountHeartbeats(const std::vector<SeenFrame>& frames) {
+  return static_cast<size_t>(
+      std::count_if(frames.begin(), frames.end(),
+                    [](const SeenFrame& frame) { return frame.kind == FrameKind::kHeartbeat; }));
 }
 
 TEST_F(EpochSenderTest, AnEpochAtRestStandsForAHeartbeatButNotForEver) {
@@ -318,12 +317,14 @@ TEST_F(EpochSenderTest, AnEpochAtRestStandsForAHeartbeatButNotForEver) {
   submit(9, 0);
   submit(2, 0);  // one would be due
   for (int i = 0; i < 3; ++i) submit(9, 0);
-  EXPECT_EQ(HeartbeatsAndCommits(link_.Frames()), "HCCCCC");
-  submit(3, 0);  // the fourth interval is over
-  EXPECT_EQ(HeartbeatsAndCommits(link_.AwaitFrames(FrameKind::kHeartbeat, 2)), "HCCCCCCH");
+  EXPECT_EQ(CountHeartbeats(link_.Frames()), 1u);
+  // The fourth interval is over: one leaves, before this epoch or behind it.
+  submit(3, 0);
+  EXPECT_EQ(CountHeartbeats(link_.AwaitFrames(FrameKind::kHeartbeat, 2)), 2u);
   submit(9, 1);
-  submit(2, 1);
-  EXPECT_EQ(HeartbeatsAndCommits(link_.AwaitFrames(FrameKind::kHeartbeat, 3)), "HCCCCCCHCCH");
+  EXPECT_EQ(CountHeartbeats(link_.Frames()), 2u) << "none is due";
+  submit(2, 1);  // those pages stood for none
+  link_.AwaitFrames(FrameKind::kHeartbeat, 3);
 }
 
 TEST_F(EpochSenderTest, CloseWakesEverybodyAndTellsOnce) {
