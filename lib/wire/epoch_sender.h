@@ -89,9 +89,8 @@ struct EpochSenderOptions {
   uint64_t heartbeat_interval_ns = 50'000'000;
   size_t batch_bytes = 64u << 10;  // small epochs that wait are sent together up to this size
   // After one of several messages that follow each other soon, small epochs that hold no output
-  // wait so long for others to leave with them;
-  // 0: none waits. At thousands of epochs a second, most of an epoch's cost at both ends is waking
-  // up for it.
+  // wait so long for others to leave with them; 0: none waits. At thousands of epochs a second,
+  // most of an epoch's cost at both ends is waking up for it.
   uint64_t pace_ns = 1'000'000;
 };
 

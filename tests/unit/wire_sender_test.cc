@@ -1,11 +1,10 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <atomic>
-#include <string>
 #include <thread>
 
 #include "romulus/v1/replication.pb.h"
+#include "support/hand_clock.h"
 #include "unit/wire_support.h"
 #include "wire/epoch_sender.h"
 #include "wire/frame_sender.h"
@@ -17,17 +16,7 @@ using codec::FrameKind;
 
 constexpr Term kTerm(32);
 
-// Stands still unless it is set forward. Any thread.
-class HandClock final : public base::Clock {
- public:
-  uint64_t NowNs() const override { return now_ns_.load(); }
-  void Advance(uint64_t by_ns) { now_ns_ += by_ns; }
-
- private:
-  std::atomic<uint64_t> now_ns_{36'000'000'000'000};
-};
-
-class EpochSenderTest : public testing::Test {
+class EpochSenderTest : public ::testing::Test {
  protected:
   EpochSenderTest() {
     frames_ = *FrameSender::Create(Gfn(1024), {}, &clock_);
@@ -41,7 +30,7 @@ class EpochSenderTest : public testing::Test {
     sender_ = std::make_unique<EpochSender>(options, frames_.get(), &clock_, &acks_);
   }
 
-  HandClock clock_;
+  romulus::testing::HandClock clock_;
   FakeLink link_;
   RecordingAcks acks_;
   std::unique_ptr<epoch::StagingPool> pool_ = *epoch::StagingPool::Create(4 << 20);
@@ -123,7 +112,7 @@ TEST_F(EpochSenderTest, AcksAreToldOncePerEpochInOrder) {
   for (uint64_t n = 1; n <= 3; ++n) sender_->Submit(Epoch(kTerm, n, 0));
   acks_.AwaitSent(3);
   EXPECT_EQ(sender_->unacked_epochs(), 3u);
-  clock_.Advance(7);
+  clock_.now_ns += 7;
   ASSERT_TRUE(sender_->OnAck(kTerm, EpochId(2), 77).ok());
   ASSERT_TRUE(sender_->OnAck(kTerm, EpochId(2), 77).ok());  // said again: nothing new
   ASSERT_TRUE(sender_->OnAck(kTerm, EpochId(3), 88).ok());
@@ -196,7 +185,7 @@ TEST_F(PacedSenderTest, SmallEpochsWaitForOneThatHoldsOutput) {
 
 TEST_F(PacedSenderTest, EpochsThatComeFarApartWaitForNoOthers) {
   Make({.term = kTerm, .max_unacked_epochs = 64, .pace_ns = kPaceNs});
-  clock_.Advance(4 * kPaceNs);
+  clock_.now_ns += 4 * kPaceNs;
   SubmitSmall(1);
   acks_.AwaitSent(1);
   SubmitSmall(2);  // the second one soon: the third waits
@@ -282,7 +271,7 @@ TEST_F(EpochSenderTest, HeartbeatsEchoAndCarryTheConsoleOffset) {
   sender_->StartHeartbeats();
   for (size_t n = 1; n <= 3; ++n) {
     link_.AwaitFrames(FrameKind::kHeartbeat, n);
-    clock_.Advance(1'000'000);
+    clock_.now_ns += 1'000'000;
   }
   uint64_t sequence = 0;
   for (const SeenFrame& frame : link_.AwaitFrames(FrameKind::kHeartbeat, 3)) {
@@ -306,7 +295,7 @@ TEST_F(EpochSenderTest, AnEpochAtRestStandsForAHeartbeatButNotForEver) {
   Make({.term = kTerm, .heartbeat_interval_ns = 10 * kTenth, .pace_ns = 0});
   uint64_t epochs = 0;
   const auto submit = [&](uint64_t after_tenths, uint64_t pages) {
-    clock_.Advance(after_tenths * kTenth);
+    clock_.now_ns += after_tenths * kTenth;
     epoch::StagedEpoch epoch = Epoch(kTerm, ++epochs, pages);
     if (pages > 0) epoch.batches.push_back(Batch(*pool_, {Gfn(1)}, 1));
     sender_->Submit(std::move(epoch));
